@@ -1,0 +1,56 @@
+"""Two-layer ReLU regression networks on data larger than memory, without gradient descent."""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from altrelu_dist.data import DataSet, convert, describe, open_dataset
+    from altrelu_dist.estimators import AltReLURegressor
+    from altrelu_dist.metrics import TargetScore, evaluate
+    from altrelu_dist.network import Network
+    from altrelu_dist.training.progress import Progress
+
+try:
+    __version__ = version("altrelu-dist")
+except PackageNotFoundError:  # run from a checkout that is not installed
+    __version__ = "0.0.0"
+
+# Public names and where they live; imported when first used, because scikit-learn, Dask and Zarr
+# take longer to import than many a fit.
+_HOMES = {
+    "AltReLURegressor": "estimators",
+    "DataSet": "data",
+    "Network": "network",
+    "Progress": "training.progress",
+    "TargetScore": "metrics",
+    "convert": "data",
+    "describe": "data",
+    "evaluate": "metrics",
+    "open_dataset": "data",
+}
+
+__all__ = [
+    "AltReLURegressor",
+    "DataSet",
+    "Network",
+    "Progress",
+    "TargetScore",
+    "__version__",
+    "convert",
+    "describe",
+    "evaluate",
+    "open_dataset",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,281 @@
+"""One pass over all rows: statistics of row tiles, added up in a tree that nothing can reorder.
+
+The rows are cut into tiles of `TILE` consecutive rows by their numbers, whatever the chunks of the
+data are. A statistic maps one tile to its contribution; contributions merge pairwise in the binary
+tree over tile numbers. A chunk that ends inside a tile hands the rows of its open ends on, and they
+are joined with their neighbours' when the chunks meet. So one chunk, many chunks, any number of
+workers or threads, and no Dask at all give the same bits.
+"""
+
+from __future__ import annotations
+
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+
+import numpy as np
+
+from altrelu_dist.moments.rows import Rows
+from altrelu_dist.threads import n_threads, one_blas_thread
+
+if TYPE_CHECKING:
+    import dask.array as da
+    from distributed import Client
+
+__all__ = ["TILE", "DaskEngine", "Engine", "LocalEngine"]
+
+TILE = 4096
+_FAN_IN = 8
+
+
+class Contribution(Protocol):
+    """What a statistic returns: it merges with the contribution of the rows that follow."""
+
+    def merge(self, other: Self) -> Self: ...
+
+
+C = TypeVar("C", bound=Contribution)
+
+
+@dataclass(frozen=True)
+class _Open:
+    """Rows of a tile that is not complete yet."""
+
+    rows: Rows
+
+
+@dataclass(frozen=True)
+class _Node:
+    """Merged contribution of the tiles from ``index << level`` to before ``index + 1 << level``."""
+
+    level: int
+    index: int
+    value: Any
+
+
+_Partial = list["_Open | _Node"]
+
+
+class Engine(ABC):
+    """Runs statistics over all rows and counts what that cost."""
+
+    def __init__(self, n_rows: int) -> None:
+        self.n_rows = n_rows
+        self.passes = 0
+
+    def reduce(self, statistic: Callable[[Any], C], name: str) -> C:
+        """Pass over all rows once.
+
+        Parameters
+        ----------
+        statistic : callable
+            From one tile of rows to its contribution.
+        name : str
+            What the tasks are called in the Dask dashboard.
+        """
+        self.passes += 1
+        return self._reduce(statistic, name)
+
+    @abstractmethod
+    def _reduce(self, statistic: Callable[[Any], C], name: str) -> C: ...
+
+    @abstractmethod
+    def prepared(self, prepare: Callable[[Rows], Any]) -> Engine:
+        """The same rows, each tile as ``prepare`` turns it out."""
+
+
+class LocalEngine(Engine):
+    """All rows in this process: one BLAS thread a tile, tiles side by side on the cores.
+
+    Parameters
+    ----------
+    tiles : list
+        Consecutive tiles of `TILE` rows, the last one of the rest.
+    n_rows : int
+    """
+
+    def __init__(self, tiles: list[Any], n_rows: int) -> None:
+        super().__init__(n_rows)
+        self.tiles = tiles
+        self._threads = min(n_threads(), len(tiles))
+
+    @classmethod
+    def of(cls, rows: Rows) -> LocalEngine:
+        """Take all rows from memory."""
+        return cls(list(_cut(rows)), rows.X.shape[0])
+
+    def prepared(self, prepare: Callable[[Rows], Any]) -> LocalEngine:
+        """The same rows, prepared once and kept."""
+        return LocalEngine([prepare(tile) for tile in self.tiles], self.n_rows)
+
+    def leading(self, n_tiles: int) -> LocalEngine:
+        """Only the first tiles."""
+        n_tiles = min(n_tiles, len(self.tiles))
+        return LocalEngine(self.tiles[:n_tiles], min(n_tiles * TILE, self.n_rows))
+
+    def _reduce(self, statistic: Callable[[Any], C], name: str) -> C:
+        del name
+        nodes: _Partial = []
+        with one_blas_thread():
+            if self._threads > 1:
+                with ThreadPoolExecutor(self._threads) as pool:
+                    values: Iterable[C] = list(pool.map(statistic, self.tiles))
+            else:
+                values = map(statistic, self.tiles)
+            for index, value in enumerate(values):
+                _append(nodes, _Node(0, index, value), statistic, self.n_rows)
+        result: C = _root(nodes)
+        return result
+
+
+class DaskEngine(Engine):
+    """Rows in Dask arrays: one task a block and pass, which reads it and returns its contribution.
+
+    Parameters
+    ----------
+    X : dask.array.Array of shape (n_rows, n_features), in one block of columns
+    y : dask.array.Array of shape (n_rows, n_targets)
+    weight : dask.array.Array of shape (n_rows, 1), optional
+    client : distributed.Client, optional
+        Without one Dask's own local scheduler runs the tasks, in threads of this process.
+    prepare : callable, optional
+        Applied to every tile before a statistic sees it.
+    """
+
+    def __init__(
+        self,
+        X: da.Array,
+        y: da.Array,
+        weight: da.Array | None = None,
+        client: Client | None = None,
+        prepare: Callable[[Rows], Any] | None = None,
+    ) -> None:
+        super().__init__(int(X.shape[0]))
+        self._X, self._y, self._weight = X, y, weight
+        self._client = client
+        self._prepare = prepare
+
+    def prepared(self, prepare: Callable[[Rows], Any]) -> DaskEngine:
+        """The same rows, prepared in the tasks: they are read again each pass."""
+        return DaskEngine(self._X, self._y, self._weight, self._client, prepare)
+
+    def _reduce(self, statistic: Callable[[Any], C], name: str) -> C:
+        import dask
+        import dask.array as da
+
+        # The statistic, with the weights in it, is a key of its own: sent to each worker once, and
+        # known to the scheduler, so that it is not lost with a worker.
+        key = f"{name}-weights-{uuid.uuid4().hex}"
+        shared = dask.delayed(_Tiles(statistic, self._prepare, self.n_rows), name=key)
+        arrays = [self._X, self._y] if self._weight is None else [self._X, self._y, self._weight]
+        partials = da.map_blocks(
+            _block_partial,
+            *arrays,
+            tiles=shared,
+            chunks=((1,) * self._X.numblocks[0], (1,)),
+            dtype=object,
+            meta=np.empty((0, 0), dtype=object),
+            token=name,
+        )
+        level = list(partials.to_delayed(optimize_graph=True).ravel())
+        merge = dask.delayed(_merge_partials, pure=False)
+        depth = 0
+        while len(level) > 1 or depth == 0:
+            level = [
+                merge(
+                    level[at : at + _FAN_IN],
+                    shared,
+                    dask_key_name=f"{name}-merge-{uuid.uuid4().hex}",
+                )
+                for at in range(0, len(level), _FAN_IN)
+            ]
+            depth += 1
+        if self._client is None:
+            result: _Partial = dask.compute(level[0])[0]
+        else:
+            result = self._client.compute(level[0]).result()
+        value: C = _root(result)
+        return value
+
+
+@dataclass(frozen=True)
+class _Tiles:
+    """What a task needs to know beside its rows."""
+
+    statistic: Callable[[Any], Any]
+    prepare: Callable[[Rows], Any] | None
+    n_rows: int
+
+    def __call__(self, rows: Rows) -> Any:
+        return self.statistic(rows if self.prepare is None else self.prepare(rows))
+
+
+def _block_partial(
+    X: Any, y: Any, weight: Any = None, *, tiles: _Tiles, block_info: Any = None
+) -> _Partial:
+    start = int(block_info[0]["array-location"][0][0])
+    rows = Rows(start, np.asarray(X), np.asarray(y), None if weight is None else weight[:, 0])
+    items: _Partial = []
+    with one_blas_thread():
+        for part in _cut(rows):
+            _append(items, _close(part, tiles, tiles.n_rows), tiles, tiles.n_rows)
+    return items
+
+
+def _merge_partials(partials: list[_Partial], tiles: _Tiles) -> _Partial:
+    items: _Partial = []
+    with one_blas_thread():
+        for partial in partials:
+            for item in partial:
+                _append(items, item, tiles, tiles.n_rows)
+    return items
+
+
+def _cut(rows: Rows) -> Iterator[Rows]:
+    """Cut consecutive rows where tiles begin."""
+    start = rows.start
+    while start < rows.stop:
+        stop = min((start // TILE + 1) * TILE, rows.stop)
+        yield rows.part(start, stop)
+        start = stop
+
+
+def _close(rows: Rows, statistic: Callable[[Rows], Any], n_rows: int) -> _Open | _Node:
+    """The contribution of a tile if its rows are all here, else the rows."""
+    index = rows.start // TILE
+    if rows.start == index * TILE and rows.stop == min((index + 1) * TILE, n_rows):
+        return _Node(0, index, statistic(rows))
+    return _Open(rows)
+
+
+def _append(
+    items: _Partial, item: _Open | _Node, statistic: Callable[[Any], Any], n_rows: int
+) -> None:
+    """Append what follows and merge whatever is complete by it."""
+    items.append(item)
+    while len(items) > 1:
+        left, right = items[-2:]
+        if isinstance(left, _Open) and isinstance(right, _Open):
+            if left.rows.start // TILE != right.rows.start // TILE:
+                return
+            merged = _close(left.rows.followed_by(right.rows), statistic, n_rows)
+        elif isinstance(left, _Node) and isinstance(right, _Node):
+            siblings = left.level == right.level and left.index % 2 == 0
+            if not siblings or right.index != left.index + 1:
+                return
+            merged = _Node(left.level + 1, left.index // 2, left.value.merge(right.value))
+        else:
+            return
+        items[-2:] = [merged]
+
+
+def _root(items: _Partial) -> Any:
+    """Contribution of all rows, from the complete subtrees that cover them."""
+    values = [item.value for item in items if isinstance(item, _Node)]
+    total = values.pop()
+    while values:
+        total = values.pop().merge(total)
+    return total

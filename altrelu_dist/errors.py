@@ -1,0 +1,36 @@
+"""The errors this package raises, each also of a builtin type that scikit-learn's users expect."""
+
+from __future__ import annotations
+
+__all__ = [
+    "AltReLUError",
+    "ClusterError",
+    "DataError",
+    "ExistsError",
+    "ModelFileError",
+    "ParameterError",
+]
+
+
+class AltReLUError(Exception):
+    """Base of every error raised on purpose: its text is one line that a user can act on."""
+
+
+class DataError(AltReLUError, ValueError):
+    """The data cannot be trained on, read or converted as it is."""
+
+
+class ParameterError(AltReLUError, ValueError):
+    """A parameter has a value that it cannot have."""
+
+
+class ModelFileError(AltReLUError, ValueError):
+    """A saved model is damaged, not a model, or of a newer format."""
+
+
+class ClusterError(AltReLUError, RuntimeError):
+    """The Dask cluster cannot be reached or cannot do the work."""
+
+
+class ExistsError(AltReLUError, FileExistsError):
+    """An output exists already and was not to be overwritten."""

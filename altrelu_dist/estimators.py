@@ -1,0 +1,374 @@
+"""The scikit-learn face: `AltReLURegressor`."""
+
+from __future__ import annotations
+
+import logging
+import math
+import numbers
+import os
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from altrelu_dist.errors import ParameterError
+from altrelu_dist.inputs import engine_of, is_lazy, lazy_array
+from altrelu_dist.network import Network
+from altrelu_dist.training import METHODS, Callback, Monitor, Parameters, train
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from altrelu_dist.engine import Engine
+
+__all__ = ["AltReLURegressor"]
+
+_log = logging.getLogger(__name__)
+
+_FLOAT32: np.dtype[np.floating] = np.dtype(np.float32)
+_FLOAT64: np.dtype[np.floating] = np.dtype(np.float64)
+
+
+class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+    """Two-layer ReLU regression network, trained by alternating closed-form layer solves.
+
+    Parameters
+    ----------
+    n_hidden : int, default 64
+        Number of hidden neurons: the one parameter to think about.
+    method : {"search", "damped", "alternating"}, default "search"
+        ``"search"`` inserts and removes neurons in closed form on a sample, with cheap passes
+        between, then solves the layers with damping on all rows. ``"damped"`` only does the
+        latter, from one start. ``"alternating"`` is the algorithm of [1]_ to the letter, the best
+        network kept.
+    alpha : float, default 0
+        Ridge of both layers, relative to the mean square over rows, for standardised features and
+        targets. Biases are not penalised.
+    negative_slope : float, default 0
+        Slope of the activation left of its kink, in [0, 1); above 0 it is a leaky ReLU.
+    max_iter : int, optional
+        Most iterations: of ``"search"`` the cycles that add and prune neurons, of ``"damped"``
+        the steps, of ``"alternating"`` the alternations (30 by default). By default the run stops
+        by itself.
+    max_time : float, optional
+        Seconds after which the run stops at the end of the current step.
+    random_state : int, RandomState instance or None, default None
+        An int makes the run repeatable to the last bit, whatever the chunks and the workers.
+    callback : callable, optional
+        Gets a `Progress` many times a second; a true return stops the run at the end of the
+        current step, and the best network so far is kept.
+    verbose : int, default 0
+        Above 0 each iteration is logged, at level INFO, by the logger ``altrelu_dist``.
+    client : distributed.Client, optional
+        Where Dask and Zarr data is trained; by default the current client, else this process.
+        Data in memory goes to a cluster only if the client is given.
+
+    Attributes
+    ----------
+    network_ : Network
+        The trained network; takes raw features.
+    history_ : list of dict
+        One entry an iteration: the fields of `Progress`, and details of the stage.
+    n_iter_ : int
+        Iterations recorded.
+    n_passes_ : int
+        Passes over all rows. Where all rows fit in memory the search itself passes over them.
+    stop_reason_ : {"converged", "max_iter", "max_time", "interrupted"}
+    n_features_in_ : int
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Where X had column names.
+
+    References
+    ----------
+    .. [1] A. Barbu, "Training a Two-Layer ReLU Network Analytically", Sensors 2023, 23(8), 4072.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from altrelu_dist import AltReLURegressor
+    >>> X = np.linspace(-1, 1, 200)[:, None]
+    >>> model = AltReLURegressor(n_hidden=4, random_state=0).fit(X, np.abs(X[:, 0]))
+    >>> bool(model.score(X, np.abs(X[:, 0])) > 0.999)
+    True
+    """
+
+    def __init__(
+        self,
+        n_hidden: int = 64,
+        *,
+        method: str = "search",
+        alpha: float = 0.0,
+        negative_slope: float = 0.0,
+        max_iter: int | None = None,
+        max_time: float | None = None,
+        random_state: Any = None,
+        callback: Callback | None = None,
+        verbose: int = 0,
+        client: Client | None = None,
+    ) -> None:
+        self.n_hidden = n_hidden
+        self.method = method
+        self.alpha = alpha
+        self.negative_slope = negative_slope
+        self.max_iter = max_iter
+        self.max_time = max_time
+        self.random_state = random_state
+        self.callback = callback
+        self.verbose = verbose
+        self.client = client
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train the network.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            NumPy, Dask or Zarr array, pandas or Dask DataFrame, of numbers.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+        sample_weight : array-like of shape (n_samples,), optional
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ParameterError
+            If a parameter has a value that it cannot have.
+        DataError
+            If the data cannot be trained on; the text names what was found and where.
+        """
+        parameters = self._parameters()
+        engine, dtype = self._rows(X, y, sample_weight)
+        monitor = Monitor(self._follow, self.max_time)
+        names = getattr(self, "feature_names_in_", None)
+        trained = train(engine, parameters, monitor, dtype, names, _names_of(y))
+        hidden, bias, output, output_bias = trained.scaler.to_raw(trained.weights)
+        self.network_ = Network(
+            hidden,
+            bias,
+            output,
+            output_bias,
+            negative_slope=float(self.negative_slope),
+            feature_names=None if names is None else tuple(str(name) for name in names),
+            target_names=_names_of(y),
+        )
+        self.history_ = monitor.history
+        self.n_iter_ = len(monitor.history)
+        self.n_passes_ = monitor.passes
+        self.stop_reason_ = monitor.reason or "converged"
+        return self
+
+    def predict(self, X: Any) -> Any:
+        """Predict the targets.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray or dask.array.Array of shape (n_samples,) or (n_samples, n_targets)
+            Lazy for Dask and Zarr data.
+        """
+        check_is_fitted(self)
+        if not is_lazy(X):
+            X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+            out = self.network_.predict(X)
+            return out[:, 0] if self._flat else out
+        rows = self._lazy_features(X, reset=False, lengths=False)
+        q = self.network_.n_targets
+        out = rows.map_blocks(
+            self.network_.predict,
+            dtype=np.float64,
+            chunks=(rows.chunks[0], (q,)),
+            meta=np.empty((0, 0)),
+            token="predict",
+        )
+        return out[:, 0] if self._flat else out
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Coefficient of determination, the mean over targets.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+        sample_weight : array-like of shape (n_samples,), optional
+
+        Returns
+        -------
+        float
+        """
+        if not (is_lazy(X) or is_lazy(y)):
+            return float(super().score(X, y, sample_weight))
+        from altrelu_dist.metrics import evaluate
+
+        check_is_fitted(self)
+        rows = self._lazy_features(X, reset=False) if is_lazy(X) else X
+        scores = evaluate(self.network_, rows, y, sample_weight, self.client)
+        return float(np.mean([score.r2 for score in scores]))
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Save the network, the parameters and the history; see :meth:`Network.save`.
+
+        Parameters
+        ----------
+        path : str or path-like
+        overwrite : bool, default False
+        """
+        from dataclasses import replace
+
+        check_is_fitted(self)
+        kept = {
+            name: value
+            for name, value in self.get_params(deep=False).items()
+            if name not in ("client", "callback", "random_state")
+        }
+        if isinstance(self.random_state, numbers.Integral):
+            kept["random_state"] = int(self.random_state)
+        info = self.network_.info | {
+            "parameters": {name: _plain(value) for name, value in kept.items()},
+            "history": [{k: _plain(v) for k, v in entry.items()} for entry in self.history_],
+            "n_passes": self.n_passes_,
+            "stop_reason": self.stop_reason_,
+            "flat": self._flat,
+        }
+        replace(self.network_, info=info).save(path, overwrite=overwrite)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> AltReLURegressor:
+        """Read an estimator that :meth:`save` wrote, or a bare network.
+
+        Parameters
+        ----------
+        path : str or path-like
+
+        Returns
+        -------
+        AltReLURegressor
+            Fitted.
+        """
+        network = Network.load(path)
+        info = network.info
+        known = set(cls._get_param_names())
+        parameters = {k: v for k, v in info.get("parameters", {}).items() if k in known}
+        model = cls(**{"n_hidden": network.n_hidden} | parameters)
+        model.network_ = network
+        model.history_ = [
+            {k: math.nan if v is None else v for k, v in entry.items()}
+            for entry in info.get("history", [])
+        ]
+        model.n_iter_ = len(model.history_)
+        model.n_passes_ = int(info.get("n_passes", 0))
+        model.stop_reason_ = str(info.get("stop_reason", "converged"))
+        model._flat = bool(info.get("flat", network.n_targets == 1))
+        model.n_features_in_ = network.n_features
+        if network.feature_names is not None:
+            model.feature_names_in_ = np.asarray(network.feature_names, dtype=object)
+        return model
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+    def _follow(self, progress: Any) -> bool:
+        if self.verbose and progress.iteration > getattr(self, "_told", 0):
+            self._told = progress.iteration
+            _log.info(
+                "%s: iteration %d, loss %.6g, %d passes, %.1f s",
+                progress.stage,
+                progress.iteration,
+                progress.loss,
+                progress.passes,
+                progress.seconds,
+            )
+        return bool(self.callback(progress)) if self.callback is not None else False
+
+    def _parameters(self) -> Parameters:
+        _whole("n_hidden", self.n_hidden, 1)
+        if self.max_iter is not None:
+            _whole("max_iter", self.max_iter, 1)
+        _real("alpha", self.alpha, 0, math.inf)
+        _real("negative_slope", self.negative_slope, 0, 1)
+        if self.max_time is not None:
+            _real("max_time", self.max_time, 0, math.inf)
+        if self.method not in METHODS:
+            raise ParameterError(f"method is {self.method!r}; expected one of {', '.join(METHODS)}")
+        if isinstance(self.random_state, numbers.Integral):
+            seed = int(self.random_state)
+            if seed < 0:
+                raise ParameterError(f"random_state is {seed}; expected an int of at least 0")
+        else:
+            seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        return Parameters(
+            n_hidden=int(self.n_hidden),
+            method=self.method,
+            alpha=float(self.alpha),
+            negative_slope=float(self.negative_slope),
+            max_iter=None if self.max_iter is None else int(self.max_iter),
+            seed=seed,
+        )
+
+    def _rows(self, X: Any, y: Any, sample_weight: Any) -> tuple[Engine, np.dtype[np.floating]]:
+        if not (is_lazy(X) or is_lazy(y)):
+            X, y = validate_data(
+                self, X, y, dtype=[np.float64, np.float32], multi_output=True, y_numeric=True
+            )
+            if sample_weight is not None:
+                sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
+            self._flat = y.ndim == 1
+            return engine_of(
+                X, y, sample_weight, self.client
+            ), _FLOAT32 if X.dtype == _FLOAT32 else _FLOAT64
+        rows = self._lazy_features(X, reset=True) if is_lazy(X) else np.asarray(X)
+        self.n_features_in_ = int(rows.shape[1])
+        self._flat = getattr(y, "ndim", 1) == 1
+        dtype = _FLOAT32 if rows.dtype in (_FLOAT32, np.float16) else _FLOAT64
+        return engine_of(rows, y, sample_weight, self.client), dtype
+
+    def _lazy_features(self, X: Any, *, reset: bool, lengths: bool = True) -> Any:
+        if hasattr(X, "columns"):  # a Dask DataFrame: an empty one of its kind has the names
+            validate_data(self, X._meta, reset=reset, skip_check_array=True)
+        rows = lazy_array(X, "X", lengths=lengths)
+        if rows.ndim != 2:
+            raise ValueError(
+                f"Expected 2D array, got {rows.ndim}D array instead. Reshape your data: "
+                f"X.reshape(-1, 1) if it has a single feature"
+            )
+        if not reset and rows.shape[1] != self.n_features_in_:
+            raise ValueError(
+                f"X has {rows.shape[1]} features, but {type(self).__name__} is expecting "
+                f"{self.n_features_in_} features as input"
+            )
+        return rows.rechunk({1: -1}) if rows.numblocks[1] > 1 else rows
+
+
+def _names_of(y: Any) -> tuple[str, ...] | None:
+    """Column names of a DataFrame or Series of targets."""
+    if hasattr(y, "columns"):
+        return tuple(str(name) for name in y.columns)
+    name = getattr(y, "name", None) if hasattr(y, "index") else None
+    return None if name is None else (str(name),)
+
+
+def _plain(value: Any) -> Any:
+    """A value that JSON can hold."""
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _whole(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise ParameterError(f"{name} is {value!r}; expected an int of at least {least}")
+
+
+def _real(name: str, value: Any, low: float, high: float) -> None:
+    fits = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not fits or not low <= value < high:
+        bound = f"at least {low}" + (f" and below {high}" if math.isfinite(high) else "")
+        raise ParameterError(f"{name} is {value!r}; expected a number of {bound}")

@@ -1,0 +1,153 @@
+"""What a user hands over (NumPy, pandas, Dask, Zarr) as rows that an engine can pass over."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from altrelu_dist.engine import DaskEngine, Engine, LocalEngine
+from altrelu_dist.errors import DataError
+from altrelu_dist.moments.rows import Rows
+
+if TYPE_CHECKING:
+    import dask.array as da
+    from distributed import Client
+
+__all__ = ["current_client", "engine_of", "is_lazy", "lazy_array", "local_rows"]
+
+_CACHED_SHARE = 0.4  # of the workers' memory: data that fit in it are read once and kept there
+
+
+def is_lazy(data: Any) -> bool:
+    """Whether it is a Dask collection or a Zarr array, rather than an array in memory."""
+    return hasattr(data, "__dask_graph__") or _is_zarr(data)
+
+
+def _is_zarr(data: Any) -> bool:
+    zarr = sys.modules.get("zarr")
+    return zarr is not None and isinstance(data, zarr.Array)
+
+
+def current_client() -> Client | None:
+    """The Dask client of this process, if there is one; imports nothing to find out."""
+    if "distributed" not in sys.modules:
+        return None
+    from distributed import Client
+
+    try:
+        return Client.current()
+    except ValueError:
+        return None
+
+
+def lazy_array(data: Any, what: str, *, lengths: bool = True) -> da.Array:
+    """A Dask collection or Zarr array as a Dask array of numbers.
+
+    Parameters
+    ----------
+    data : dask.array.Array, dask.dataframe.DataFrame, dask.dataframe.Series or zarr.Array
+    what : str
+        Its name in messages.
+    lengths : bool, default True
+        Whether the numbers of rows must be known; they are computed where they are not.
+    """
+    import dask.array as da
+
+    if _is_zarr(data):
+        data = da.from_zarr(data)
+    elif hasattr(data, "to_dask_array"):
+        data = data.to_dask_array(lengths=True if lengths else None)
+    if not isinstance(data, da.Array):
+        raise DataError(
+            f"{what} is a {type(data).__module__}.{type(data).__name__}; expected a NumPy, Dask "
+            f"or Zarr array or a DataFrame"
+        )
+    if not isinstance(data._meta, np.ndarray):
+        raise DataError(
+            f"{what} is a sparse array ({type(data._meta).__name__}); make its blocks dense, for "
+            f"example with .map_blocks(lambda block: block.toarray())"
+        )
+    if data.dtype.kind not in "biuf":
+        raise DataError(
+            f"{what} holds {data.dtype}, not numbers; encode its text or categories as numbers"
+        )
+    if lengths and any(np.isnan(size) for size in data.shape):
+        data = data.compute_chunk_sizes()
+    return data
+
+
+def _columns(data: da.Array, what: str) -> da.Array:
+    if data.ndim == 1:
+        data = data[:, None]
+    if data.ndim != 2:
+        raise DataError(f"{what} has {data.ndim} dimensions, expected 1 or 2")
+    return data.rechunk({1: -1}) if data.numblocks[1] > 1 else data
+
+
+def engine_of(X: Any, y: Any, sample_weight: Any = None, client: Client | None = None) -> Engine:
+    """Rows of X, y and the weights, checked against each other.
+
+    Data in memory is passed over in this process, unless a client is given; Dask collections and
+    Zarr arrays on the client given, else the current one, else with Dask's threads.
+
+    Raises
+    ------
+    DataError
+        If the numbers of rows differ, or there are no rows or columns.
+    """
+    if not (is_lazy(X) or is_lazy(y)) and client is None:
+        return LocalEngine.of(local_rows(X, y, sample_weight))
+    import dask.array as da
+
+    def lazy(data: Any, what: str) -> da.Array:
+        if is_lazy(data):
+            return _columns(lazy_array(data, what), what)
+        held = np.asarray(data)
+        held = held[:, None] if held.ndim == 1 else held
+        return da.from_array(held, chunks=("auto", held.shape[1]))
+
+    client = client or current_client()
+    parts = [lazy(X, "X"), lazy(y, "y")]
+    if sample_weight is not None:
+        parts.append(lazy(sample_weight, "sample_weight"))
+    names = ("X", "y", "sample_weight")
+    for name, part in zip(names, parts, strict=False):
+        if part.shape[0] != parts[0].shape[0]:
+            raise DataError(
+                f"X has {parts[0].shape[0]} rows, {name} has {part.shape[0]}: they must be equal"
+            )
+    n, d = parts[0].shape
+    _not_empty(n, d)
+    rows = parts[0].chunks[0]
+    if 0 in rows:
+        rows = tuple(size for size in rows if size)
+    parts = [part.rechunk({0: rows}) if part.chunks[0] != rows else part for part in parts]
+    if client is not None and _fits(sum(part.nbytes for part in parts), client):
+        parts = client.persist(parts)
+    X, y, *weight = parts
+    return DaskEngine(X, y, weight[0] if weight else None, client)
+
+
+def local_rows(X: Any, y: Any, sample_weight: Any = None) -> Rows:
+    """Arrays in memory as rows."""
+    X, y = np.asarray(X), np.asarray(y)
+    y = y[:, None] if y.ndim == 1 else y
+    if X.ndim != 2 or y.ndim != 2 or X.shape[0] != y.shape[0]:
+        raise DataError(f"X of shape {X.shape} and y of shape {y.shape} do not have the same rows")
+    _not_empty(*X.shape)
+    return Rows(0, X, y, None if sample_weight is None else np.asarray(sample_weight).ravel())
+
+
+def _not_empty(n: int, d: int) -> None:
+    if n == 0:
+        raise DataError("Found array with 0 sample(s): there are no rows to learn from")
+    if d == 0:
+        raise DataError("Found array with 0 feature(s): there are no columns to learn from")
+
+
+def _fits(nbytes: int, client: Client) -> bool:
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    memory = sum(worker["memory_limit"] or 0 for worker in workers)
+    return bool(nbytes <= _CACHED_SHARE * memory)

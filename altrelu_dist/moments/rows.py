@@ -1,0 +1,150 @@
+"""Rows of data, as they are stored and as the kernels take them, and how contributions add up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Additive", "Array", "Block", "Floats", "Rows", "Scaler", "Weights"]
+
+Floats = NDArray[np.float64]
+Array = NDArray[np.floating]
+
+
+class Rows(NamedTuple):
+    """Consecutive rows of the data, as they are stored."""
+
+    start: int  # number of the first of them in the whole data
+    X: NDArray[np.generic]  # (n, d)
+    y: NDArray[np.generic]  # (n, q)
+    weight: NDArray[np.generic] | None = None  # (n,)
+
+    @property
+    def stop(self) -> int:
+        """Number of the row after the last."""
+        return self.start + len(self.X)
+
+    def part(self, start: int, stop: int) -> Rows:
+        """The rows with the numbers from ``start`` to before ``stop``."""
+        here = slice(start - self.start, stop - self.start)
+        weight = None if self.weight is None else self.weight[here]
+        return Rows(start, self.X[here], self.y[here], weight)
+
+    def followed_by(self, other: Rows) -> Rows:
+        """These rows and the next."""
+        weight = None
+        if self.weight is not None and other.weight is not None:
+            weight = np.concatenate([self.weight, other.weight])
+        X, y = np.concatenate([self.X, other.X]), np.concatenate([self.y, other.y])
+        return Rows(self.start, X, y, weight)
+
+
+class Block(NamedTuple):
+    """Standardised rows with a trailing one, all times the root of the row's weight.
+
+    The ReLU is positively homogeneous, so with every row (its one included) multiplied by
+    ``sqrt(weight)`` the plain sums over rows are the weighted ones: no kernel handles weights.
+    """
+
+    x: Array  # (n, p), p = d + 1; the last column is sqrt(weight)
+    y: Array  # (n, q)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Both layers, for standardised inputs and targets."""
+
+    W: Floats  # (p, h) hidden layer, its bias last
+    V: Floats  # (h, q) output layer
+    c: Floats  # (q,) output bias
+
+    @property
+    def n_hidden(self) -> int:
+        """Number of hidden neurons."""
+        return int(self.W.shape[1])
+
+    @property
+    def output(self) -> Floats:
+        """Output layer with its bias as the last row, (h + 1, q)."""
+        return np.vstack([self.V, self.c])
+
+    def with_output(self, output: Floats) -> Weights:
+        """The same hidden layer under another output layer, (h + 1, q)."""
+        return Weights(self.W, output[:-1].copy(), output[-1].copy())
+
+    def pick(self, neurons: NDArray[np.intp]) -> Weights:
+        """Only some of the neurons."""
+        return Weights(self.W[:, neurons], self.V[neurons], self.c)
+
+    def balanced(self) -> Weights:
+        """The same function, each neuron's norm shared equally by its two layers.
+
+        It is where the ridge terms are least among all rescalings of a neuron.
+        """
+        into = np.linalg.norm(self.W[:-1], axis=0)
+        out = np.linalg.norm(self.V, axis=1)
+        usable = (into > 0) & (out > 0) & np.isfinite(into) & np.isfinite(out)
+        scale = np.ones_like(into)
+        scale[usable] = np.sqrt(out[usable]) / np.sqrt(into[usable])
+        return Weights(self.W * scale, self.V / scale[:, None], self.c)
+
+    def is_finite(self) -> bool:
+        """Whether every weight is a number."""
+        return bool(
+            np.isfinite(self.W).all() and np.isfinite(self.V).all() and np.isfinite(self.c).all()
+        )
+
+
+@dataclass(frozen=True)
+class Scaler:
+    """How raw rows become a block, and how a network of blocks becomes one of raw rows.
+
+    All targets share one scale, the root of their summed variances: it keeps the objective, the
+    plain sum of squares over targets, and makes the loss of predicting the mean one.
+    """
+
+    dtype: np.dtype[np.floating]
+    center: Floats  # (d,)
+    scale: Floats  # (d,), 1 for constant columns
+    target_center: Floats  # (q,)
+    target_scale: float
+    weight_scale: float  # mean weight
+
+    def __call__(self, rows: Rows) -> Block:
+        """Standardise some rows, in float64, and round once."""
+        n, d = rows.X.shape
+        x = np.empty((n, d + 1), dtype=self.dtype)
+        standard = rows.X.astype(np.float64)
+        standard -= self.center
+        standard /= self.scale
+        y = (rows.y.astype(np.float64) - self.target_center) / self.target_scale
+        if rows.weight is None:
+            x[:, -1] = 1
+        else:
+            root = np.sqrt(rows.weight.astype(np.float64) / self.weight_scale)
+            standard *= root[:, None]
+            y *= root[:, None]
+            x[:, -1] = root
+        x[:, :-1] = standard
+        return Block(x, y.astype(self.dtype))
+
+    def to_raw(self, weights: Weights) -> tuple[Floats, Floats, Floats, Floats]:
+        """Hidden weights, hidden bias, output weights and output bias for raw rows."""
+        hidden = weights.W[:-1] / self.scale[:, None]
+        bias = weights.W[-1] - self.center @ hidden
+        out = weights.V * self.target_scale
+        return hidden, bias, out, weights.c * self.target_scale + self.target_center
+
+
+@dataclass(frozen=True)
+class Additive:
+    """A contribution whose fields add up."""
+
+    def merge(self, other: Self) -> Self:
+        """What both row ranges contribute together."""
+        return type(self)(
+            **{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)}
+        )

@@ -1,0 +1,84 @@
+"""A random sample of all rows, the same rows however they are chunked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from altrelu_dist.moments.rows import Floats, Rows
+
+__all__ = ["Sample", "Sampler", "distinct"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Rows drawn from a range, each with its draw."""
+
+    X: NDArray[Any]
+    y: NDArray[Any]
+    weight: NDArray[Any] | None
+    draw: Floats
+
+    def merge(self, other: Sample) -> Sample:
+        """The draws of both ranges."""
+        weight = None
+        if self.weight is not None and other.weight is not None:
+            weight = np.concatenate([self.weight, other.weight])
+        return Sample(
+            np.concatenate([self.X, other.X]),
+            np.concatenate([self.y, other.y]),
+            weight,
+            np.concatenate([self.draw, other.draw]),
+        )
+
+    def shuffled(self) -> Rows:
+        """The rows in the order of their draws: every leading part is itself a random sample."""
+        order = np.argsort(self.draw, kind="stable")
+        weight = None if self.weight is None else self.weight[order]
+        return Rows(0, self.X[order], self.y[order], weight)
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Draw each row with the same probability.
+
+    The draws belong to the number of a tile's first row, not to a chunk or a worker.
+    """
+
+    probability: float
+    seed: int
+
+    def __call__(self, rows: Rows) -> Sample:
+        """The drawn rows of one tile."""
+        draw = np.random.default_rng([self.seed, rows.start]).random(len(rows.X))
+        take = np.flatnonzero(draw < self.probability)
+        weight = None if rows.weight is None else rows.weight[take]
+        return Sample(rows.X[take], rows.y[take], weight, draw[take])
+
+
+def distinct(rows: Rows, seed: int) -> Rows:
+    """The distinct rows in an order of their own, shuffled, each with its weight summed.
+
+    It makes what follows depend on the set of rows alone: repeated rows are weights, rows without
+    weight are not there, and the order in which rows come does not matter.
+    """
+    weight = np.ones(rows.X.shape[0]) if rows.weight is None else rows.weight.astype(np.float64)
+    seen = np.flatnonzero(weight > 0)
+    X = np.ascontiguousarray(rows.X[seen])
+    y = np.ascontiguousarray(rows.y[seen])
+    keys = np.concatenate([_bytes(X), _bytes(y)], axis=1)
+    keys = keys.view(np.dtype((np.void, keys.shape[1]))).ravel()
+    _, first, group = np.unique(keys, return_index=True, return_inverse=True)
+    total = np.bincount(group, weights=weight[seen])
+    order = np.random.default_rng(seed).permutation(first.size)
+    kept = first[order]
+    return Rows(0, X[kept], y[kept], None if (total == 1).all() else total[order])
+
+
+def _bytes(values: NDArray[Any]) -> NDArray[np.uint8]:
+    if values.dtype.kind == "f":
+        values = values + values.dtype.type(0)  # of the two zeros, one
+    return np.ascontiguousarray(values).view(np.uint8).reshape(values.shape[0], -1)

@@ -1,0 +1,119 @@
+"""One look at all rows: means, variances, ranges, and whatever is not a finite number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from altrelu_dist.moments.rows import Floats, Rows, Scaler
+
+__all__ = ["Columns", "Summary", "columns_of", "summarise"]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Weighted moments and range of some columns over a range of rows."""
+
+    weight: float
+    mean: Floats
+    squares: Floats  # weighted sum of squared deviations from the mean
+    low: Floats
+    high: Floats
+    bad: Floats  # number of values that are not finite
+    first_bad: Floats  # row of the first of them, inf where there is none
+
+    def merge(self, other: Columns) -> Columns:
+        """Both ranges together (Chan, Golub and LeVeque's update)."""
+        weight = self.weight + other.weight
+        share = other.weight / weight if weight > 0 else 0.0
+        gap = other.mean - self.mean
+        return Columns(
+            weight=weight,
+            mean=self.mean + share * gap,
+            squares=self.squares + other.squares + gap**2 * (self.weight * share),
+            low=np.minimum(self.low, other.low),
+            high=np.maximum(self.high, other.high),
+            bad=self.bad + other.bad,
+            first_bad=np.minimum(self.first_bad, other.first_bad),
+        )
+
+    @property
+    def variance(self) -> Floats:
+        """Weighted variance of each column, exactly zero for a constant one."""
+        variance = self.squares / max(self.weight, np.finfo(np.float64).tiny)
+        # What is left of a constant after rounding is not a spread.
+        rounding = 8 * np.finfo(np.float64).eps * np.maximum(abs(self.low), abs(self.high))
+        constant = (self.high == self.low) | (np.sqrt(variance) <= rounding)
+        return np.where(constant, 0.0, variance)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The columns of X and of y, and the rows' weights."""
+
+    rows: int
+    features: Columns
+    targets: Columns
+    low_weight: float
+    bad_weights: int
+
+    def merge(self, other: Summary) -> Summary:
+        """Both ranges together."""
+        return Summary(
+            self.rows + other.rows,
+            self.features.merge(other.features),
+            self.targets.merge(other.targets),
+            min(self.low_weight, other.low_weight),
+            self.bad_weights + other.bad_weights,
+        )
+
+    def scaler(self, dtype: np.dtype[np.floating]) -> Scaler:
+        """The standardising map that these moments give."""
+        scale = np.sqrt(self.features.variance)
+        target_scale = float(np.sqrt(self.targets.variance.sum()))
+        return Scaler(
+            dtype=dtype,
+            center=self.features.mean,
+            scale=np.where(scale > 0, scale, 1.0),
+            target_center=self.targets.mean,
+            target_scale=target_scale if target_scale > 0 else 1.0,
+            weight_scale=self.features.weight / self.rows,
+        )
+
+
+def summarise(rows: Rows) -> Summary:
+    """Contribute some rows to the summary."""
+    n = rows.X.shape[0]
+    weight = np.ones(n) if rows.weight is None else rows.weight.astype(np.float64)
+    fine = np.isfinite(weight)
+    usable = np.where(fine, weight, 0.0)
+    return Summary(
+        rows=n,
+        features=columns_of(rows.X.astype(np.float64), usable, rows.start),
+        targets=columns_of(rows.y.astype(np.float64), usable, rows.start),
+        low_weight=float(np.min(usable, initial=np.inf)),
+        bad_weights=int(n - fine.sum()),
+    )
+
+
+def columns_of(values: Floats, weight: Floats, start: int) -> Columns:
+    """Contribute some rows of finite weights."""
+    finite = np.isfinite(values)
+    bad = ~finite
+    first = np.where(bad.any(axis=0), start + bad.argmax(axis=0), np.inf)
+    if bad.any():
+        values = np.where(finite, values, 0.0)
+    total = float(weight.sum())
+    mean = weight @ values / total if total > 0 else np.zeros(values.shape[1])
+    # Rows of no weight say nothing about the range either.
+    seen = values if (weight > 0).all() else values[weight > 0]
+    return Columns(
+        weight=total,
+        mean=mean,
+        squares=weight @ (values - mean) ** 2,
+        low=seen.min(axis=0, initial=np.inf),
+        high=seen.max(axis=0, initial=-np.inf),
+        bad=bad.sum(axis=0).astype(np.float64),
+        first_bad=first,
+    )

@@ -1,0 +1,250 @@
+"""The network itself: its weights, its forward pass, and its file of arrays, without code."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from altrelu_dist.errors import DataError, ExistsError, ModelFileError, ParameterError
+
+__all__ = ["Network"]
+
+Floats = NDArray[np.float64]
+
+FORMAT = "altrelu-network"
+FORMAT_VERSION = 1
+_ARRAYS = ("hidden_weights", "hidden_bias", "output_weights", "output_bias")
+_ROWS_AT_ONCE = 8192
+
+
+@dataclass(frozen=True)
+class Network:
+    """A two-layer ReLU network on raw (not standardised) inputs.
+
+    ``f(x) = output_weights.T @ sigma(hidden_weights.T @ x + hidden_bias) + output_bias`` with
+    ``sigma(z) = max(z, negative_slope * z)``.
+
+    Parameters
+    ----------
+    hidden_weights : ndarray of shape (n_features, n_hidden)
+    hidden_bias : ndarray of shape (n_hidden,)
+    output_weights : ndarray of shape (n_hidden, n_targets)
+    output_bias : ndarray of shape (n_targets,)
+    negative_slope : float, default 0
+        Slope of the activation left of its kink, in [0, 1).
+    feature_names, target_names : tuple of str, optional
+    info : dict, optional
+        What is known of how the network was made; JSON values only.
+
+    Raises
+    ------
+    ParameterError
+        If the shapes do not fit each other.
+    """
+
+    hidden_weights: Floats
+    hidden_bias: Floats
+    output_weights: Floats
+    output_bias: Floats
+    negative_slope: float = 0.0
+    feature_names: tuple[str, ...] | None = None
+    target_names: tuple[str, ...] | None = None
+    info: dict[str, Any] = field(default_factory=dict, compare=False)
+
+    def __post_init__(self) -> None:
+        d, h = self.hidden_weights.shape
+        q = self.output_bias.shape[0]
+        if self.hidden_bias.shape != (h,) or self.output_weights.shape != (h, q):
+            raise ParameterError(
+                f"the layers do not fit each other: hidden weights {(d, h)}, hidden bias "
+                f"{self.hidden_bias.shape}, output weights {self.output_weights.shape}, output "
+                f"bias {self.output_bias.shape}"
+            )
+
+    @property
+    def n_features(self) -> int:
+        """Number of input features."""
+        return int(self.hidden_weights.shape[0])
+
+    @property
+    def n_hidden(self) -> int:
+        """Number of hidden neurons."""
+        return int(self.hidden_weights.shape[1])
+
+    @property
+    def n_targets(self) -> int:
+        """Number of targets."""
+        return int(self.output_bias.shape[0])
+
+    def predict(self, X: ArrayLike) -> Floats:
+        """Predict the targets of some rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_rows, n_features)
+            Numbers; computed in float64, a few thousand rows at a time.
+
+        Returns
+        -------
+        ndarray of shape (n_rows, n_targets)
+
+        Raises
+        ------
+        DataError
+            If the number of columns is not ``n_features``.
+        """
+        rows = np.asarray(X)
+        if rows.ndim != 2 or rows.shape[1] != self.n_features:
+            raise DataError(
+                f"the network takes {self.n_features} features, found an array of shape "
+                f"{rows.shape}"
+            )
+        out = np.empty((rows.shape[0], self.n_targets))
+        for start in range(0, rows.shape[0], _ROWS_AT_ONCE):
+            part = slice(start, start + _ROWS_AT_ONCE)
+            z = rows[part].astype(np.float64) @ self.hidden_weights + self.hidden_bias
+            if self.negative_slope:
+                np.maximum(z, self.negative_slope * z, out=z)
+            else:
+                np.maximum(z, 0.0, out=z)
+            out[part] = z @ self.output_weights + self.output_bias
+        return out
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the network to a Zarr group, complete or not at all.
+
+        The group is written beside ``path`` and swapped in when it is whole; until then an
+        existing file stays as it was.
+
+        Parameters
+        ----------
+        path : str or path-like
+        overwrite : bool, default False
+
+        Raises
+        ------
+        ExistsError
+            If ``path`` exists and is not to be overwritten.
+        """
+        import zarr
+        from zarr.codecs import Crc32cCodec
+
+        target = Path(path)
+        if target.exists() and not overwrite:
+            raise ExistsError(f"{target} exists; choose another name or ask to overwrite it")
+        token = secrets.token_hex(4)
+        beside = target.with_name(f".{target.name}.{token}.part")
+        try:
+            group = zarr.open_group(beside, mode="w", zarr_format=3)
+            for name in _ARRAYS:
+                values = np.ascontiguousarray(getattr(self, name), dtype=np.float64)
+                group.create_array(
+                    name,
+                    data=values,
+                    compressors=[Crc32cCodec()],
+                    chunks=tuple(max(1, n) for n in values.shape),
+                )
+            group.attrs.update(
+                {
+                    "format": FORMAT,
+                    "format_version": FORMAT_VERSION,
+                    "negative_slope": self.negative_slope,
+                    "feature_names": self.feature_names and list(self.feature_names),
+                    "target_names": self.target_names and list(self.target_names),
+                    "info": json.loads(json.dumps(self.info)),
+                }
+            )
+            _swap(beside, target, token)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Network:
+        """Read a network that :meth:`save` wrote.
+
+        Parameters
+        ----------
+        path : str or path-like
+
+        Returns
+        -------
+        Network
+
+        Raises
+        ------
+        ModelFileError
+            If there is nothing at ``path``, or it is not a network, is damaged, or was written by
+            a newer version of this package.
+        """
+        import zarr
+
+        if not Path(path).exists():
+            raise ModelFileError(f"{path}: no such model")
+        try:
+            group = zarr.open_group(Path(path), mode="r")
+            attrs: dict[str, Any] = dict(group.attrs)
+        except Exception as error:
+            raise ModelFileError(f"{path} is not a saved network: {_line(error)}") from error
+        if attrs.get("format") != FORMAT:
+            raise ModelFileError(
+                f"{path} is not a saved network: its format is {attrs.get('format')!r}, expected "
+                f"{FORMAT!r}"
+            )
+        version = attrs.get("format_version")
+        if not isinstance(version, int) or version > FORMAT_VERSION:
+            raise ModelFileError(
+                f"{path} has format version {version!r}, this package reads up to "
+                f"{FORMAT_VERSION}: upgrade altrelu-dist"
+            )
+        try:
+            arrays = {name: _read(group, name) for name in _ARRAYS}
+            features, targets = attrs.get("feature_names"), attrs.get("target_names")
+            return cls(
+                **arrays,
+                negative_slope=float(attrs["negative_slope"]),
+                feature_names=tuple(features) if features else None,
+                target_names=tuple(targets) if targets else None,
+                info=dict(attrs.get("info") or {}),
+            )
+        except Exception as error:
+            raise ModelFileError(f"{path} is damaged: {_line(error)}") from error
+
+
+def _read(group: Any, name: str) -> Floats:
+    array = group[name]
+    if array.nchunks_initialized != array.nchunks and array.size:
+        raise ModelFileError(f"array {name!r} has lost a chunk")
+    values = np.asarray(array[...], dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise ModelFileError(f"array {name!r} holds values that are not finite")
+    return values
+
+
+def _swap(new: Path, target: Path, token: str) -> None:
+    """Put ``new`` in the place of ``target``; what was there is deleted last."""
+    if not target.exists():
+        new.rename(target)
+        return
+    old = target.with_name(f".{target.name}.{token}.old")
+    target.rename(old)
+    try:
+        new.rename(target)
+    except BaseException:
+        old.rename(target)
+        raise
+    if old.is_dir():
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        old.unlink()
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,62 @@
+"""BLAS threads: one a task, because tasks run side by side already."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+from threadpoolctl import ThreadpoolController
+
+__all__ = ["n_threads", "one_blas_thread"]
+
+_lock = threading.Lock()
+_users = 0
+_limit: Any = None
+_allowed = 1  # threads, before they were limited
+
+
+@lru_cache(maxsize=1)
+def _controller() -> ThreadpoolController:
+    import scipy.linalg  # noqa: F401 - loads SciPy's BLAS, which is a second library
+
+    return ThreadpoolController().select(user_api="blas")
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Limit every BLAS of this process to one thread until the last user leaves.
+
+    The limit is the process's, so it is counted: a task that ends must not lift it for one that
+    still runs beside it.
+    """
+    global _users, _limit, _allowed
+    with _lock:
+        if _users == 0:
+            _allowed = _allowed_now()
+            _limit = _controller().limit(limits=1)
+            _limit.__enter__()
+        _users += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _users -= 1
+            if _users == 0:
+                _limit.__exit__(None, None, None)
+                _limit = None
+
+
+def n_threads() -> int:
+    """Threads that NumPy would use here: what the environment allows BLAS, at most the cores."""
+    with _lock:
+        return _allowed if _users else _allowed_now()
+
+
+def _allowed_now() -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    allowed = [library["num_threads"] for library in _controller().info()]
+    return max(1, min(cores or 1, *allowed)) if allowed else cores or 1

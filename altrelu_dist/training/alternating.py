@@ -1,0 +1,72 @@
+"""The paper's alternation, to the letter (A. Barbu, Sensors 2023, 23(8), 4072).
+
+    repeat: output layer at its ridge critical point under the hidden layer
+            hidden layer at its ridge critical point under the output layer and the fixed pattern
+
+There is no step control: the loss may rise. The loss that is reported is the true one, and the
+best network is kept.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from altrelu_dist.moments.loss import HiddenGram
+from altrelu_dist.moments.rows import Floats, Weights
+from altrelu_dist.solvers.hidden_layer import solve_hidden
+from altrelu_dist.solvers.output_layer import output_squares, solve_output
+from altrelu_dist.training.objective import Objective
+from altrelu_dist.training.pattern_state import PatternState
+
+__all__ = ["ITERATIONS", "alternate", "random_directions"]
+
+ITERATIONS = 30
+
+
+def random_directions(n_columns: int, n_hidden: int, rng: np.random.Generator) -> Floats:
+    """Hidden weights of random direction, each of unit norm; (p, h)."""
+    W = rng.standard_normal((n_columns, n_hidden))
+    W /= np.linalg.norm(W, axis=0)
+    return W
+
+
+def alternate(
+    objective: Objective, W: Floats, target_squares: Floats, iterations: int = ITERATIONS
+) -> tuple[Weights, float]:
+    """Alternate from a hidden layer; the best network met and its objective.
+
+    One pass an iteration: the moments under the pattern of the current hidden layer hold both
+    layers' systems and the true loss.
+
+    Parameters
+    ----------
+    objective : Objective
+    W : ndarray of shape (p, h)
+    target_squares : ndarray of shape (q,)
+        Sums of squares of the centred targets.
+    iterations : int
+    """
+    pattern = PatternState(objective)
+    monitor = objective.monitor
+    q = target_squares.size
+    best, least = Weights(W, np.zeros((W.shape[1], q)), np.zeros(q)), np.inf
+    for iteration in range(iterations + 1):
+        moments = pattern.at(W)
+        hidden = HiddenGram(
+            moments.hidden_gram(W, moments.with_features(W), objective.ones),
+            moments.hidden_cross(W, np.zeros(q)),
+            target_squares,
+        )
+        output = solve_output(hidden, objective.ridge)
+        weights = best.with_output(output) if W is best.W else Weights(W, output[:-1], output[-1])
+        loss = output_squares(hidden, output) / objective.ones + objective.penalty(weights)
+        if np.isfinite(loss) and loss < least:
+            best, least = weights, loss
+        monitor.fraction = iteration / iterations if iterations else 1.0
+        monitor.record(loss=loss, current_loss=loss * monitor.unit)
+        if iteration == iterations or monitor.stopped:
+            break
+        W = solve_hidden(moments, weights, objective.ridge)
+        if not np.isfinite(W).all():
+            break
+    return best, least

@@ -1,0 +1,119 @@
+"""Damped layer solves: the hidden-layer system with the output layer eliminated, step by step.
+
+A step counts only if the true loss went down. The loss and its gradient come from all rows; the
+curvature may come from a sample of them, then a step costs one pass over the data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from altrelu_dist.moments.kinks import KinkMoments
+from altrelu_dist.moments.loss import LossGradient
+from altrelu_dist.moments.rows import Weights
+from altrelu_dist.solvers.hidden_layer import DampedSystem
+from altrelu_dist.training.objective import Objective
+from altrelu_dist.training.pattern_state import PatternState
+
+__all__ = ["LARGEST_SYSTEM", "descend"]
+
+LARGEST_SYSTEM = 2048  # unknowns of one system: of more neurons, random blocks take turns
+_KINK_WIDTH = 0.05  # in standardised units, of a neuron of unit norm
+_FIRST_DAMPING = 1e-3
+_MOST_DAMPING = 1e8
+
+
+def descend(
+    objective: Objective,
+    curvature: Objective,
+    weights: Weights,
+    steps: int,
+    rng: np.random.Generator,
+    tolerance: float = 1e-4,
+) -> tuple[Weights, float]:
+    """Take damped steps while they lower the loss.
+
+    Parameters
+    ----------
+    objective : Objective
+        Over all rows: decides, and gives the gradient.
+    curvature : Objective
+        Over the same rows, or a sample in memory.
+    weights : Weights
+    steps : int
+        Most steps, those that were refused included.
+    rng : numpy.random.Generator
+        Draws the blocks of neurons where one system cannot hold them all.
+    tolerance : float
+        Stop when the last five accepted steps together lowered the loss by less than this share.
+
+    Returns
+    -------
+    weights : Weights
+    loss : float
+        Objective over the rows of ``objective``.
+    """
+    monitor = objective.monitor
+    weights = weights.balanced()
+    loss, gradient = objective.evaluate(weights)
+    objective.record(loss)
+    p, h = weights.W.shape
+    width = max(1, min(h, LARGEST_SYSTEM // p))
+    pattern = PatternState(curvature)
+    damping, growth = _FIRST_DAMPING, 2.0
+    losses = [loss]
+    system: DampedSystem | None = None
+    neurons = np.arange(h)
+    for taken in range(steps):
+        if monitor.stopped or damping > _MOST_DAMPING:
+            break
+        if system is None:
+            if width < h:
+                neurons = np.sort(rng.choice(h, size=width, replace=False))
+                pattern = PatternState(curvature)
+            picked = weights.pick(neurons)
+            kinks = curvature.reduce(
+                KinkMoments(weights, _KINK_WIDTH, objective.slope, neurons), "kinks"
+            )
+            system = DampedSystem(
+                pattern.at(picked.W), picked, kinks.blocks, curvature.ones, curvature.ridge
+            )
+        share = curvature.ones / objective.ones
+        step = system.step(_of(gradient, neurons, share), damping)
+        trial = _moved(weights, neurons, step.W, step.output).balanced()
+        trial_loss, trial_gradient = objective.evaluate(trial)
+        foreseen = step.foreseen / curvature.ones
+        gain = (loss - trial_loss) / foreseen if foreseen > 0 else -1.0
+        monitor.fraction = (taken + 1) / steps
+        if np.isfinite(trial_loss) and trial_loss < loss:
+            weights, loss, gradient = trial, trial_loss, trial_gradient
+            damping *= max(1 / 3, 1 - (2 * min(gain, 1.0) - 1) ** 3)
+            growth = 2.0
+            system = None
+            losses.append(loss)
+        else:
+            damping *= growth
+            growth *= 2
+        objective.record(loss, damping=damping)
+        if len(losses) > 5 and width == h and losses[-6] - loss <= tolerance * loss:
+            break
+    return weights, loss
+
+
+def _of(gradient: LossGradient, neurons: np.ndarray, share: float) -> LossGradient:
+    """The gradient in some neurons, as if the sums were over the rows of the curvature."""
+    return replace(
+        gradient,
+        W=share * gradient.W[:, neurons],
+        V=share * gradient.V[neurons],
+        c=share * gradient.c,
+    )
+
+
+def _moved(weights: Weights, neurons: np.ndarray, W: np.ndarray, output: np.ndarray) -> Weights:
+    moved_W, moved_V = weights.W.copy(), weights.V.copy()
+    moved_W[:, neurons] += W
+    moved_V[neurons] += output[:-1]
+    return Weights(moved_W, moved_V, weights.c + output[-1])

@@ -1,0 +1,96 @@
+"""The objective over some rows: mean square over rows, summed over targets, plus the ridge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import numpy as np
+
+from altrelu_dist.engine import Engine, LocalEngine
+from altrelu_dist.moments.loss import HiddenGram, HiddenMoments, LossAndGradient, LossGradient
+from altrelu_dist.moments.rows import Floats, Weights
+from altrelu_dist.solvers.output_layer import output_squares, solve_output
+from altrelu_dist.training.progress import Monitor
+
+__all__ = ["Objective"]
+
+T = TypeVar("T", bound=Any)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """``sum_i w_i |y_i - f(x_i)|^2 / sum_i w_i + alpha (|W|^2 + |V|^2)``, biases not penalised.
+
+    Parameters
+    ----------
+    engine : Engine
+        Of standardised blocks.
+    monitor : Monitor
+        Told of every pass.
+    alpha, slope : float
+        Ridge, and negative slope of the activation.
+    whole : bool
+        Whether the rows are the whole data and not a sample of it.
+    ones : float
+        Sum of the row weights, those normalised to a mean of one over the whole data.
+    """
+
+    engine: Engine
+    monitor: Monitor
+    alpha: float
+    slope: float
+    whole: bool
+    ones: float
+
+    def over(self, engine: LocalEngine) -> Objective:
+        """The same objective over some of the rows."""
+        ones = sum(np.vdot(x[:, -1], x[:, -1]) for x, _ in engine.tiles)
+        return replace(self, engine=engine, whole=False, ones=float(ones))
+
+    @property
+    def ridge(self) -> float:
+        """The ridge on the scale of sums over rows."""
+        return self.alpha * self.ones
+
+    def reduce(self, statistic: Callable[[Any], T], name: str) -> T:
+        """Pass over the rows once."""
+        result: T = self.engine.reduce(statistic, name)
+        self.monitor.visited(self.engine.n_rows, whole=self.whole)
+        return result
+
+    def record(self, loss: float, **details: Any) -> None:
+        """Note an iteration whose loss over these rows was ``loss``."""
+        if self.whole:
+            self.monitor.record(loss=loss, **details)
+        else:
+            self.monitor.record(sample_loss=loss, **details)
+
+    def penalty(self, weights: Weights) -> float:
+        """The ridge terms."""
+        if self.alpha == 0:
+            return 0.0
+        return self.alpha * float(np.vdot(weights.W[:-1], weights.W[:-1])) + self.alpha * float(
+            np.vdot(weights.V, weights.V)
+        )
+
+    def evaluate(self, weights: Weights) -> tuple[float, LossGradient]:
+        """Objective, and gradient of the sum of squares alone."""
+        sums = self.reduce(LossAndGradient(weights, self.slope), "loss-and-gradient")
+        return self.value(sums, weights), sums
+
+    def value(self, sums: LossGradient, weights: Weights) -> float:
+        """Objective, from a sum of squares."""
+        return float(sums.squares.sum()) / self.ones + self.penalty(weights)
+
+    def hidden_moments(self, W: Floats) -> HiddenGram:
+        """What the output layer's least squares need."""
+        return self.reduce(HiddenMoments(W, self.slope), "hidden-gram")
+
+    def refit_output(self, weights: Weights) -> tuple[Weights, float]:
+        """Put the output layer at its critical point; the objective there."""
+        moments = self.hidden_moments(weights.W)
+        output = solve_output(moments, self.ridge)
+        refitted = weights.with_output(output)
+        return refitted, output_squares(moments, output) / self.ones + self.penalty(refitted)

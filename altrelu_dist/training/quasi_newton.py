@@ -1,0 +1,94 @@
+"""Cheap passes: L-BFGS on both layers, two products of n h p a pass and no Gram matrix.
+
+It learns the curvature of the kinks from the gradients themselves, which makes it the means by
+which the neuron search arranges neurons between two closed-form steps.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.optimize import OptimizeResult, minimize
+
+from altrelu_dist.moments.rows import Floats, Weights
+from altrelu_dist.training.objective import Objective
+
+__all__ = ["quasi_newton"]
+
+_MEMORY = 20
+_SPAN, _WORTH = 50, 0.01
+
+
+def quasi_newton(
+    objective: Objective, weights: Weights, iterations: int, most: int | None = None
+) -> tuple[Weights, float]:
+    """Descend from ``weights``; the least objective that was met, and where.
+
+    The neurons are balanced and the output layer is refitted before and after.
+
+    Parameters
+    ----------
+    objective : Objective
+    weights : Weights
+    iterations : int
+        How many to make.
+    most : int, optional
+        Go on to so many while the last 50 lowered the objective by a hundredth.
+    """
+    most = max(iterations, most or 0)
+    start, value = objective.refit_output(weights)
+    start = start.balanced()
+    monitor = objective.monitor
+    p, h = start.W.shape
+    q = start.c.size
+    penalised = np.ones((p, 1))
+    penalised[-1] = 0
+
+    def unpack(flat: Floats) -> Weights:
+        W, V, c = np.split(flat, [p * h, p * h + h * q])
+        return Weights(W.reshape(p, h), V.reshape(h, q), c)
+
+    def fun(flat: Floats) -> tuple[float, Floats]:
+        at = unpack(flat)
+        value, sums = objective.evaluate(at)
+        n, ridge = objective.ones, 2 * objective.alpha
+        gradient = np.concatenate(
+            [
+                (sums.W / n + ridge * (at.W * penalised)).ravel(),
+                (sums.V / n + ridge * at.V).ravel(),
+                sums.c / n,
+            ]
+        )
+        return value, gradient
+
+    values = [value]
+
+    def after_step(intermediate_result: OptimizeResult) -> None:
+        values.append(float(intermediate_result.fun))
+        monitor.sample_loss = values[-1] * monitor.unit
+        monitor.tick()
+        slow = len(values) > iterations and values[-1] > (1 - _WORTH) * values[-_SPAN - 1]
+        if monitor.stopped or slow:
+            raise StopIteration
+
+    found = minimize(
+        fun,
+        np.concatenate([start.W.ravel(), start.V.ravel(), start.c]),
+        jac=True,
+        method="L-BFGS-B",
+        callback=after_step,
+        options={
+            "maxcor": _MEMORY,
+            "maxiter": most,
+            "maxfun": 2 * most + 20,
+            "ftol": 0.0,
+            "gtol": 0.0,
+        },
+    )
+    if not (np.isfinite(found.fun) and found.fun <= value):
+        return start, value
+    moved = unpack(found.x)
+    refitted, refitted_value = objective.refit_output(moved)
+    # Rounding in a nearly singular system can make the closed form worse than the descent.
+    if refitted_value <= found.fun and refitted.is_finite():
+        return refitted.balanced(), refitted_value
+    return moved.balanced(), float(found.fun)

@@ -1,0 +1,233 @@
+"""From rows to a network: summary, sample, the chosen method, and the last steps on all rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from altrelu_dist.engine import Engine, LocalEngine
+from altrelu_dist.errors import DataError, ParameterError
+from altrelu_dist.moments.rows import Rows, Scaler, Weights
+from altrelu_dist.moments.sample import Sampler, distinct
+from altrelu_dist.moments.summary import Columns, Summary, summarise
+from altrelu_dist.threads import one_blas_thread
+from altrelu_dist.training.alternating import ITERATIONS, alternate, random_directions
+from altrelu_dist.training.damped import descend
+from altrelu_dist.training.neurons import insert
+from altrelu_dist.training.objective import Objective
+from altrelu_dist.training.progress import Monitor
+from altrelu_dist.training.search import search
+
+__all__ = ["METHODS", "Parameters", "Trained", "train"]
+
+_LARGEST_ALTERNATION = 16_384  # unknowns of the paper's hidden-layer system: 2 GiB of float64
+_ROWS_A_WEIGHT = 20  # of a sample, for each weight of the network
+_LEAST_SAMPLE, _MOST_SAMPLE = 32_768, 262_144  # rows
+_SAMPLE_BYTES = 2**28
+_DAMPED_STEPS = 200
+_LAST_STEPS = 10  # on all rows where the search saw a sample: each is a pass over the data
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """What a run is asked for; see `AltReLURegressor` for the meaning of each."""
+
+    n_hidden: int
+    method: str
+    alpha: float
+    negative_slope: float
+    max_iter: int | None
+    seed: int
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network in standardised units, the map from raw ones, and the data's summary."""
+
+    weights: Weights
+    scaler: Scaler
+    summary: Summary
+
+
+def train(
+    engine: Engine,
+    parameters: Parameters,
+    monitor: Monitor,
+    dtype: np.dtype[np.floating],
+    feature_names: Sequence[str] | None = None,
+    target_names: Sequence[str] | None = None,
+) -> Trained:
+    """Train a network on the rows of an engine.
+
+    Parameters
+    ----------
+    engine : Engine
+        Of raw rows.
+    parameters : Parameters
+    monitor : Monitor
+    dtype : dtype
+        In which blocks are computed.
+    feature_names, target_names : sequence of str, optional
+        For messages.
+
+    Raises
+    ------
+    DataError
+        If a value is not finite, or every weight is zero.
+    ParameterError
+        If the method cannot hold its system.
+    """
+    with one_blas_thread():
+        return _train(engine, parameters, monitor, dtype, feature_names, target_names)
+
+
+def _train(
+    engine: Engine,
+    parameters: Parameters,
+    monitor: Monitor,
+    dtype: np.dtype[np.floating],
+    feature_names: Sequence[str] | None,
+    target_names: Sequence[str] | None,
+) -> Trained:
+    monitor.enter("summary")
+    summary = engine.reduce(summarise, "summary")
+    monitor.visited(engine.n_rows, whole=True)
+    _check(summary, feature_names, target_names)
+    p, q = summary.features.mean.size + 1, summary.targets.mean.size
+    h = parameters.n_hidden
+    rows = _sample_rows(engine.n_rows, p, q, h, dtype)
+    whole = rows >= engine.n_rows
+    if whole:
+        # All rows fit in memory here: from now on there is nothing else.
+        drawn = _draw(engine, 1.0, parameters.seed, monitor)
+        engine = LocalEngine.of(distinct(drawn, parameters.seed))
+        summary = engine.reduce(summarise, "summary")
+    scaler = summary.scaler(dtype)
+    monitor.unit = scaler.target_scale**2 / q
+    nothing = Weights(np.zeros((p, h)), np.zeros((h, q)), np.zeros(q))
+    varies = bool((summary.targets.variance > 0).any())
+    mean_loss = 1.0 if varies else 0.0
+    monitor.record(loss=mean_loss)
+    if not varies or not (summary.features.variance > 0).any() or monitor.stopped:
+        return Trained(nothing, scaler, summary)
+    everything = Objective(
+        engine.prepared(scaler),
+        monitor,
+        alpha=parameters.alpha,
+        slope=parameters.negative_slope,
+        whole=True,
+        ones=float(engine.n_rows),
+    )
+    sample = everything
+    if not whole and parameters.method != "alternating":
+        drawn = _draw(engine, rows / engine.n_rows, parameters.seed, monitor)
+        sample = everything.over(LocalEngine.of(drawn).prepared(scaler))
+    weights, loss = _METHODS[parameters.method](everything, sample, summary, parameters)
+    monitor.fraction = 1.0
+    return Trained(weights if loss < mean_loss else nothing, scaler, summary)
+
+
+def _search(
+    everything: Objective, sample: Objective, summary: Summary, parameters: Parameters
+) -> tuple[Weights, float]:
+    """Neuron search on the sample, then damped steps on all rows."""
+    del summary
+    rng = np.random.default_rng(parameters.seed)
+    weights, loss = search(sample, parameters.n_hidden, rng, parameters.max_iter)
+    if sample is everything and everything.monitor.stopped:
+        return weights, loss
+    everything.monitor.enter("layers")
+    return descend(everything, sample, weights, _LAST_STEPS, rng)
+
+
+def _damped(
+    everything: Objective, sample: Objective, summary: Summary, parameters: Parameters
+) -> tuple[Weights, float]:
+    """Damped steps from hinges through pairs of rows: on the sample, then on all rows."""
+    rng = np.random.default_rng(parameters.seed)
+    p, q = summary.features.mean.size + 1, summary.targets.mean.size
+    none = Weights(np.zeros((p, 0)), np.zeros((0, q)), np.zeros(q))
+    weights, _ = sample.refit_output(insert(sample, none, parameters.n_hidden, rng))
+    steps = _DAMPED_STEPS if parameters.max_iter is None else parameters.max_iter
+    if sample is not everything:
+        everything.monitor.enter("sample")
+        weights, _ = descend(sample, sample, weights, steps, rng)
+        steps = _LAST_STEPS
+    everything.monitor.enter("layers")
+    return descend(everything, sample, weights, steps, rng)
+
+
+def _alternating(
+    everything: Objective, sample: Objective, summary: Summary, parameters: Parameters
+) -> tuple[Weights, float]:
+    """The paper's alternation from random directions, every iteration on all rows."""
+    del sample
+    p, h = summary.features.mean.size + 1, parameters.n_hidden
+    if h * p > _LARGEST_ALTERNATION:
+        raise ParameterError(
+            f"method='alternating' solves one system of n_hidden * (n_features + 1) = {h * p} "
+            f"unknowns, more than {_LARGEST_ALTERNATION}; use method='search' or fewer neurons"
+        )
+    everything.monitor.enter("alternating")
+    W = random_directions(p, h, np.random.default_rng(parameters.seed))
+    squares = summary.targets.squares * everything.ones
+    squares /= summary.targets.weight * float(summary.targets.variance.sum())
+    limit = parameters.max_iter
+    return alternate(everything, W, squares, ITERATIONS if limit is None else limit)
+
+
+_METHODS: dict[
+    str, Callable[[Objective, Objective, Summary, Parameters], tuple[Weights, float]]
+] = {"search": _search, "damped": _damped, "alternating": _alternating}
+
+
+def _draw(engine: Engine, probability: float, seed: int, monitor: Monitor) -> Rows:
+    """A random sample of the rows, in memory here."""
+    monitor.enter("sample")
+    sample = engine.reduce(Sampler(probability, seed), "sample")
+    monitor.visited(engine.n_rows, whole=True)
+    return sample.shuffled()
+
+
+METHODS = tuple(_METHODS)
+
+
+def _sample_rows(n: int, p: int, q: int, h: int, dtype: np.dtype[Any]) -> int:
+    """How many rows the search works on: enough for its weights, and no more than memory has."""
+    wanted = min(max(_ROWS_A_WEIGHT * h * (p + q), _LEAST_SAMPLE), _MOST_SAMPLE)
+    held = max(_LEAST_SAMPLE // 8, _SAMPLE_BYTES // ((p + q) * dtype.itemsize))
+    # A sample of most rows costs as much as all of them and finds less.
+    return n if n <= 1.25 * min(wanted, held) else min(wanted, held)
+
+
+def _check(
+    summary: Summary, feature_names: Sequence[str] | None, target_names: Sequence[str] | None
+) -> None:
+    for what, columns, names in (
+        ("X", summary.features, feature_names),
+        ("y", summary.targets, target_names),
+    ):
+        if columns.bad.any():
+            raise DataError(_not_finite(what, columns, names))
+    if summary.bad_weights or summary.low_weight < 0:
+        raise DataError("sample_weight holds values that are negative or not finite; remove them")
+    if not summary.features.weight > 0:
+        raise DataError("every sample weight is zero: there is nothing to fit")
+
+
+def _not_finite(what: str, columns: Columns, names: Sequence[str] | None) -> str:
+    found = np.flatnonzero(columns.bad)
+    listed = ", ".join(
+        f"{names[i] if names is not None else f'column {i}'} ({int(columns.bad[i])})"
+        for i in found[:5]
+    )
+    more = f" and {len(found) - 5} more columns" if len(found) > 5 else ""
+    first = int(columns.first_bad.min())
+    return (
+        f"{what} contains NaN or infinity: {int(columns.bad.sum())} values, in {listed}{more}, the "
+        f"first in row {first}; drop or impute them (altrelu convert --drop-missing or --impute "
+        f"mean)"
+    )

@@ -1,0 +1,202 @@
+"""Converting data of any format to the package's own Zarr format, block by block."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from altrelu_dist.data.dataset import find_sources
+from altrelu_dist.data.missing import Cleaner, column_means
+from altrelu_dist.data.outputs import check_output, write_beside
+from altrelu_dist.data.source import (
+    READ_BYTES,
+    Block,
+    DType,
+    Source,
+    float_dtype,
+    rows_in,
+)
+from altrelu_dist.data.zarr_store import StoreWriter, rows_per_chunk
+from altrelu_dist.errors import DataError, ParameterError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+CHUNK_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What `convert` wrote.
+
+    Attributes
+    ----------
+    destination : str
+        The store.
+    rows, n_features, n_targets : int
+        Its size.
+    dtype : str
+        Of the features.
+    chunk_rows, n_chunks : int
+        Rows of a chunk, and how many chunks the features have.
+    bytes_on_disk : int
+        Of all files of the store.
+    dropped, filled : int
+        Rows left out, and values filled, because something was missing.
+    seconds : float
+        Time taken.
+    """
+
+    destination: str
+    rows: int
+    n_features: int
+    n_targets: int
+    dtype: str
+    chunk_rows: int
+    n_chunks: int
+    bytes_on_disk: int
+    dropped: int
+    filled: int
+    seconds: float
+
+
+def convert(
+    source: str | os.PathLike[str],
+    destination: str | os.PathLike[str],
+    *,
+    target: str | Sequence[str] | None = None,
+    weight: str | None = None,
+    drop_missing: bool = False,
+    impute: Literal["mean"] | None = None,
+    overwrite: bool = False,
+    dtype: Literal["float32", "float64"] | None = None,
+    chunk_bytes: int = CHUNK_BYTES,
+    progress: Callable[[int, float], object] | None = None,
+) -> Summary:
+    """Write data of any format as a chunked Zarr store with checksums, in bounded memory.
+
+    Parameters
+    ----------
+    source, target, weight
+        As the address and the names of `open_dataset`. Without a target the store has features
+        only, which is enough to predict.
+    destination : path
+        A local path that ends in ``.zarr``. It appears, or is replaced, when all is written.
+    drop_missing : bool
+        Leave out rows in which a value is NaN, null or infinite.
+    impute : "mean", optional
+        Fill missing and infinite features by the mean of the column. Targets and weights are never
+        filled: rows that lack them are refused, or left out with `drop_missing`.
+    overwrite : bool
+        Whether an existing store may be replaced.
+    dtype : "float32" or "float64", optional
+        Of everything stored. By default the features, the targets and the weights are each float32
+        where it holds every value of the source's types exactly (float32, float16, bool, integers
+        of up to 16 bits), else float64.
+    chunk_bytes : int
+        About the size of a chunk in memory; a chunk has at least 4096 rows. Smaller ones are
+        written where there would be fewer than eight.
+    progress : callable, optional
+        Called after every block with the rows read and the fraction done (nan if unknown).
+
+    Returns
+    -------
+    Summary
+
+    Raises
+    ------
+    ExistsError
+        The destination exists, and `overwrite` is false.
+    DataError
+        The source cannot be read or holds missing values, or the destination cannot be written.
+    ParameterError
+        A parameter has no such value.
+    """
+    started = time.perf_counter()
+    _check_parameters(destination, impute, dtype, chunk_bytes)
+    check_output(destination, overwrite=overwrite)
+    sources = find_sources(source, target=target, weight=weight)
+    first, text = sources[0], os.fspath(source)
+    dtypes = _stored_dtypes(sources, dtype)
+    weights = () if dtypes[2] is None else (weight or "sample_weight",)
+    names = (*first.feature_names, *first.target_names, *weights)
+    about_rows = sum(each.about_rows for each in sources)
+    chunk_rows = rows_per_chunk(len(first.feature_names), dtypes[0], chunk_bytes, about_rows)
+    n_rows = min(chunk_rows, rows_in(READ_BYTES, len(names), np.dtype(np.float64)))
+    means = None
+    passes = 1 if impute is None else 2
+    if impute is not None:
+        blocks = _blocks(sources, n_rows, progress, 0, passes)
+        means = column_means(text, first.feature_names, blocks)
+    cleaner = Cleaner(text, names, dtypes, drop=drop_missing, means=means)
+    with write_beside(destination, overwrite=overwrite) as path:
+        writer = StoreWriter(path, first.feature_names, first.target_names, dtypes, chunk_rows)
+        for block in cleaner.clean(_blocks(sources, n_rows, progress, passes - 1, passes)):
+            writer.append(block)
+        if not writer.rows:
+            left = " left: something is missing in every row" if cleaner.dropped else ""
+            raise DataError(f"{text}: has no rows{left}")
+        writer.finish()
+        n_bytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return Summary(
+        destination=os.fspath(destination),
+        rows=writer.rows,
+        n_features=len(first.feature_names),
+        n_targets=len(first.target_names),
+        dtype=str(dtypes[0]),
+        chunk_rows=chunk_rows,
+        n_chunks=-(-writer.rows // chunk_rows),
+        bytes_on_disk=n_bytes,
+        dropped=cleaner.dropped,
+        filled=cleaner.filled,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _check_parameters(
+    destination: str | os.PathLike[str], impute: object, dtype: object, chunk_bytes: int
+) -> None:
+    if not os.fspath(destination).rstrip("/").endswith(".zarr"):
+        raise ParameterError(f"{os.fspath(destination)}: the destination must end in .zarr")
+    if impute not in (None, "mean"):
+        raise ParameterError(f"impute={impute!r}: 'mean' or None")
+    if dtype not in (None, "float32", "float64"):
+        raise ParameterError(f"dtype={dtype!r}: 'float32', 'float64' or None")
+    if chunk_bytes < 1:
+        raise ParameterError(f"chunk_bytes={chunk_bytes}: at least 1")
+
+
+def _stored_dtypes(
+    sources: Sequence[Source], dtype: str | None
+) -> tuple[DType, DType | None, DType | None]:
+    X, y, weight = (
+        None
+        if of[0] is None
+        else np.dtype(dtype)
+        if dtype
+        else float_dtype([one for one in of if one is not None])
+        for of in zip(*(source.dtypes for source in sources), strict=True)
+    )
+    assert X is not None
+    return X, y, weight
+
+
+def _blocks(
+    sources: Sequence[Source],
+    n_rows: int,
+    progress: Callable[[int, float], object] | None,
+    number: int,
+    passes: int,
+) -> Iterator[Block]:
+    """Blocks of all sources, in pass `number` of `passes` over them."""
+    rows = 0
+    for i, source in enumerate(sources):
+        for block in source.blocks(n_rows):
+            yield block
+            rows += len(block.X)
+            if progress is not None:
+                progress(rows, (number + (i + block.fraction) / len(sources)) / passes)

@@ -1,0 +1,144 @@
+"""Missing and infinite values on the way into a store: refused, dropped or filled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from altrelu_dist.data.source import Array, Block, DType, as_columns, listed
+from altrelu_dist.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+Floats = npt.NDArray[np.float64]
+
+
+class Cleaner:
+    """Passes on blocks of finite rows in the dtypes that are to be stored, and counts the others.
+
+    An infinity counts as missing. `means` fill missing features; `drop` leaves out rows that still
+    have something missing; with neither all rows are looked at, so as to say in how many.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        names: tuple[str, ...],
+        dtypes: tuple[DType, DType | None, DType | None],
+        *,
+        drop: bool,
+        means: Floats | None,
+    ) -> None:
+        self.dropped = 0
+        self.filled = 0
+        self._source = source
+        self._names = names
+        self._dtypes = dtypes
+        self._drop = drop
+        self._means = means
+        self._rows = 0
+        self._bad_rows = 0
+        self._first: int | None = None
+        self._nan = np.zeros(len(names), np.int64)
+        self._inf = np.zeros(len(names), np.int64)
+
+    def clean(self, blocks: Iterable[Block]) -> Iterator[Block]:
+        """Finite rows of each block.
+
+        Raises
+        ------
+        DataError
+            After the last block, if values are missing and neither dropped nor filled; at once for
+            a negative weight, or a value too large for the dtype.
+        """
+        for given in blocks:
+            block = self._cast(given)
+            if block.weight is not None and np.any(block.weight < 0):
+                row = self._rows + int(np.argmax(block.weight < 0))
+                raise DataError(f"{self._source}: the weight in row {row} is negative")
+            clean = self._finite(block)
+            self._rows += len(given.X)
+            if self._first is None and len(clean.X):
+                yield clean
+        if self._first is not None:
+            raise DataError(self._refusal())
+
+    def _cast(self, block: Block) -> Block:
+        cast: list[Array | None] = []
+        for values, dtype in zip(block[:3], self._dtypes, strict=True):
+            if values is None or dtype is None:
+                cast.append(None)
+                continue
+            with np.errstate(over="ignore"):
+                narrow = values.astype(dtype, copy=False)
+            if narrow is not values and not np.array_equal(np.isinf(narrow), np.isinf(values)):
+                raise DataError(
+                    f"{self._source}: the rows from {self._rows} on have values too large for "
+                    f"{dtype}: use dtype='float64' (--dtype float64)"
+                )
+            cast.append(narrow)
+        X, y, weight = cast
+        assert X is not None
+        return Block(X, y, weight, block.fraction)
+
+    def _finite(self, block: Block) -> Block:
+        bad = ~np.isfinite(block.X)
+        others = [as_columns(a) for a in (block.y, block.weight) if a is not None]
+        bad_others = ~np.isfinite(np.hstack(others)) if others else np.zeros((len(bad), 0), bool)
+        if not bad.any() and not bad_others.any():
+            return block
+        X = block.X
+        if self._means is not None:
+            self.filled += int(bad[~bad_others.any(axis=1)].sum())
+            X = np.where(bad, self._means.astype(X.dtype), X)
+            bad = np.zeros_like(bad)
+        bad = np.hstack([bad, bad_others])
+        bad_rows = bad.any(axis=1)
+        keep = ~bad_rows
+        if self._drop:
+            self.dropped += int(bad_rows.sum())
+        elif bad_rows.any():
+            nan = np.isnan(np.hstack([X, *others]))
+            self._nan += (bad & nan).sum(axis=0)
+            self._inf += (bad & ~nan).sum(axis=0)
+            self._bad_rows += int(bad_rows.sum())
+            if self._first is None:
+                self._first = self._rows + int(bad_rows.argmax())
+        y, weight = (None if a is None else a[keep] for a in (block.y, block.weight))
+        return Block(X[keep], y, weight, block.fraction)
+
+    def _refusal(self) -> str:
+        counts = [
+            f"{name} ({nan + inf}{' infinite' if not nan else f', {inf} infinite' if inf else ''})"
+            for name, nan, inf in zip(self._names, self._nan, self._inf, strict=True)
+            if nan or inf
+        ]
+        cure = "leave such rows out with drop_missing=True (--drop-missing)"
+        if self._means is None:
+            cure += " or fill features with impute='mean' (--impute mean)"
+        return (
+            f"{self._source}: missing or infinite values in {self._bad_rows} of {self._rows} rows, "
+            f"the first in row {self._first} (counted from 0): {listed(counts)}; {cure}"
+        )
+
+
+def column_means(source: str, feature_names: tuple[str, ...], blocks: Iterable[Block]) -> Floats:
+    """Mean of the finite values of each feature, over the rows with finite target and weight."""
+    count = np.zeros(len(feature_names))
+    mean = np.zeros(len(feature_names))
+    for block in blocks:
+        use = np.isfinite(block.X)
+        for other in (block.y, block.weight):
+            if other is not None:
+                use &= np.isfinite(as_columns(other)).all(axis=1, keepdims=True)
+        n = use.sum(axis=0)
+        count += n
+        total = np.sum(block.X, axis=0, where=use, dtype=np.float64)
+        mean += (total - n * mean) / np.maximum(count, 1)
+    if not count.all():
+        empty = [name for name, n in zip(feature_names, count, strict=True) if not n]
+        raise DataError(f"{source}: no values at all in {listed(empty)}: leave such columns out")
+    return mean

@@ -1,0 +1,182 @@
+"""What every format offers: readers that open in the worker, and blocks of rows in order."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from altrelu_dist.errors import AltReLUError, DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+Array = npt.NDArray[Any]
+DType = np.dtype[Any]
+Index = int | slice | tuple[Any, ...]
+
+READ_BYTES = 16 << 20  # what one task reads where the format leaves the choice to us
+PIECE_BYTES = 256 << 20  # the most that is read in one piece where a format cannot be cut
+
+
+@dataclass(frozen=True)
+class RowReader(ABC):
+    """A picklable array of rows: an address, and how to read some rows of it in any process."""
+
+    address: str
+    shape: tuple[int, ...]
+    dtype: DType
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes, as Dask asks for it."""
+        return len(self.shape)
+
+    @abstractmethod
+    def read(self, start: int, stop: int) -> Array:
+        """Rows start to stop, in any dtype and any shape that holds their values in order."""
+
+    def __getitem__(self, index: Index) -> Array:
+        """Rows by slice or number, then any NumPy index on the other axes."""
+        rows, *others = index if isinstance(index, tuple) else (index,)
+        if not isinstance(rows, slice):
+            return cast("Array", self[(slice(rows, rows + 1), *others)][0])
+        start, stop, step = rows.indices(self.shape[0])
+        stop = max(start, stop)
+        block = self.read(start, stop).reshape(stop - start, *self.shape[1:])
+        return block.astype(self.dtype, copy=False)[(slice(None, None, step), *others)]
+
+
+class Part(NamedTuple):
+    """Readers of the same rows, and the row counts of the blocks that are cheap to read."""
+
+    X: RowReader
+    y: RowReader | None
+    weight: RowReader | None
+    chunks: tuple[int, ...]
+
+
+class Block(NamedTuple):
+    """Some rows in memory, and the fraction of the source read so far (nan if unknown)."""
+
+    X: Array
+    y: Array | None
+    weight: Array | None
+    fraction: float
+
+
+@dataclass(frozen=True)
+class Source(ABC):
+    """One opened file or store.
+
+    `about_rows` may be an estimate; `dtypes` are those of X, y and the weights.
+    """
+
+    address: str
+    about_rows: int
+    feature_names: tuple[str, ...]
+    target_names: tuple[str, ...]
+    dtypes: tuple[DType, DType | None, DType | None]
+
+    @abstractmethod
+    def parts(self) -> list[Part]:
+        """Readers for row blocks in any order."""
+
+    def blocks(self, n_rows: int) -> Iterator[Block]:
+        """All rows once, in order, about `n_rows` at a time."""
+        total = max(1, self.about_rows)
+        done = 0
+        for part in self.parts():
+            length = part.X.shape[0]
+            step = max(n_rows, max(part.chunks, default=1))
+            for start in range(0, length, step):
+                rows = slice(start, min(start + step, length))
+                done += rows.stop - rows.start
+                y = None if part.y is None else part.y[rows]
+                weight = None if part.weight is None else part.weight[rows]
+                yield Block(part.X[rows], y, weight, done / total)
+
+    def verify(self) -> None:
+        """Test checksums that the readers of `parts` pass by."""
+        return
+
+    def addresses(self) -> set[str]:
+        """Files and stores that it lies in."""
+        return {self.address}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which target and weight the caller named, and whether there must be a target."""
+
+    targets: tuple[str, ...] = ()
+    weight: str | None = None
+    require_target: bool = False
+
+
+def float_dtype(dtypes: Sequence[DType]) -> DType:
+    """float32 where it holds every value of these dtypes exactly, else float64."""
+    narrow = np.result_type(np.float32, *dtypes) == np.float32
+    return np.dtype(np.float32 if narrow else np.float64)
+
+
+def even_chunks(rows: int, per_chunk: int) -> tuple[int, ...]:
+    """Row counts of blocks of `per_chunk` rows, the last one shorter."""
+    whole, rest = divmod(rows, per_chunk)
+    return (per_chunk,) * whole + ((rest,) if rest else ())
+
+
+def merged_chunks(pieces: Sequence[int], per_chunk: int) -> tuple[int, ...]:
+    """Neighbouring pieces put together up to about `per_chunk` rows."""
+    merged: list[int] = []
+    for rows in pieces:
+        if merged and merged[-1] + rows <= per_chunk:
+            merged[-1] += rows
+        elif rows:
+            merged.append(rows)
+    return tuple(merged)
+
+
+def rows_in(n_bytes: int, n_columns: int, dtype: DType) -> int:
+    """How many rows of this many columns fit in `n_bytes`, at least one."""
+    return max(1, n_bytes // max(1, n_columns * dtype.itemsize))
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Turn whatever a library raises while it reads `what` into one line."""
+    try:
+        yield
+    except (AltReLUError, MemoryError):
+        raise
+    except Exception as error:
+        raise DataError(f"{what}: {one_line(error)}") from error
+
+
+def one_line(error: BaseException) -> str:
+    """Give the first line of the text of an error, or its type where it has none."""
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+
+
+@contextmanager
+def open_binary(address: str) -> Iterator[BinaryIO]:
+    """Open a file at a path or fsspec address for reading."""
+    import fsspec
+
+    with fsspec.open(address, "rb") as file:
+        yield cast("BinaryIO", file)
+
+
+def as_columns(values: Array) -> Array:
+    """One axis as one column; two as they are."""
+    return values[:, np.newaxis] if values.ndim == 1 else values
+
+
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """Join names for a message, cut where they are many."""
+    shown = ", ".join(map(str, names[:most]))
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

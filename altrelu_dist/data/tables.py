@@ -1,0 +1,145 @@
+"""Tables with named columns (Parquet, CSV): which column is what, and Arrow columns as a matrix."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from altrelu_dist.data.source import (
+    Array,
+    Block,
+    DType,
+    Part,
+    RowReader,
+    Source,
+    Wanted,
+    float_dtype,
+    listed,
+)
+from altrelu_dist.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+_INDEX_COLUMN = re.compile(r"|__index_level_\d+__")  # what pandas writes for a row index
+
+
+class Columns(NamedTuple):
+    """The columns of a table by their use, and the dtypes they are read in."""
+
+    feature_names: tuple[str, ...]
+    target_names: tuple[str, ...]
+    dtypes: tuple[DType, DType | None, DType | None]
+    weight_name: str | None
+
+
+@dataclass(frozen=True)
+class TableSource(Source):
+    """A source whose features, targets and weight are named columns of one table."""
+
+    weight_name: str | None
+
+    @property
+    def groups(self) -> tuple[tuple[str, ...], ...]:
+        """Names of the columns of X, of y and of the weight."""
+        weights = () if self.weight_name is None else (self.weight_name,)
+        return self.feature_names, self.target_names, weights
+
+    def block(self, table: Any, fraction: float) -> Block:
+        """Rows of an Arrow table as matrices."""
+        X, y, weight = (
+            None if dtype is None else arrow_matrix(table, names, dtype)
+            for names, dtype in zip(self.groups, self.dtypes, strict=True)
+        )
+        assert X is not None
+        return Block(X, y, None if weight is None else weight[:, 0], fraction)
+
+    def part(
+        self,
+        rows: int,
+        chunks: tuple[int, ...],
+        reader: Callable[[tuple[int, ...], DType, tuple[str, ...]], RowReader],
+    ) -> Part:
+        """Readers of X, y and the weight, each made by `reader(shape, dtype, column names)`."""
+        features, targets, weights = self.groups
+        of_X, of_y, of_weight = self.dtypes
+        return Part(
+            reader((rows, len(features)), of_X, features),
+            None if of_y is None else reader((rows, len(targets)), of_y, targets),
+            None if of_weight is None else reader((rows,), of_weight, weights),
+            chunks,
+        )
+
+
+def choose_columns(address: str, kinds: Mapping[str, DType | str], wanted: Wanted) -> Columns:
+    """Sort columns into features, targets and weight; `kinds` are dtypes, or a word for the others.
+
+    Raises
+    ------
+    DataError
+        A named column is missing, there is no target or no feature, or a column is not numbers.
+    """
+    targets, weight = wanted.targets, wanted.weight
+    if wanted.require_target and not targets:
+        raise DataError(
+            f"{address}: name the target column (target=, --target); columns: {listed([*kinds])}"
+        )
+    weights = () if weight is None else (weight,)
+    used = (*targets, *weights)
+    if absent := [name for name in used if name not in kinds]:
+        raise DataError(f"{address}: no column {listed(absent)}; columns: {listed([*kinds])}")
+    features = tuple(
+        name for name in kinds if name not in used and not _INDEX_COLUMN.fullmatch(name)
+    )
+    for role, names in (("feature", features), ("target", targets), ("weight", weights)):
+        bad = [f"{name} ({kinds[name]})" for name in names if isinstance(kinds[name], str)]
+        if bad:
+            what = f"{role} column{'s' if len(bad) > 1 else ''} {listed(bad)} not numeric"
+            cure = "encode as numbers, or leave out" if role == "feature" else "numbers are needed"
+            raise DataError(f"{address}: {what}: {cure}")
+    if not features:
+        raise DataError(f"{address}: no feature columns left; columns: {listed([*kinds])}")
+    dtypes = (
+        _float_of(kinds, features),
+        _float_of(kinds, targets) if targets else None,
+        _float_of(kinds, weights) if weights else None,
+    )
+    return Columns(features, targets, dtypes, weight)
+
+
+def arrow_kind(arrow_type: Any) -> DType | str:
+    """Give the NumPy dtype of an Arrow column of numbers, or a word for what else it holds."""
+    from pyarrow import types
+
+    if types.is_dictionary(arrow_type):
+        return arrow_kind(arrow_type.value_type)
+    if (
+        types.is_boolean(arrow_type)
+        or types.is_integer(arrow_type)
+        or types.is_floating(arrow_type)
+    ):
+        dtype: DType = np.dtype(arrow_type.to_pandas_dtype())
+        return dtype
+    if types.is_decimal(arrow_type) or types.is_null(arrow_type):
+        return np.dtype(np.float64)
+    texts = (types.is_string, types.is_large_string, types.is_string_view, types.is_binary)
+    return "text" if any(is_text(arrow_type) for is_text in texts) else str(arrow_type)
+
+
+def arrow_matrix(table: Any, names: Sequence[str], dtype: DType) -> Array:
+    """Columns of an Arrow table as (rows, columns) floats, missing values as NaN."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    matrix = np.empty((table.num_rows, len(names)), dtype=dtype)
+    arrow_dtype = pa.from_numpy_dtype(dtype)
+    for j, name in enumerate(names):
+        matrix[:, j] = pc.cast(table.column(name), arrow_dtype, safe=False).to_numpy()
+    return matrix
+
+
+def _float_of(kinds: Mapping[str, DType | str], names: Sequence[str]) -> DType:
+    return float_dtype([np.dtype(kinds[name]) for name in names])

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
@@ -101,6 +101,7 @@ class LocalEngine(Engine):
         super().__init__(n_rows)
         self.tiles = tiles
         self._threads = min(n_threads(), len(tiles))
+        self._pool: ThreadPoolExecutor | None = None
 
     @classmethod
     def of(cls, rows: Rows) -> LocalEngine:
@@ -120,15 +121,21 @@ class LocalEngine(Engine):
         del name
         nodes: _Partial = []
         with one_blas_thread():
-            if self._threads > 1:
-                with ThreadPoolExecutor(self._threads) as pool:
-                    values: Iterable[C] = list(pool.map(statistic, self.tiles))
-            else:
-                values = map(statistic, self.tiles)
-            for index, value in enumerate(values):
+            for index, value in enumerate(self._values(statistic)):
                 _append(nodes, _Node(0, index, value), statistic, self.n_rows)
         result: C = _root(nodes)
         return result
+
+    def _values(self, statistic: Callable[[Any], C]) -> Iterator[C]:
+        """Contributions in the order of the tiles, a few of them held at once."""
+        if self._threads == 1:
+            yield from map(statistic, self.tiles)
+            return
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self._threads)
+        window = 8 * self._threads
+        for at in range(0, len(self.tiles), window):
+            yield from self._pool.map(statistic, self.tiles[at : at + window])
 
 
 class DaskEngine(Engine):

@@ -18,10 +18,21 @@ from numpy.typing import NDArray
 
 from altrelu_dist.moments.rows import Additive, Array, Block, Floats
 
-__all__ = ["PatternChange", "PatternDelta", "PatternGram", "PatternMoments", "packed_size", "pairs"]
+__all__ = [
+    "WIDE",
+    "PatternChange",
+    "PatternDelta",
+    "PatternGram",
+    "PatternMoments",
+    "packed_size",
+    "pairs",
+]
 
 # Rows whose products of pairs are formed at once: they then stay near the core.
 _ROWS_AT_ONCE = 512
+# Columns above which the products of pairs of them would not: then each pair of neurons has its
+# own product of the rows where both are active.
+WIDE = 128
 
 
 def packed_size(n_hidden: int, n_columns: int) -> int:
@@ -126,6 +137,10 @@ class PatternMoments:
         M = np.zeros((h * (h + 1) // 2, p * (p + 1) // 2), dtype=x.dtype)
         N = np.zeros((h, p * (y.shape[1] + 1)), dtype=x.dtype)
         W = self.W.astype(x.dtype)
+        if p > WIDE:
+            pattern = _pattern(x @ W, self.slope)
+            N += pattern.T @ _with_targets(x, y)
+            return PatternGram(_pair_by_pair(x, pattern), _unfold(N, p))
         for start in range(0, x.shape[0], _ROWS_AT_ONCE):
             part = x[start : start + _ROWS_AT_ONCE]
             # Neurons and columns come first here: products of pairs are then of contiguous rows.
@@ -189,6 +204,18 @@ def _products(a: Array) -> Array:
         np.multiply(a[i], a[i:], out=out[at : at + n - i])
         at += n - i
     return out
+
+
+def _pair_by_pair(x: Array, pattern: Array) -> Floats:
+    h, p = pattern.shape[1], x.shape[1]
+    upper = np.triu_indices(p)
+    M = np.empty((h * (h + 1) // 2, upper[0].size))
+    for at, (j, k) in enumerate(zip(*np.triu_indices(h), strict=True)):
+        slopes = pattern[:, j] * pattern[:, k]
+        rows = np.flatnonzero(slopes)
+        part = x[rows]
+        M[at] = ((part * slopes[rows, None]).T @ part)[upper]
+    return M
 
 
 def _with_targets(x: Array, y: Array) -> Array:

@@ -108,7 +108,7 @@ class Scaler:
 
     dtype: np.dtype[np.floating]
     center: Floats  # (d,)
-    scale: Floats  # (d,), 1 for constant columns
+    scale: Floats  # (d,), infinite for constant columns: they become zero and get no weight
     target_center: Floats  # (q,)
     target_scale: float
     weight_scale: float  # mean weight
@@ -129,7 +129,7 @@ class Scaler:
             y *= root[:, None]
             x[:, -1] = root
         x[:, :-1] = standard
-        return Block(x, y.astype(self.dtype))
+        return Block(x, y.astype(self.dtype, order="C"))
 
     def to_raw(self, weights: Weights) -> tuple[Floats, Floats, Floats, Floats]:
         """Hidden weights, hidden bias, output weights and output bias for raw rows."""

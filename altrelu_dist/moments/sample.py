@@ -43,7 +43,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Sampler:
-    """Draw each row with the same probability.
+    """Draw each row with the same probability, but none without weight.
 
     The draws belong to the number of a tile's first row, not to a chunk or a worker.
     """
@@ -54,7 +54,10 @@ class Sampler:
     def __call__(self, rows: Rows) -> Sample:
         """The drawn rows of one tile."""
         draw = np.random.default_rng([self.seed, rows.start]).random(len(rows.X))
-        take = np.flatnonzero(draw < self.probability)
+        drawn = draw < self.probability
+        if rows.weight is not None:
+            drawn &= rows.weight.astype(np.float64) > 0
+        take = np.flatnonzero(drawn)
         weight = None if rows.weight is None else rows.weight[take]
         return Sample(rows.X[take], rows.y[take], weight, draw[take])
 

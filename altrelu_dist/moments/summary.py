@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from altrelu_dist.moments.rows import Floats, Rows, Scaler
 
@@ -53,6 +55,7 @@ class Summary:
     """The columns of X and of y, and the rows' weights."""
 
     rows: int
+    weighted: int  # rows whose weight is not zero
     features: Columns
     targets: Columns
     low_weight: float
@@ -62,6 +65,7 @@ class Summary:
         """Both ranges together."""
         return Summary(
             self.rows + other.rows,
+            self.weighted + other.weighted,
             self.features.merge(other.features),
             self.targets.merge(other.targets),
             min(self.low_weight, other.low_weight),
@@ -75,7 +79,7 @@ class Summary:
         return Scaler(
             dtype=dtype,
             center=self.features.mean,
-            scale=np.where(scale > 0, scale, 1.0),
+            scale=np.where(scale > 0, scale, np.inf),
             target_center=self.targets.mean,
             target_scale=target_scale if target_scale > 0 else 1.0,
             weight_scale=self.features.weight / self.rows,
@@ -90,15 +94,23 @@ def summarise(rows: Rows) -> Summary:
     usable = np.where(fine, weight, 0.0)
     return Summary(
         rows=n,
-        features=columns_of(rows.X.astype(np.float64), usable, rows.start),
-        targets=columns_of(rows.y.astype(np.float64), usable, rows.start),
+        weighted=int(np.count_nonzero(usable)),
+        features=columns_of(rows.X, usable, rows.start),
+        targets=columns_of(rows.y, usable, rows.start),
         low_weight=float(np.min(usable, initial=np.inf)),
         bad_weights=int(n - fine.sum()),
     )
 
 
-def columns_of(values: Floats, weight: Floats, start: int) -> Columns:
+def columns_of(columns: NDArray[Any], weight: Floats, start: int) -> Columns:
     """Contribute some rows of finite weights."""
+    # In one order in memory, because sums over another would round otherwise.
+    values: Floats = columns.astype(np.float64, order="C")
+    with np.errstate(over="ignore"):  # then the variance is infinite, which is refused
+        return _columns_of(values, weight, start)
+
+
+def _columns_of(values: Floats, weight: Floats, start: int) -> Columns:
     finite = np.isfinite(values)
     bad = ~finite
     first = np.where(bad.any(axis=0), start + bad.argmax(axis=0), np.inf)

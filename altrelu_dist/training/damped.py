@@ -19,7 +19,7 @@ from altrelu_dist.training.pattern_state import PatternState
 
 __all__ = ["LARGEST_SYSTEM", "descend"]
 
-LARGEST_SYSTEM = 2048  # unknowns of one system: of more neurons, random blocks take turns
+LARGEST_SYSTEM = 2560  # unknowns of one system: of more neurons, random blocks take turns
 _KINK_WIDTH = 0.05  # in standardised units, of a neuron of unit norm
 _FIRST_DAMPING = 1e-3
 _MOST_DAMPING = 1e8

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from altrelu_dist.moments.pattern import PatternDelta, PatternGram, PatternMoments
+from altrelu_dist.moments.pattern import WIDE, PatternDelta, PatternGram, PatternMoments
 from altrelu_dist.moments.rows import Floats
 from altrelu_dist.training.objective import Objective
 
@@ -28,11 +28,8 @@ class PatternState:
     def at(self, W: Floats) -> PatternGram:
         """M and N under the pattern of a hidden layer; one pass."""
         objective = self._objective
-        if self._moments is None or self._W is None or self._updates >= _REBUILD_AFTER:
-            rebuild = True
-        else:
-            rebuild = not self._calm or self._W.shape != W.shape
-        if rebuild or self._moments is None or self._W is None:
+        worn = not self._calm or self._updates >= _REBUILD_AFTER or W.shape[0] > WIDE
+        if self._moments is None or self._W is None or worn:
             self._moments = objective.reduce(PatternMoments(W, objective.slope), "pattern-gram")
             # How far a pattern moves is only known by moving it: the next one is an update.
             self._calm, self._updates = True, 0

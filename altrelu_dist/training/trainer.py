@@ -15,10 +15,11 @@ from altrelu_dist.moments.sample import Sampler, distinct
 from altrelu_dist.moments.summary import Columns, Summary, summarise
 from altrelu_dist.threads import one_blas_thread
 from altrelu_dist.training.alternating import ITERATIONS, alternate, random_directions
-from altrelu_dist.training.damped import descend
+from altrelu_dist.training.damped import LARGEST_SYSTEM, descend
 from altrelu_dist.training.neurons import insert
 from altrelu_dist.training.objective import Objective
 from altrelu_dist.training.progress import Monitor
+from altrelu_dist.training.quasi_newton import quasi_newton
 from altrelu_dist.training.search import search
 
 __all__ = ["METHODS", "Parameters", "Trained", "train"]
@@ -28,6 +29,7 @@ _ROWS_A_WEIGHT = 20  # of a sample, for each weight of the network
 _LEAST_SAMPLE, _MOST_SAMPLE = 32_768, 262_144  # rows
 _SAMPLE_BYTES = 2**28
 _DAMPED_STEPS = 200
+_MOST_BLOCKS = 4  # of neurons, each with a system of its own, for the last steps to take turns
 _LAST_STEPS = 10  # on all rows where the search saw a sample: each is a pass over the data
 
 
@@ -98,8 +100,8 @@ def _train(
     _check(summary, feature_names, target_names)
     p, q = summary.features.mean.size + 1, summary.targets.mean.size
     h = parameters.n_hidden
-    rows = _sample_rows(engine.n_rows, p, q, h, dtype)
-    whole = rows >= engine.n_rows
+    rows = _sample_rows(summary.weighted, p, q, h, dtype)
+    whole = rows >= summary.weighted
     if whole:
         # All rows fit in memory here: from now on there is nothing else.
         drawn = _draw(engine, 1.0, parameters.seed, monitor)
@@ -123,7 +125,7 @@ def _train(
     )
     sample = everything
     if not whole and parameters.method != "alternating":
-        drawn = _draw(engine, rows / engine.n_rows, parameters.seed, monitor)
+        drawn = _draw(engine, rows / summary.weighted, parameters.seed, monitor)
         sample = everything.over(LocalEngine.of(drawn).prepared(scaler))
     weights, loss = _METHODS[parameters.method](everything, sample, summary, parameters)
     monitor.fraction = 1.0
@@ -140,7 +142,12 @@ def _search(
     if sample is everything and everything.monitor.stopped:
         return weights, loss
     everything.monitor.enter("layers")
-    return descend(everything, sample, weights, _LAST_STEPS, rng)
+    if weights.W.size > _MOST_BLOCKS * LARGEST_SYSTEM:
+        # Too wide for layer solves to reach every neuron in so few passes.
+        weights, loss = quasi_newton(everything, weights, _LAST_STEPS)
+        everything.record(loss)
+        return weights, loss
+    return _refitted(everything, *descend(everything, sample, weights, _LAST_STEPS, rng))
 
 
 def _damped(
@@ -157,7 +164,18 @@ def _damped(
         weights, _ = descend(sample, sample, weights, steps, rng)
         steps = _LAST_STEPS
     everything.monitor.enter("layers")
-    return descend(everything, sample, weights, steps, rng)
+    return _refitted(everything, *descend(everything, sample, weights, steps, rng))
+
+
+def _refitted(everything: Objective, weights: Weights, loss: float) -> tuple[Weights, float]:
+    """The output layer at its critical point over all rows, under the last hidden layer."""
+    if everything.monitor.stopped:
+        return weights, loss
+    refitted, refitted_loss = everything.refit_output(weights)
+    if not refitted_loss < loss:
+        return weights, loss
+    everything.record(refitted_loss)
+    return refitted, refitted_loss
 
 
 def _alternating(

@@ -6,6 +6,7 @@ import logging
 import math
 import numbers
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -119,7 +120,15 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.verbose = verbose
         self.client = client
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        feature_names: Sequence[str] | None = None,
+        target_names: Sequence[str] | None = None,
+    ) -> Self:
         """Train the network.
 
         Parameters
@@ -128,6 +137,8 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             NumPy, Dask or Zarr array, pandas or Dask DataFrame, of numbers.
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
         sample_weight : array-like of shape (n_samples,), optional
+        feature_names, target_names : sequence of str, optional
+            Names of columns that are arrays; those of a DataFrame are known.
 
         Returns
         -------
@@ -141,10 +152,18 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             If the data cannot be trained on; the text names what was found and where.
         """
         parameters = self._parameters()
+        self._told = 0
         engine, dtype = self._rows(X, y, sample_weight)
         monitor = Monitor(self._follow, self.max_time)
+        if feature_names is not None and len(feature_names) != self.n_features_in_:
+            raise ParameterError(
+                f"feature_names has {len(feature_names)} names, X has {self.n_features_in_} columns"
+            )
+        if feature_names is not None:
+            self.feature_names_in_ = np.asarray([str(name) for name in feature_names], dtype=object)
         names = getattr(self, "feature_names_in_", None)
-        trained = train(engine, parameters, monitor, dtype, names, _names_of(y))
+        targets = _names_of(y) if target_names is None else tuple(target_names)
+        trained = train(engine, parameters, monitor, dtype, names, targets)
         hidden, bias, output, output_bias = trained.scaler.to_raw(trained.weights)
         self.network_ = Network(
             hidden,
@@ -153,7 +172,7 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             output_bias,
             negative_slope=float(self.negative_slope),
             feature_names=None if names is None else tuple(str(name) for name in names),
-            target_names=_names_of(y),
+            target_names=targets,
         )
         self.history_ = monitor.history
         self.n_iter_ = len(monitor.history)
@@ -276,7 +295,7 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return tags
 
     def _follow(self, progress: Any) -> bool:
-        if self.verbose and progress.iteration > getattr(self, "_told", 0):
+        if self.verbose and progress.iteration > self._told:
             self._told = progress.iteration
             _log.info(
                 "%s: iteration %d, loss %.6g, %d passes, %.1f s",
@@ -315,8 +334,15 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     def _rows(self, X: Any, y: Any, sample_weight: Any) -> tuple[Engine, np.dtype[np.floating]]:
         if not (is_lazy(X) or is_lazy(y)):
+            # The summary of the rows finds what is not finite, and names it.
             X, y = validate_data(
-                self, X, y, dtype=[np.float64, np.float32], multi_output=True, y_numeric=True
+                self,
+                X,
+                y,
+                dtype=[np.float64, np.float32],
+                multi_output=True,
+                y_numeric=True,
+                ensure_all_finite=False,
             )
             if sample_weight is not None:
                 sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
@@ -324,15 +350,20 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             return engine_of(
                 X, y, sample_weight, self.client
             ), _FLOAT32 if X.dtype == _FLOAT32 else _FLOAT64
-        rows = self._lazy_features(X, reset=True) if is_lazy(X) else np.asarray(X)
+        if is_lazy(X):
+            rows = self._lazy_features(X, reset=True)
+        else:
+            rows = validate_data(self, X, dtype=[np.float64, np.float32], ensure_all_finite=False)
         self.n_features_in_ = int(rows.shape[1])
         self._flat = getattr(y, "ndim", 1) == 1
-        dtype = _FLOAT32 if rows.dtype in (_FLOAT32, np.float16) else _FLOAT64
+        dtype = _FLOAT32 if rows.dtype == _FLOAT32 else _FLOAT64
         return engine_of(rows, y, sample_weight, self.client), dtype
 
     def _lazy_features(self, X: Any, *, reset: bool, lengths: bool = True) -> Any:
         if hasattr(X, "columns"):  # a Dask DataFrame: an empty one of its kind has the names
             validate_data(self, X._meta, reset=reset, skip_check_array=True)
+        elif reset and hasattr(self, "feature_names_in_"):  # of an earlier fit
+            del self.feature_names_in_
         rows = lazy_array(X, "X", lengths=lengths)
         if rows.ndim != 2:
             raise ValueError(

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from altrelu_dist.engine import DaskEngine, Engine, LocalEngine
 from altrelu_dist.errors import DataError
@@ -69,21 +70,36 @@ def lazy_array(data: Any, what: str, *, lengths: bool = True) -> da.Array:
             f"{what} is a sparse array ({type(data._meta).__name__}); make its blocks dense, for "
             f"example with .map_blocks(lambda block: block.toarray())"
         )
-    if data.dtype.kind not in "biuf":
-        raise DataError(
-            f"{what} holds {data.dtype}, not numbers; encode its text or categories as numbers"
-        )
+    _of_numbers(data, what)
     if lengths and any(np.isnan(size) for size in data.shape):
         data = data.compute_chunk_sizes()
     return data
 
 
-def _columns(data: da.Array, what: str) -> da.Array:
+def _in_memory(data: Any, what: str) -> NDArray[Any]:
+    if hasattr(data, "toarray"):
+        raise DataError(f"{what} is sparse ({type(data).__name__}); make it dense: .toarray()")
+    held = np.asarray(data)
+    _of_numbers(held, what)
+    return held
+
+
+def _of_numbers(data: Any, what: str) -> None:
+    if data.dtype.kind not in "biuf":
+        raise DataError(
+            f"{what} holds {data.dtype}, not numbers; encode its text or categories as numbers"
+        )
+
+
+def _columns(data: Any, what: str) -> Any:
+    """In two dimensions, those of the weights in one column."""
     if data.ndim == 1:
         data = data[:, None]
     if data.ndim != 2:
         raise DataError(f"{what} has {data.ndim} dimensions, expected 1 or 2")
-    return data.rechunk({1: -1}) if data.numblocks[1] > 1 else data
+    if what == "sample_weight" and data.shape[1] != 1:
+        raise DataError(f"sample_weight has {data.shape[1]} columns, expected 1")
+    return data
 
 
 def engine_of(X: Any, y: Any, sample_weight: Any = None, client: Client | None = None) -> Engine:
@@ -103,10 +119,9 @@ def engine_of(X: Any, y: Any, sample_weight: Any = None, client: Client | None =
 
     def lazy(data: Any, what: str) -> da.Array:
         if is_lazy(data):
-            return _columns(lazy_array(data, what), what)
-        held = np.asarray(data)
-        held = held[:, None] if held.ndim == 1 else held
-        return da.from_array(held, chunks=("auto", held.shape[1]))
+            rows = _columns(lazy_array(data, what), what)
+            return rows.rechunk({1: -1}) if rows.numblocks[1] > 1 else rows
+        return da.from_array(_columns(_in_memory(data, what), what), chunks=("auto", -1))
 
     client = client or current_client()
     parts = [lazy(X, "X"), lazy(y, "y")]
@@ -132,12 +147,17 @@ def engine_of(X: Any, y: Any, sample_weight: Any = None, client: Client | None =
 
 def local_rows(X: Any, y: Any, sample_weight: Any = None) -> Rows:
     """Arrays in memory as rows."""
-    X, y = np.asarray(X), np.asarray(y)
-    y = y[:, None] if y.ndim == 1 else y
-    if X.ndim != 2 or y.ndim != 2 or X.shape[0] != y.shape[0]:
-        raise DataError(f"X of shape {X.shape} and y of shape {y.shape} do not have the same rows")
+    X, y = (_columns(_in_memory(data, what), what) for data, what in ((X, "X"), (y, "y")))
+    weight = None
+    if sample_weight is not None:
+        weight = _columns(_in_memory(sample_weight, "sample_weight"), "sample_weight")[:, 0]
+    for what, data in (("y", y), ("sample_weight", weight)):
+        if data is not None and data.shape[0] != X.shape[0]:
+            raise DataError(
+                f"X has {X.shape[0]} rows, {what} has {data.shape[0]}: they must be equal"
+            )
     _not_empty(*X.shape)
-    return Rows(0, X, y, None if sample_weight is None else np.asarray(sample_weight).ravel())
+    return Rows(0, X, y, weight)
 
 
 def _not_empty(n: int, d: int) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from altrelu_dist.errors import DataError
 from altrelu_dist.inputs import engine_of
 from altrelu_dist.moments.rows import Floats, Rows
 from altrelu_dist.moments.summary import Columns, columns_of
@@ -60,9 +61,17 @@ class _Statistic:
 
     def __call__(self, rows: Rows) -> _Errors:
         y = rows.y.astype(np.float64)
+        if y.shape[1] != self.network.n_targets:
+            raise DataError(
+                f"the network predicts {self.network.n_targets} targets, y has {y.shape[1]}"
+            )
         weight = np.ones(y.shape[0]) if rows.weight is None else rows.weight.astype(np.float64)
-        error = y - self.network.predict(rows.X)
-        return _Errors(columns_of(y, weight, rows.start), weight @ error**2, weight @ np.abs(error))
+        if not (np.isfinite(weight) & (weight >= 0)).all():
+            raise DataError("sample_weight holds values that are negative or not finite")
+        with np.errstate(over="ignore", invalid="ignore"):  # looked for when all is added up
+            error = y - self.network.predict(rows.X)
+            squares, absolute = weight @ error**2, weight @ np.abs(error)
+        return _Errors(columns_of(y, weight, rows.start), squares, absolute)
 
 
 def evaluate(
@@ -88,10 +97,19 @@ def evaluate(
     Raises
     ------
     DataError
-        If the shapes do not fit, or a target is not finite.
+        If the shapes do not fit, a value is not finite, or every weight is zero.
     """
     errors = engine_of(X, y, sample_weight, client).reduce(_Statistic(network), "scores")
     total = errors.targets.weight
+    if errors.targets.bad.any():
+        raise DataError(
+            f"y contains NaN or infinity: {int(errors.targets.bad.sum())} values, the first in "
+            f"row {int(errors.targets.first_bad.min())}"
+        )
+    if not total > 0:
+        raise DataError("every sample weight is zero: there is nothing to score")
+    if not np.isfinite(errors.squares).all():
+        raise DataError("X contains NaN or infinity, or values that are too large to be squared")
     names = network.target_names or tuple(f"y{t}" for t in range(network.n_targets))
     scores = []
     for t, name in enumerate(names):

@@ -151,6 +151,7 @@ class Network:
                     data=values,
                     compressors=[Crc32cCodec()],
                     chunks=tuple(max(1, n) for n in values.shape),
+                    fill_value=np.nan,  # so that an array of zeros has chunks, and a lost one shows
                 )
             group.attrs.update(
                 {

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import NamedTuple, Self
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Additive", "Array", "Block", "Floats", "Rows", "Scaler", "Weights"]
+__all__ = ["Additive", "Array", "Block", "Both", "Floats", "Rows", "Scaler", "Together", "Weights"]
 
 Floats = NDArray[np.float64]
 Array = NDArray[np.floating]
@@ -148,3 +149,31 @@ class Additive:
         return type(self)(
             **{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)}
         )
+
+
+A = TypeVar("A", bound=Any)
+B = TypeVar("B", bound=Any)
+
+
+@dataclass(frozen=True)
+class Both(Generic[A, B]):
+    """Two contributions of the same rows."""
+
+    first: A
+    second: B
+
+    def merge(self, other: Self) -> Self:
+        """What both row ranges contribute together."""
+        return type(self)(self.first.merge(other.first), self.second.merge(other.second))
+
+
+@dataclass(frozen=True)
+class Together(Generic[A, B]):
+    """Two statistics in one pass."""
+
+    first: Callable[[Block], A]
+    second: Callable[[Block], B]
+
+    def __call__(self, block: Block) -> Both[A, B]:
+        """Contribute one block."""
+        return Both(self.first(block), self.second(block))

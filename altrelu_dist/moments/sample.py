@@ -82,6 +82,7 @@ def distinct(rows: Rows, seed: int) -> Rows:
 
 
 def _bytes(values: NDArray[Any]) -> NDArray[np.uint8]:
-    if values.dtype.kind == "f":
-        values = values + values.dtype.type(0)  # of the two zeros, one
+    if values.dtype.kind != "f":  # their order is then that of the same numbers as floats
+        values = values.astype(np.float64)
+    values = values + values.dtype.type(0)  # of the two zeros, one
     return np.ascontiguousarray(values).view(np.uint8).reshape(values.shape[0], -1)

@@ -13,6 +13,10 @@ from altrelu_dist.moments.rows import Floats, Rows, Scaler
 __all__ = ["Columns", "Summary", "columns_of", "summarise"]
 
 
+# Squares of huge values overflow: the variance is then not finite, which the caller finds.
+_overflow = np.errstate(over="ignore", invalid="ignore")
+
+
 @dataclass(frozen=True)
 class Columns:
     """Weighted moments and range of some columns over a range of rows."""
@@ -25,6 +29,7 @@ class Columns:
     bad: Floats  # number of values that are not finite
     first_bad: Floats  # row of the first of them, inf where there is none
 
+    @_overflow
     def merge(self, other: Columns) -> Columns:
         """Both ranges together (Chan, Golub and LeVeque's update)."""
         weight = self.weight + other.weight
@@ -102,15 +107,11 @@ def summarise(rows: Rows) -> Summary:
     )
 
 
+@_overflow
 def columns_of(columns: NDArray[Any], weight: Floats, start: int) -> Columns:
     """Contribute some rows of finite weights."""
     # In one order in memory, because sums over another would round otherwise.
     values: Floats = columns.astype(np.float64, order="C")
-    with np.errstate(over="ignore"):  # then the variance is infinite, which is refused
-        return _columns_of(values, weight, start)
-
-
-def _columns_of(values: Floats, weight: Floats, start: int) -> Columns:
     finite = np.isfinite(values)
     bad = ~finite
     first = np.where(bad.any(axis=0), start + bad.argmax(axis=0), np.inf)

@@ -37,6 +37,8 @@ class Factor:
             try:
                 self._factor = cho_factor(scaled, lower=True, check_finite=False)
             except np.linalg.LinAlgError:
+                # What is left of a column after cancellation need not obey Cauchy and Schwarz.
+                np.clip(scaled, -1, 1, out=scaled)
                 jitter *= 10
                 if not jitter < 1e6:
                     raise

@@ -11,16 +11,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from altrelu_dist.moments.loss import HiddenGram
+from altrelu_dist.moments.loss import HiddenGram, LossAndGradient
 from altrelu_dist.moments.rows import Floats, Weights
 from altrelu_dist.solvers.hidden_layer import solve_hidden
-from altrelu_dist.solvers.output_layer import output_squares, solve_output
+from altrelu_dist.solvers.output_layer import solve_output
 from altrelu_dist.training.objective import Objective
 from altrelu_dist.training.pattern_state import PatternState
 
 __all__ = ["ITERATIONS", "alternate", "random_directions"]
 
 ITERATIONS = 30
+_DIVERGED = 1e100
 
 
 def random_directions(n_columns: int, n_hidden: int, rng: np.random.Generator) -> Floats:
@@ -35,8 +36,8 @@ def alternate(
 ) -> tuple[Weights, float]:
     """Alternate from a hidden layer; the best network met and its objective.
 
-    One pass an iteration: the moments under the pattern of the current hidden layer hold both
-    layers' systems and the true loss.
+    One pass an iteration: the moments under the pattern of the hidden layer hold both layers'
+    systems. One more where that is the least so far, to make sure of it.
 
     Parameters
     ----------
@@ -48,25 +49,32 @@ def alternate(
     """
     pattern = PatternState(objective)
     monitor = objective.monitor
-    q = target_squares.size
-    best, least = Weights(W, np.zeros((W.shape[1], q)), np.zeros(q)), np.inf
+    zero = np.zeros(target_squares.size)
+    weights = Weights(W, np.zeros((W.shape[1], zero.size)), zero)
+    best, least = weights, np.inf
+    moments = pattern.at(W)
     for iteration in range(iterations + 1):
-        moments = pattern.at(W)
         hidden = HiddenGram(
             moments.hidden_gram(W, moments.with_features(W), objective.ones),
-            moments.hidden_cross(W, np.zeros(q)),
+            moments.hidden_cross(W, zero),
             target_squares,
         )
         output = solve_output(hidden, objective.ridge)
-        weights = best.with_output(output) if W is best.W else Weights(W, output[:-1], output[-1])
-        loss = output_squares(hidden, output) / objective.ones + objective.penalty(weights)
+        weights = Weights(W, output[:-1], output[-1])
+        last = iteration == iterations or monitor.stopped
+        W = W if last else solve_hidden(moments, weights, objective.ridge)
+        last = last or not np.isfinite(W).all()
+        # The true loss needs the rows once more: the next pass over them brings it along.
+        true_loss = LossAndGradient(weights, objective.slope)
+        if last:
+            sums = objective.reduce(true_loss, "loss-and-gradient")
+        else:
+            moments, sums = pattern.at_with(W, true_loss)
+        loss = objective.value(sums, weights)
         if np.isfinite(loss) and loss < least:
             best, least = weights, loss
         monitor.fraction = iteration / iterations if iterations else 1.0
         monitor.record(loss=loss, current_loss=loss * monitor.unit)
-        if iteration == iterations or monitor.stopped:
-            break
-        W = solve_hidden(moments, weights, objective.ridge)
-        if not np.isfinite(W).all():
+        if last:
             break
     return best, least

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from altrelu_dist.moments.pattern import WIDE, PatternDelta, PatternGram, PatternMoments
-from altrelu_dist.moments.rows import Floats
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from altrelu_dist.moments.pattern import (
+    WIDE,
+    PatternChange,
+    PatternDelta,
+    PatternGram,
+    PatternMoments,
+)
+from altrelu_dist.moments.rows import Block, Floats, Together
 from altrelu_dist.training.objective import Objective
 
 __all__ = ["PatternState"]
+
+T = TypeVar("T", bound=Any)
+
+_Found = PatternGram | PatternChange
 
 _REBUILD_AFTER = 8  # updates, so that rounding does not build up
 _MANY_FLIPS = 0.04  # of all signs: above it a rebuild costs no more than an update
@@ -27,16 +40,31 @@ class PatternState:
 
     def at(self, W: Floats) -> PatternGram:
         """M and N under the pattern of a hidden layer; one pass."""
-        objective = self._objective
+        statistic, name = self._statistic(W)
+        return self._updated(W, self._objective.reduce(statistic, name))
+
+    def at_with(self, W: Floats, other: Callable[[Block], T]) -> tuple[PatternGram, T]:
+        """The same, and in the same pass another statistic."""
+        statistic, name = self._statistic(W)
+        both = self._objective.reduce(Together(statistic, other), name)
+        return self._updated(W, both.first), both.second
+
+    def _statistic(self, W: Floats) -> tuple[Callable[[Block], _Found], str]:
         worn = not self._calm or self._updates >= _REBUILD_AFTER or W.shape[0] > WIDE
+        slope = self._objective.slope
         if self._moments is None or self._W is None or worn:
-            self._moments = objective.reduce(PatternMoments(W, objective.slope), "pattern-gram")
+            return PatternMoments(W, slope), "pattern-gram"
+        return PatternDelta(self._W, W, slope), "pattern-delta"
+
+    def _updated(self, W: Floats, found: _Found) -> PatternGram:
+        if isinstance(found, PatternGram):
             # How far a pattern moves is only known by moving it: the next one is an update.
-            self._calm, self._updates = True, 0
+            self._moments, self._calm, self._updates = found, True, 0
         else:
-            change = objective.reduce(PatternDelta(self._W, W, objective.slope), "pattern-delta")
-            self._moments = change.applied_to(self._moments)
-            self._calm = change.flips <= _MANY_FLIPS * objective.engine.n_rows * W.shape[1]
+            assert self._moments is not None
+            self._moments = found.applied_to(self._moments)
+            signs = self._objective.engine.n_rows * W.shape[1]
+            self._calm = found.flips <= _MANY_FLIPS * signs
             self._updates += 1
         self._W = W
         return self._moments

@@ -18,7 +18,8 @@ class Progress:
     Parameters
     ----------
     stage : str
-        ``"summary"``, ``"sample"``, ``"grow"``, ``"cycle"``, ``"layers"`` or ``"alternating"``.
+        ``"summary"``, ``"sample"``, ``"grow"``, ``"cycle"``, ``"widen"``, ``"layers"`` or
+        ``"alternating"``.
     iteration : int
         Recorded iterations so far.
     loss : float

@@ -35,8 +35,7 @@ def quasi_newton(
         Go on to so many while the last 50 lowered the objective by a hundredth.
     """
     most = max(iterations, most or 0)
-    start, value = objective.refit_output(weights)
-    start = start.balanced()
+    start, value = _balanced(objective, *objective.refit_output(weights))
     monitor = objective.monitor
     p, h = start.W.shape
     q = start.c.size
@@ -66,7 +65,8 @@ def quasi_newton(
         values.append(float(intermediate_result.fun))
         monitor.sample_loss = values[-1] * monitor.unit
         monitor.tick()
-        slow = len(values) > iterations and values[-1] > (1 - _WORTH) * values[-_SPAN - 1]
+        long = len(values) > max(iterations, _SPAN)
+        slow = long and values[-1] > (1 - _WORTH) * values[-_SPAN - 1]
         if monitor.stopped or slow:
             raise StopIteration
 
@@ -90,5 +90,11 @@ def quasi_newton(
     refitted, refitted_value = objective.refit_output(moved)
     # Rounding in a nearly singular system can make the closed form worse than the descent.
     if refitted_value <= found.fun and refitted.is_finite():
-        return refitted.balanced(), refitted_value
-    return moved.balanced(), float(found.fun)
+        return _balanced(objective, refitted, refitted_value)
+    return _balanced(objective, moved, float(found.fun))
+
+
+def _balanced(objective: Objective, weights: Weights, value: float) -> tuple[Weights, float]:
+    """The neurons balanced, and what their smaller ridge makes of the objective."""
+    balanced = weights.balanced()
+    return balanced, value - (objective.penalty(weights) - objective.penalty(balanced))

@@ -6,6 +6,8 @@ there. A cycle is kept only if the loss fell. It all runs on rows in memory.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from altrelu_dist.engine import TILE, LocalEngine
@@ -28,36 +30,64 @@ _ROWS_A_WEIGHT = 10  # while the network grows
 # the latest after so much work: multiply-adds, but at least and at most so many passes.
 _WORTH = 0.01
 _WORK, _LEAST_PASSES, _MOST_PASSES = 5e10, 6_000, 15_000
-_LEAST_CYCLES = 6
+_LEAST_CYCLES = (6, 3)  # on the rows of the first level, and of the next
+_SHORTER = 4  # times fewer passes at the next level: its passes are so much longer
 _NOTHING_LEFT = 1e-13  # of the variance of the targets
 
 
 def search(
-    objective: Objective, n_hidden: int, rng: np.random.Generator, cycles: int | None = None
+    levels: Sequence[Objective],
+    n_hidden: int,
+    rng: np.random.Generator,
+    cycles: int | None = None,
 ) -> tuple[Weights, float]:
-    """Find a network of ``n_hidden`` neurons; it and its objective over the rows searched.
+    """Find a network of ``n_hidden`` neurons; it and its objective over the rows of the last level.
 
     Parameters
     ----------
-    objective : Objective
-        Over rows in memory, in random order.
+    levels : sequence of Objective
+        Over rows in memory, in random order; each over more of them than the one before, where
+        the search goes on with what it has found.
     n_hidden : int
     rng : numpy.random.Generator
     cycles : int, optional
         Most grow-and-prune cycles; by default as many as are worth their while.
     """
-    engine = objective.engine
+    monitor = levels[0].monitor
+    weights, loss = _grow(levels[0], n_hidden, rng)
+    done = 0
+    for level, objective in enumerate(levels):
+        if monitor.stopped:
+            break
+        if level:
+            monitor.enter("widen")
+            weights, loss = quasi_newton(objective, weights, _ITERATIONS, _MOST_ITERATIONS)
+            objective.record(loss)
+        monitor.enter("cycle")
+        left = None if cycles is None else cycles - done
+        weights, loss, made = _cycles(objective, weights, loss, n_hidden, rng, left, level)
+        done += made
+    return weights, loss
+
+
+def _cycles(
+    objective: Objective,
+    weights: Weights,
+    loss: float,
+    n_hidden: int,
+    rng: np.random.Generator,
+    cycles: int | None,
+    level: int,
+) -> tuple[Weights, float, int]:
+    """Grow-and-prune cycles on some rows, as long as they are worth their while."""
+    engine, monitor = objective.engine, objective.monitor
     assert isinstance(engine, LocalEngine)
-    monitor = objective.monitor
     x, y = engine.tiles[0]
     pass_work = 2.0 * engine.n_rows * n_hidden * (x.shape[1] + y.shape[1])
-    budget = engine.n_rows * float(np.clip(_WORK / pass_work, _LEAST_PASSES, _MOST_PASSES))
+    passes = float(np.clip(_WORK / pass_work, _LEAST_PASSES, _MOST_PASSES)) / _SHORTER**level
     begun = monitor.rows
-
-    weights, loss = _grow(objective, n_hidden, rng)
-    track = [(monitor.rows - begun, loss)]
+    track = [(0, loss)]
     done = 0
-    monitor.enter("cycle")
     while loss > _NOTHING_LEFT and not monitor.stopped and (cycles is None or done < cycles):
         added = max(1, n_hidden // _CYCLE_PARTS[done % len(_CYCLE_PARTS)])
         trial, trial_loss = _cycle(objective, weights, added, n_hidden, rng)
@@ -66,16 +96,13 @@ def search(
             weights, loss = trial, trial_loss
         used = monitor.rows - begun
         track.append((used, loss))
-        monitor.fraction = min(1.0, used / budget)
+        share = used / (passes * engine.n_rows)
+        monitor.fraction = (level + min(1.0, share)) / (level + 1)
         objective.record(loss, added=added)
-        before = next(
-            value for at, value in reversed(track) if at <= 2 / 3 * used or at == track[0][0]
-        )
-        if done >= _LEAST_CYCLES and loss > (1 - _WORTH) * before:
+        before = next(value for at, value in reversed(track) if at <= 2 / 3 * used)
+        if share >= 1 or (done >= _LEAST_CYCLES[level] and loss > (1 - _WORTH) * before):
             break
-        if used >= budget:
-            break
-    return weights, loss
+    return weights, loss, done
 
 
 def _grow(objective: Objective, n_hidden: int, rng: np.random.Generator) -> tuple[Weights, float]:
@@ -98,7 +125,10 @@ def _grow(objective: Objective, n_hidden: int, rng: np.random.Generator) -> tupl
         here.record(loss, neurons=weights.n_hidden)
         if monitor.stopped:
             break
-    return objective.refit_output(weights) if loss is np.inf else (weights, loss)
+    if here is not objective:  # stopped while it had only seen some of the rows
+        weights, loss = objective.refit_output(weights)
+        objective.record(loss)
+    return weights, loss
 
 
 def _cycle(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from altrelu_dist.engine import Engine, LocalEngine
+from altrelu_dist.engine import TILE, Engine, LocalEngine
 from altrelu_dist.errors import DataError, ParameterError
 from altrelu_dist.moments.rows import Rows, Scaler, Weights
 from altrelu_dist.moments.sample import Sampler, distinct
@@ -27,6 +27,8 @@ __all__ = ["METHODS", "Parameters", "Trained", "train"]
 _LARGEST_ALTERNATION = 16_384  # unknowns of the paper's hidden-layer system: 2 GiB of float64
 _ROWS_A_WEIGHT = 20  # of a sample, for each weight of the network
 _LEAST_SAMPLE, _MOST_SAMPLE = 32_768, 262_144  # rows
+_HELD = 4  # times as many rows are kept in memory, for the search to end on
+_NEARLY_ALL = 1.25  # a sample of most rows costs as much as all of them and finds less
 _SAMPLE_BYTES = 2**28
 _DAMPED_STEPS = 200
 _MOST_BLOCKS = 4  # of neurons, each with a system of its own, for the last steps to take turns
@@ -43,6 +45,14 @@ class Parameters:
     negative_slope: float
     max_iter: int | None
     seed: int
+
+
+class Stages(NamedTuple):
+    """The objective over all rows, over those held in memory, and over those searched."""
+
+    everything: Objective
+    held: Objective
+    few: Objective
 
 
 @dataclass(frozen=True)
@@ -100,8 +110,9 @@ def _train(
     _check(summary, feature_names, target_names)
     p, q = summary.features.mean.size + 1, summary.targets.mean.size
     h = parameters.n_hidden
-    rows = _sample_rows(summary.weighted, p, q, h, dtype)
-    whole = rows >= summary.weighted
+    searched = _searched_rows(p, q, h, dtype)
+    rows = _HELD * searched
+    whole = summary.weighted <= _NEARLY_ALL * rows
     if whole:
         # All rows fit in memory here: from now on there is nothing else.
         drawn = _draw(engine, 1.0, parameters.seed, monitor)
@@ -123,48 +134,52 @@ def _train(
         whole=True,
         ones=float(engine.n_rows),
     )
-    sample = everything
+    held = everything
     if not whole and parameters.method != "alternating":
         drawn = _draw(engine, rows / summary.weighted, parameters.seed, monitor)
-        sample = everything.over(LocalEngine.of(drawn).prepared(scaler))
-    weights, loss = _METHODS[parameters.method](everything, sample, summary, parameters)
+        held = everything.over(LocalEngine.of(drawn).prepared(scaler))
+    stages = Stages(everything, held, held)
+    if isinstance(held.engine, LocalEngine) and held.engine.n_rows > _NEARLY_ALL * searched:
+        part = held.engine.leading(-(-searched // TILE))
+        stages = Stages(everything, held, held.over(part))
+    weights, loss = _METHODS[parameters.method](stages, summary, parameters)
     monitor.fraction = 1.0
     return Trained(weights if loss < mean_loss else nothing, scaler, summary)
 
 
-def _search(
-    everything: Objective, sample: Objective, summary: Summary, parameters: Parameters
-) -> tuple[Weights, float]:
-    """Neuron search on the sample, then damped steps on all rows."""
+def _search(stages: Stages, summary: Summary, parameters: Parameters) -> tuple[Weights, float]:
+    """Neuron search on few rows, then on more of them, damped steps on all."""
     del summary
+    everything, held, few = stages
+    monitor = everything.monitor
     rng = np.random.default_rng(parameters.seed)
-    weights, loss = search(sample, parameters.n_hidden, rng, parameters.max_iter)
-    if sample is everything and everything.monitor.stopped:
+    levels = [few] if few is held else [few, held]
+    weights, loss = search(levels, parameters.n_hidden, rng, parameters.max_iter)
+    if few is everything and monitor.stopped:
         return weights, loss
-    everything.monitor.enter("layers")
+    monitor.enter("layers")
     if weights.W.size > _MOST_BLOCKS * LARGEST_SYSTEM:
         # Too wide for layer solves to reach every neuron in so few passes.
         weights, loss = quasi_newton(everything, weights, _LAST_STEPS)
         everything.record(loss)
         return weights, loss
-    return _refitted(everything, *descend(everything, sample, weights, _LAST_STEPS, rng))
+    return _refitted(everything, *descend(everything, few, weights, _LAST_STEPS, rng))
 
 
-def _damped(
-    everything: Objective, sample: Objective, summary: Summary, parameters: Parameters
-) -> tuple[Weights, float]:
-    """Damped steps from hinges through pairs of rows: on the sample, then on all rows."""
+def _damped(stages: Stages, summary: Summary, parameters: Parameters) -> tuple[Weights, float]:
+    """Damped steps from hinges through pairs of rows: on few rows, then on all."""
+    everything, _, few = stages
     rng = np.random.default_rng(parameters.seed)
     p, q = summary.features.mean.size + 1, summary.targets.mean.size
     none = Weights(np.zeros((p, 0)), np.zeros((0, q)), np.zeros(q))
-    weights, _ = sample.refit_output(insert(sample, none, parameters.n_hidden, rng))
+    weights, _ = few.refit_output(insert(few, none, parameters.n_hidden, rng))
     steps = _DAMPED_STEPS if parameters.max_iter is None else parameters.max_iter
-    if sample is not everything:
+    if few is not everything:
         everything.monitor.enter("sample")
-        weights, _ = descend(sample, sample, weights, steps, rng)
-        steps = _LAST_STEPS
+        weights, _ = descend(few, few, weights, steps, rng)
+        steps = min(steps, _LAST_STEPS)
     everything.monitor.enter("layers")
-    return _refitted(everything, *descend(everything, sample, weights, steps, rng))
+    return _refitted(everything, *descend(everything, few, weights, steps, rng))
 
 
 def _refitted(everything: Objective, weights: Weights, loss: float) -> tuple[Weights, float]:
@@ -178,11 +193,9 @@ def _refitted(everything: Objective, weights: Weights, loss: float) -> tuple[Wei
     return refitted, refitted_loss
 
 
-def _alternating(
-    everything: Objective, sample: Objective, summary: Summary, parameters: Parameters
-) -> tuple[Weights, float]:
+def _alternating(stages: Stages, summary: Summary, parameters: Parameters) -> tuple[Weights, float]:
     """The paper's alternation from random directions, every iteration on all rows."""
-    del sample
+    everything = stages.everything
     p, h = summary.features.mean.size + 1, parameters.n_hidden
     if h * p > _LARGEST_ALTERNATION:
         raise ParameterError(
@@ -197,9 +210,11 @@ def _alternating(
     return alternate(everything, W, squares, ITERATIONS if limit is None else limit)
 
 
-_METHODS: dict[
-    str, Callable[[Objective, Objective, Summary, Parameters], tuple[Weights, float]]
-] = {"search": _search, "damped": _damped, "alternating": _alternating}
+_METHODS: dict[str, Callable[[Stages, Summary, Parameters], tuple[Weights, float]]] = {
+    "search": _search,
+    "damped": _damped,
+    "alternating": _alternating,
+}
 
 
 def _draw(engine: Engine, probability: float, seed: int, monitor: Monitor) -> Rows:
@@ -213,35 +228,40 @@ def _draw(engine: Engine, probability: float, seed: int, monitor: Monitor) -> Ro
 METHODS = tuple(_METHODS)
 
 
-def _sample_rows(n: int, p: int, q: int, h: int, dtype: np.dtype[Any]) -> int:
+def _searched_rows(p: int, q: int, h: int, dtype: np.dtype[Any]) -> int:
     """How many rows the search works on: enough for its weights, and no more than memory has."""
     wanted = min(max(_ROWS_A_WEIGHT * h * (p + q), _LEAST_SAMPLE), _MOST_SAMPLE)
-    held = max(_LEAST_SAMPLE // 8, _SAMPLE_BYTES // ((p + q) * dtype.itemsize))
-    # A sample of most rows costs as much as all of them and finds less.
-    return n if n <= 1.25 * min(wanted, held) else min(wanted, held)
+    return min(wanted, max(TILE, _SAMPLE_BYTES // (_HELD * (p + q) * dtype.itemsize)))
 
 
 def _check(
     summary: Summary, feature_names: Sequence[str] | None, target_names: Sequence[str] | None
 ) -> None:
-    for what, columns, names in (
-        ("X", summary.features, feature_names),
-        ("y", summary.targets, target_names),
-    ):
+    parts = (("X", summary.features, feature_names), ("y", summary.targets, target_names))
+    for what, columns, names in parts:
         if columns.bad.any():
             raise DataError(_not_finite(what, columns, names))
     if summary.bad_weights or summary.low_weight < 0:
         raise DataError("sample_weight holds values that are negative or not finite; remove them")
     if not summary.features.weight > 0:
         raise DataError("every sample weight is zero: there is nothing to fit")
+    for what, columns, names in parts:
+        large = np.flatnonzero(~np.isfinite(columns.variance))
+        if large.size:
+            raise DataError(
+                f"{what} holds values that are too large to be squared, up to "
+                f"{np.abs([columns.low, columns.high]).max():.3g}, in {_name(large[0], names)}; "
+                f"rescale them, or remove them if they stand for missing values"
+            )
+
+
+def _name(column: int, names: Sequence[str] | None) -> str:
+    return f"column {column}" if names is None else str(names[column])
 
 
 def _not_finite(what: str, columns: Columns, names: Sequence[str] | None) -> str:
     found = np.flatnonzero(columns.bad)
-    listed = ", ".join(
-        f"{names[i] if names is not None else f'column {i}'} ({int(columns.bad[i])})"
-        for i in found[:5]
-    )
+    listed = ", ".join(f"{_name(i, names)} ({int(columns.bad[i])})" for i in found[:5])
     more = f" and {len(found) - 5} more columns" if len(found) > 5 else ""
     first = int(columns.first_bad.min())
     return (

@@ -1,0 +1,121 @@
+"""The `altrelu` command's frame: its commands, its version, and how an error reaches the user."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from altrelu_dist.cli.convert import convert, info
+from altrelu_dist.cli.demo import demo
+from altrelu_dist.cli.evaluate import evaluate
+from altrelu_dist.cli.interrupts import EXIT_CODE
+from altrelu_dist.cli.predict import predict
+from altrelu_dist.cli.train import train
+from altrelu_dist.errors import AltReLUError
+
+__all__ = ["app"]
+
+USAGE = 2
+# Typer does not export it under its own name.
+UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+
+
+class _Commands(TyperGroup):
+    """Turns what a command raises into one line and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UsageError as error:
+            where = getattr(error, "ctx", None) or ctx
+            text = _line(error.format_message()).rstrip(".")  # type: ignore[attr-defined]
+            _fail(f"{where.command_path}: {text}; see '{where.command_path} --help'", USAGE)
+        except (AltReLUError, OSError, MemoryError, ImportError) as error:
+            if ctx.params.get("debug") or isinstance(error, BrokenPipeError):
+                raise
+            _fail(f"error: {describe(error)}")
+        except KeyboardInterrupt:
+            _fail("interrupted", EXIT_CODE)
+        except (typer.Exit, typer.Abort):
+            raise
+        except Exception as error:
+            if ctx.params.get("debug"):
+                raise
+            arguments = " ".join(["altrelu --debug", *sys.argv[1:]])
+            _fail(
+                f"error: unexpected {type(error).__name__}: {describe(error)} "
+                f"(for the traceback: {arguments})"
+            )
+
+
+def describe(error: BaseException) -> str:
+    """One line for an error, whoever raised it."""
+    if isinstance(error, MemoryError):
+        return f"out of memory: {_line(str(error)) or 'use fewer rows at a time or more memory'}"
+    if isinstance(error, OSError) and error.errno and not isinstance(error, AltReLUError):
+        name = f"{error.filename}: " if error.filename else ""
+        return f"{name}{os.strerror(error.errno)}"
+    return _line(str(error)) or type(error).__name__
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _fail(line: str, code: int = 1) -> None:
+    print(line, file=sys.stderr)  # noqa: T201 - plain: no wrapping, no markup
+    raise typer.Exit(code)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from altrelu_dist import __version__
+
+        typer.echo(f"altrelu-dist {__version__}")
+        raise typer.Exit
+
+
+app = typer.Typer(
+    name="altrelu",
+    cls=_Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Example: altrelu demo",
+)
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show log messages, and tracebacks of errors.")
+    ] = False,
+) -> None:
+    """Train a two-layer ReLU regression network on data larger than memory, on Dask."""
+    del version
+    if debug:
+        logger = logging.getLogger("altrelu_dist")
+        logger.setLevel(logging.DEBUG)
+        logger.addHandler(logging.StreamHandler())
+
+
+for command, example in (
+    (convert, "altrelu convert flights.parquet flights.zarr --target arr_delay"),
+    (info, "altrelu info flights.zarr"),
+    (train, "altrelu train flights.zarr --hidden 64 --out flights-model.zarr --test-fraction 0.2"),
+    (evaluate, "altrelu evaluate flights-model.zarr flights.zarr"),
+    (predict, "altrelu predict flights-model.zarr new.zarr --out predicted.parquet"),
+    (demo, "altrelu demo --out altrelu-demo"),
+):
+    app.command(epilog=f"Example: {example}")(command)

@@ -1,0 +1,52 @@
+"""`altrelu evaluate`: how well a saved network predicts the targets of some data."""
+
+from __future__ import annotations
+
+import time
+
+from altrelu_dist.cli.cluster import ClusterChoice, connect
+from altrelu_dist.cli.options import Data, Json, Model, Scheduler, Target
+from altrelu_dist.cli.output import Output, seconds_text
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    model: Model,
+    data: Data,
+    target: Target = None,
+    scheduler: Scheduler = None,
+    as_json: Json = False,
+) -> None:
+    """Print MSE, RMSE, MAE and R2 of a saved network, for each target."""
+    from altrelu_dist.cli.columns import columns_of, open_for, targets_of
+    from altrelu_dist.cli.memory import measure
+    from altrelu_dist.cli.scores import mean_scores, score_records, score_table
+    from altrelu_dist.metrics import evaluate as scores_of
+    from altrelu_dist.network import Network
+
+    output = Output(as_json=as_json)
+    network = Network.load(model)
+    opened = open_for(network, data, target or ())
+    X, y = columns_of(network, opened), targets_of(network, opened)
+    start = time.perf_counter()
+    with connect(ClusterChoice(scheduler), output, in_process=True) as client:
+        scores = scores_of(network, X, y, opened.sample_weight, client=client)
+        memory = measure(client)
+    seconds = time.perf_counter() - start
+    rows = int(X.shape[0])
+    output.result(
+        {
+            "model": model,
+            "data": data,
+            "rows": rows,
+            **mean_scores(scores),
+            "targets": score_records(scores),
+            "seconds": seconds,
+            "passes": 1,
+            "peak_memory": memory.total,
+            "memory": memory.record(),
+        },
+        score_table({"all": (rows, scores)}),
+        f"{seconds_text(seconds)}, peak memory {memory}",
+    )

@@ -1,0 +1,104 @@
+"""`altrelu predict`: the predictions of a saved network, in a file."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from altrelu_dist.cli.cluster import ClusterChoice, connect
+from altrelu_dist.cli.options import Data, Json, Model, Overwrite, Quiet, Scheduler
+from altrelu_dist.cli.output import Output, bytes_text, seconds_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import dask.array as da
+
+    from altrelu_dist.network import Network
+
+__all__ = ["predict"]
+
+
+def predict(
+    model: Model,
+    data: Data,
+    out: Annotated[
+        Path,
+        typer.Option(help="A .parquet, .csv, .npy or .zarr for the result.", show_default=False),
+    ],
+    overwrite: Overwrite = False,
+    scheduler: Scheduler = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Predict the targets of each row, block by block: the data need not fit in memory.
+
+    Columns are found by their names and may be in any order; target columns are left out.
+    """
+    import numpy as np
+
+    from altrelu_dist.cli.columns import columns_of, open_for
+    from altrelu_dist.cli.files import check_store
+    from altrelu_dist.cli.memory import measure
+    from altrelu_dist.cli.writers import PREDICTION_FORMAT, writer_for
+    from altrelu_dist.data import check_output, write_beside
+    from altrelu_dist.network import Network
+
+    output = Output(quiet, as_json)
+    make_writer = writer_for(out)
+    if out.suffix.lower() == ".zarr":
+        check_store(out, overwrite=overwrite, kind=PREDICTION_FORMAT)
+    else:
+        check_output(out, overwrite=overwrite)
+    network = Network.load(model)
+    X = columns_of(network, open_for(network, data))
+    rows = int(X.shape[0])
+    names = network.target_names or tuple(f"y{i}" for i in range(network.n_targets))
+    start = time.perf_counter()
+    with connect(ClusterChoice(scheduler), output, in_process=True) as client:
+        with (
+            output.bar("predicting") as show,
+            write_beside(out, overwrite=overwrite) as part,
+            make_writer(part, rows, names) as writer,
+        ):
+            done = incomplete = 0
+            for block in _predicted(network, X):
+                writer.write(block)
+                done += len(block)
+                incomplete += int((~np.isfinite(block)).any(axis=1).sum())
+                show(done / rows)
+        memory = measure(client)
+    seconds = time.perf_counter() - start
+    if incomplete:
+        output.warn(f"{incomplete:,} rows have missing or infinite values: no number is predicted")
+    output.result(
+        {
+            "model": model,
+            "data": data,
+            "out": str(out),
+            "rows": rows,
+            "targets": list(names),
+            "incomplete": incomplete,
+            "seconds": seconds,
+            "passes": 1,
+            "peak_memory": memory.total,
+            "memory": memory.record(),
+        },
+        f"{rows:,} rows in {seconds_text(seconds)}, peak memory {bytes_text(memory.total)}",
+        f"saved: {out}",
+    )
+
+
+def _predicted(network: Network, X: da.Array) -> Iterator[Any]:
+    """Predictions of the blocks in order, as many at a time as there are threads to make them."""
+    import dask.array as da
+    from dask.system import CPU_COUNT
+
+    predicted = da.map_blocks(
+        network.predict, X, dtype=float, chunks=(X.chunks[0], (network.n_targets,)), token="predict"
+    )
+    for first in range(0, predicted.numblocks[0], CPU_COUNT):
+        yield predicted.blocks[first : first + CPU_COUNT].compute()

@@ -1,0 +1,194 @@
+"""What a training run shows: a live display on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections import deque
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from altrelu_dist.cli.interrupts import Interrupts, catch_interrupts
+from altrelu_dist.cli.output import Output, number, seconds_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from altrelu_dist.training.progress import Progress
+
+__all__ = ["Watch", "watch"]
+
+STOPPING = "stopping at the end of this step, best network kept; Ctrl-C again stops at once"
+_RATE_WINDOW = 5.0  # seconds over which rows a second are measured
+_SOON, _LATE = 2.0, 60.0  # least and most seconds between two plain lines
+
+
+class Watch:
+    """Follows one training run; given to the trainer as its callback.
+
+    Parameters
+    ----------
+    interrupts : Interrupts
+        A requested stop is handed to the trainer.
+    max_time : float, optional
+        Seconds after which the trainer will stop.
+    on_change : callable, optional
+        Called with this object at each report of the trainer.
+    """
+
+    def __init__(
+        self,
+        interrupts: Interrupts,
+        max_time: float | None = None,
+        on_change: Callable[[Watch], None] | None = None,
+    ) -> None:
+        self.interrupts = interrupts
+        self.last: Progress | None = None
+        self._at = time.monotonic()
+        self._max_time = math.inf if max_time is None else max_time
+        self._on_change = on_change
+        self._visits: deque[tuple[float, int]] = deque()
+
+    def __call__(self, progress: Progress) -> bool:
+        """Take a report; true asks the trainer to stop."""
+        self.last, self._at = progress, time.monotonic()
+        self._visits.append((progress.seconds, progress.rows))
+        while len(self._visits) > 2 and self._visits[1][0] < progress.seconds - _RATE_WINDOW:
+            self._visits.popleft()
+        if self._on_change is not None:
+            self._on_change(self)
+        return self.interrupts.requested
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the training began."""
+        return 0.0 if self.last is None else self.last.seconds + time.monotonic() - self._at
+
+    @property
+    def left(self) -> float:
+        """Expected seconds to the end; NaN if unknown."""
+        fraction = math.nan if self.last is None else self.last.fraction
+        if self.last is None or not fraction > 0:
+            end = self._max_time
+        else:
+            end = min(self.last.seconds / min(fraction, 1.0), self._max_time)
+        return max(0.0, end - self.elapsed) if math.isfinite(end) else math.nan
+
+    @property
+    def rows_a_second(self) -> float:
+        """Row visits a second, of late."""
+        if len(self._visits) < 2:
+            return math.nan
+        (start, before), (end, after) = self._visits[0], self._visits[-1]
+        return (after - before) / (end - start) if end > start else math.nan
+
+    def facts(self) -> list[str]:
+        """What there is to say, without the times."""
+        now = self.last
+        if now is None:
+            return []
+        facts = [f"iteration {now.iteration}", f"loss {number(now.loss)}"]
+        if math.isfinite(now.sample_loss):
+            facts.append(f"on sample {number(now.sample_loss)}")
+        return [*facts, f"passes {now.passes}", f"{_rate(self.rows_a_second)} rows/s"]
+
+
+def _rate(value: float) -> str:
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g}{unit}"
+    return "?" if math.isnan(value) else f"{value:.0f}"
+
+
+class _Display:
+    """The live display: a bar with the times, and a line of facts below it."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self._spinner = Spinner("dots")
+
+    def __rich__(self) -> RenderableType:
+        watch = self._watch
+        stage = "starting" if watch.last is None else watch.last.stage
+        fraction = math.nan if watch.last is None else watch.last.fraction
+        known = math.isfinite(fraction)
+        bar = ProgressBar(
+            total=1.0 if known else None, completed=fraction if known else 0, width=24
+        )
+        left = watch.left
+        ahead = f", about {seconds_text(left)} left" if math.isfinite(left) else ""
+        head = Table.grid(padding=(0, 1))
+        head.add_row(
+            self._spinner,
+            Text(stage, style="bold"),
+            bar,
+            Text(f"{seconds_text(watch.elapsed)} elapsed{ahead}"),
+        )
+        lines: list[RenderableType] = [head, Text("  " + "   ".join(watch.facts()))]
+        if watch.interrupts.requested:
+            lines.append(Text("  " + STOPPING, style="yellow"))
+        return Group(*lines)
+
+
+class _Lines:
+    """Plain lines: one at each new stage, and between them ever more rarely."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._stage = ""
+        self._next = 0.0
+
+    def __call__(self, watch: Watch) -> None:
+        now = watch.last
+        assert now is not None
+        if now.stage == self._stage and now.seconds < self._next:
+            return
+        self._stage = now.stage
+        self._next = now.seconds + min(max(_SOON, now.seconds / 10), _LATE)
+        left = watch.left
+        ahead = [f"about {seconds_text(left)} left"] if math.isfinite(left) else []
+        parts = [seconds_text(now.seconds), now.stage, *watch.facts(), *ahead]
+        self._output.note("  ".join(parts))
+
+
+@contextmanager
+def watch(output: Output, max_time: float | None = None) -> Iterator[Watch]:
+    """Show a training run and catch Ctrl-C for as long as the block runs.
+
+    Parameters
+    ----------
+    output : Output
+    max_time : float, optional
+        Seconds after which the trainer will stop.
+
+    Yields
+    ------
+    Watch
+        The callback for the trainer.
+    """
+    if output.live:
+        with catch_interrupts(lambda: None) as interrupts:
+            follower = Watch(interrupts, max_time)
+            display = Live(
+                get_renderable=_Display(follower).__rich__,
+                console=output.progress,
+                refresh_per_second=5,
+                transient=True,
+            )
+            with display:
+                yield follower
+        return
+
+    def say() -> None:
+        os.write(2, f"{STOPPING}\n".encode())  # raw: the handler may interrupt a buffered write
+
+    with catch_interrupts(say) as interrupts:
+        yield Watch(interrupts, max_time, None if output.quiet else _Lines(output))

@@ -1,0 +1,63 @@
+"""What all tests share: how hypothesis searches, and Dask clusters that leave nothing behind."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+# The same examples every time, so that a failure is of the change under test;
+# HYPOTHESIS_PROFILE=explore looks for new ones.
+settings.register_profile(
+    "repeat",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    max_examples=25,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile(
+    "explore", parent=settings.get_profile("repeat"), derandomize=False, max_examples=300
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def small_samples(monkeypatch):
+    """Let no more than some thousand rows be held in one place, as if data were larger."""
+    from altrelu_dist.training import trainer
+
+    monkeypatch.setattr(trainer, "_LEAST_SAMPLE", 1024)
+    monkeypatch.setattr(trainer, "_ROWS_A_WEIGHT", 1)
+
+
+@pytest.fixture
+def thread_client():
+    """A client of two workers in this process."""
+    from distributed import Client
+
+    with Client(
+        n_workers=2, threads_per_worker=2, processes=False, dashboard_address=None
+    ) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def process_client():
+    """A client of two workers in processes of their own, on loopback."""
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client

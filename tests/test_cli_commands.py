@@ -1,0 +1,466 @@
+"""The `altrelu` command in this process: every command's result, and every bad input's one line."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from altrelu_dist.cli.app import app
+from altrelu_dist.estimators import AltReLURegressor
+from altrelu_dist.network import Network
+
+COMMANDS = ("convert", "info", "train", "evaluate", "predict", "demo")
+QUICK = ("--workers", 0, "--method", "alternating", "--max-iter", 2)
+
+
+def run(*arguments):
+    """Run a command; the exit code is the test's business, a traceback never is."""
+    result = CliRunner(env={"COLUMNS": "160"}).invoke(app, [str(word) for word in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def passes(*arguments):
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def refuses(*arguments, code=1):
+    """The one line of an error."""
+    result = run(*arguments)
+    assert result.exit_code == code, result.output
+    assert result.stdout == ""
+    *before, line = result.stderr.strip().splitlines()
+    assert not any("error" in text or "Traceback" in text for text in before)
+    return line
+
+
+def frame(rows=300):
+    rng = np.random.default_rng(0)
+    made = pd.DataFrame(rng.normal(size=(rows, 3)), columns=["a", "b", "c"])
+    made["target"] = np.maximum(made["a"], 0) * 3 + made["b"] + rng.normal(size=rows) / 10
+    return made
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder with a table, a store of it and a network trained on it."""
+    folder = tmp_path_factory.mktemp("made")
+    frame().to_parquet(folder / "data.parquet", index=False)
+    passes("convert", folder / "data.parquet", folder / "data.zarr", "--target", "target")
+    passes("train", folder / "data.zarr", "--hidden", 3, "--out", folder / "model.zarr", *QUICK)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def here(made, tmp_path, monkeypatch):
+    """A fresh copy of it, as the working directory."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def snapshot(path):
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    return {file: file.read_bytes() for file in files}
+
+
+# --- help, version, usage ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example(command):
+    shown = re.sub(r"\s+", " ", passes(command, "--help").stdout)
+    assert f"Example: altrelu {command}" in shown
+
+
+def test_help_and_version():
+    listed = passes("--help").stdout
+    assert all(command in listed for command in COMMANDS)
+    assert "--install-completion" in listed
+    assert re.fullmatch(r"altrelu-dist \d+\.\d+.*\n", passes("--version").stdout)
+
+
+def test_usage_errors_are_one_line_and_code_2():
+    assert "--hidden" in refuses("train", "data.zarr", "--hidden", 0, "--out", "x.zarr", code=2)
+    assert "--out" in refuses("train", "data.zarr", "--hidden", 3, code=2)
+    assert "search" in refuses(
+        "train", "data.zarr", "--hidden", 3, "--out", "x.zarr", "--method", "sgd", code=2
+    )
+    assert "'train'" in refuses("trian", "data.zarr", code=2)
+
+
+# --- the commands -----------------------------------------------------------------------------
+
+
+def test_convert_says_what_it_wrote():
+    result = passes("convert", "data.parquet", "new.zarr", "--target", "target")
+    assert "300 rows, features: 3, targets: 1" in result.stdout
+    record = json.loads(
+        passes(
+            "convert", "data.parquet", "new.zarr", "--target", "target", "--overwrite", "--json"
+        ).stdout
+    )
+    assert record["rows"] == 300
+    assert record["n_features"] == 3
+
+
+def test_convert_missing_values():
+    holes = frame(50)
+    holes.iloc[3, 1] = np.nan
+    holes.iloc[7, 0] = np.inf
+    holes.to_csv("holes.csv", index=False)
+    line = refuses("convert", "holes.csv", "new.zarr", "--target", "target")
+    assert "2 of 50 rows" in line
+    assert "row 3" in line
+    assert "--drop-missing" in line
+    assert not Path("new.zarr").exists()
+    dropped = passes("convert", "holes.csv", "new.zarr", "--target", "target", "--drop-missing")
+    assert "2 rows left out" in dropped.stdout
+    filled = passes("convert", "holes.csv", "mean.zarr", "--target", "target", "--impute", "mean")
+    assert "2 values filled" in filled.stdout
+
+
+def test_info_finds_constant_columns():
+    frame().assign(same=4.0).to_parquet("same.parquet", index=False)
+    result = passes("info", "same.parquet", "--target", "target")
+    assert re.search(r"same\b.*constant", result.stdout)
+    record = json.loads(passes("info", "same.parquet", "--json").stdout)
+    assert record["constant"] == ["same"]
+
+
+def test_train_evaluate_predict():
+    trained = json.loads(
+        passes(
+            *("train", "data.zarr", "--hidden", 3, "--out", "new.zarr", "--json"),
+            *("--test-fraction", 0.25, *QUICK),
+        ).stdout
+    )
+    for key in ("mse", "r2", "test_mse", "test_r2", "seconds", "peak_memory"):
+        assert np.isfinite(trained[key]), key
+    assert trained["iterations"] >= 2
+    assert trained["passes"] >= 2
+    assert trained["stop_reason"] in ("max_iter", "converged")
+    assert trained["peak_memory"] == trained["memory"]["client"]
+    assert trained["rows"] == 225
+
+    scored = json.loads(passes("evaluate", "new.zarr", "data.zarr", "--json").stdout)
+    table = passes("evaluate", "new.zarr", "data.parquet").stdout
+    assert "target" in table
+    assert "300" in table
+    network = Network.load("new.zarr")
+    assert network.feature_names == ("a", "b", "c")
+    data = frame()
+    error = data["target"] - network.predict(data[["a", "b", "c"]])[:, 0]
+    assert scored["mse"] == pytest.approx(np.mean(error**2))
+    assert scored["targets"][0]["mae"] == pytest.approx(np.mean(np.abs(error)))
+    assert scored["r2"] == pytest.approx(1 - np.mean(error**2) / data["target"].var(ddof=0))
+
+
+def test_the_same_seed_gives_the_same_network():
+    for name in ("one.zarr", "two.zarr"):
+        passes("train", "data.zarr", "--hidden", 3, "--out", name, "--seed", 5, *QUICK)
+    one, two = (Network.load(name) for name in ("one.zarr", "two.zarr"))
+    np.testing.assert_array_equal(one.hidden_weights, two.hidden_weights)
+
+
+def test_a_saved_run_opens_as_an_estimator():
+    model = AltReLURegressor.load("model.zarr")
+    assert model.history_
+    assert list(model.feature_names_in_) == ["a", "b", "c"]
+
+
+def test_quiet_is_silent():
+    result = passes("train", "data.zarr", "--hidden", 3, "--out", "new.zarr", "--quiet", *QUICK)
+    assert result.output == ""
+    assert passes("predict", "new.zarr", "data.zarr", "--out", "p.npy", "--quiet").output == ""
+    assert passes("convert", "data.parquet", "q.zarr", "--quiet").output == ""
+
+
+def test_json_is_all_of_stdout_and_progress_is_on_stderr():
+    result = passes("train", "data.zarr", "--hidden", 3, "--out", "new.zarr", "--json", *QUICK)
+    assert json.loads(result.stdout)["out"] == "new.zarr"
+    for word in ("alternating", "iteration", "loss", "passes", "rows/s"):
+        assert word in result.stderr
+
+
+# --- predict ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv", "npy", "zarr"])
+def test_predictions_in_every_format_are_the_networks(ending):
+    passes("predict", "model.zarr", "data.parquet", "--out", f"p.{ending}")
+    if ending == "parquet":
+        found = pd.read_parquet("p.parquet")["target"].to_numpy()
+    elif ending == "csv":
+        assert Path("p.csv").read_text().startswith("target\n")
+        found = np.loadtxt("p.csv", skiprows=1)
+    elif ending == "npy":
+        found = np.load("p.npy")
+    else:
+        import zarr
+
+        found = zarr.open_group("p.zarr", mode="r")["y"][:, 0]
+    wanted = Network.load("model.zarr").predict(frame()[["a", "b", "c"]])[:, 0]
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_columns_are_found_by_name():
+    shuffled = frame()[["c", "target", "a", "b"]]
+    shuffled.to_csv("shuffled.csv", index=False)
+    passes("predict", "model.zarr", "shuffled.csv", "--out", "by_name.npy")
+    passes("predict", "model.zarr", "data.zarr", "--out", "in_order.npy")
+    np.testing.assert_allclose(np.load("by_name.npy"), np.load("in_order.npy"), rtol=1e-12)
+
+
+def test_other_columns_are_named():
+    frame().drop(columns="b").assign(z=1.0, w=2.0).to_csv("other.csv", index=False)
+    for command in (("predict", "model.zarr", "other.csv", "--out", "p.csv"),
+                    ("evaluate", "model.zarr", "other.csv")):  # fmt: skip
+        line = refuses(*command)
+        assert "missing b" in line
+        assert "extra z, w" in line
+    assert not Path("p.csv").exists()
+
+
+def test_arrays_without_names_go_by_position():
+    columns = frame()[["a", "b", "c"]].to_numpy()
+    np.save("X.npy", columns)
+    passes("predict", "model.zarr", "X.npy", "--out", "p.npy")
+    np.testing.assert_array_equal(
+        np.load("p.npy"), Network.load("model.zarr").predict(columns)[:, 0]
+    )
+    np.save("X.npy", columns[:, :2])
+    assert "takes 3 features, found 2" in refuses(
+        "predict", "model.zarr", "X.npy", "--out", "q.npy"
+    )
+
+
+def test_rows_with_missing_values_are_counted_and_stay_in_place():
+    holes = frame(10)[["a", "b", "c"]]
+    holes.iloc[3, 1] = np.nan
+    holes.to_csv("holes.csv", index=False)
+    result = passes("predict", "model.zarr", "holes.csv", "--out", "p.npy")
+    assert "1 rows have missing" in result.stderr
+    assert np.flatnonzero(np.isnan(np.load("p.npy"))).tolist() == [3]
+
+
+def test_predict_refuses_before_it_works(here):
+    assert ".parquet, .csv, .npy, .zarr" in refuses(
+        "predict", "model.zarr", "data.zarr", "--out", "p.txt"
+    )
+    Path("p.csv").write_text("mine")
+    assert "p.csv" in refuses("predict", "model.zarr", "data.zarr", "--out", "p.csv")
+    assert Path("p.csv").read_text() == "mine"
+    before = snapshot(here / "data.zarr")
+    refuses("predict", "model.zarr", "data.zarr", "--out", "data.zarr", "--overwrite")
+    assert snapshot(here / "data.zarr") == before
+
+
+def test_a_failure_while_writing_leaves_the_old_file(here):
+    chunk = next(path for path in Path("data.zarr/X/c").rglob("*") if path.is_file())
+    content = bytearray(chunk.read_bytes())
+    content[len(content) // 2] ^= 255
+    chunk.write_bytes(content)
+    Path("p.csv").write_text("mine")
+    line = refuses("predict", "model.zarr", "data.zarr", "--out", "p.csv", "--overwrite")
+    assert "X/c/" in line
+    assert Path("p.csv").read_text() == "mine"
+    assert not [path for path in here.iterdir() if path.name.startswith(".")]
+
+
+# --- bad inputs of train ----------------------------------------------------------------------
+
+
+def write_bad_inputs():
+    good = frame(20)
+    Path("empty.csv").touch()
+    Path("not.parquet").write_text("hello")
+    Path("cut.parquet").write_bytes(Path("data.parquet").read_bytes()[:-100])
+    good.to_csv("good.csv", index=False)
+    good.assign(target="x").to_csv("text.csv", index=False)
+    good.assign(b="x").to_csv("words.csv", index=False)
+    good.iloc[:0].to_csv("header.csv", index=False)
+    good.iloc[:1].to_csv("single.csv", index=False)
+    good[["target"]].to_csv("alone.csv", index=False)
+    holes = good.copy()
+    holes.iloc[4, 1] = np.nan
+    holes.to_csv("holes.csv", index=False)
+    np.savez("uneven.npz", X=np.zeros((5, 2)), y=np.zeros(4))
+
+
+@pytest.mark.parametrize(
+    ("store", "target", "words"),
+    [
+        ("nowhere.zarr", None, ["nowhere.zarr", "no such file"]),
+        ("empty.csv", "target", ["empty"]),
+        ("not.parquet", "target", ["not a Parquet file"]),
+        ("cut.parquet", "target", ["cut short"]),
+        ("good.csv", None, ["--target", "columns: a, b, c, target"]),
+        ("good.csv", "price", ["no column price"]),
+        ("text.csv", "target", ["target column", "not numeric"]),
+        ("words.csv", "target", ["feature column", "b", "not numeric"]),
+        ("header.csv", "target", ["no rows"]),
+        ("single.csv", "target", ["single row"]),
+        ("alone.csv", "target", ["no feature columns"]),
+        ("holes.csv", "target", ["1 values", "b (1)", "row 4", "--drop-missing"]),
+        ("uneven.npz", None, ["4 rows", "5"]),
+        ("model.zarr", None, ["altrelu-network", "not a data set"]),
+    ],
+)
+def test_bad_data_is_one_line_and_writes_nothing(here, store, target, words):
+    write_bad_inputs()
+    before = set(here.iterdir())
+    named = [] if target is None else ["--target", target]
+    line = refuses("train", store, *named, "--hidden", 3, "--out", "new.zarr", *QUICK)
+    for word in words:
+        assert word in line
+    assert set(here.iterdir()) == before
+
+
+def test_damaged_store_names_its_chunk():
+    chunk = next(path for path in Path("data.zarr/X/c").rglob("*") if path.is_file())
+    content = bytearray(chunk.read_bytes())
+    content[len(content) // 2] ^= 255
+    chunk.write_bytes(content)
+    assert "X/c/" in refuses("info", "data.zarr")
+    assert "X/c/" in refuses("train", "data.zarr", "--hidden", 3, "--out", "new.zarr", *QUICK)
+    chunk.unlink()
+    assert "missing" in refuses("train", "data.zarr", "--hidden", 3, "--out", "new.zarr", *QUICK)
+    assert not Path("new.zarr").exists()
+
+
+def test_existing_out_is_refused_before_the_data_is_opened(here):
+    before = snapshot(here / "model.zarr")
+    line = refuses("train", "nowhere.zarr", "--hidden", 3, "--out", "model.zarr")
+    assert "model.zarr" in line
+    assert "--overwrite" in line
+    assert snapshot(here / "model.zarr") == before
+    passes("train", "data.zarr", "--hidden", 2, "--out", "model.zarr", "--overwrite", *QUICK)
+    assert Network.load("model.zarr").n_hidden == 2
+
+
+def test_overwrite_replaces_nothing_but_a_network(here):
+    before = snapshot(here / "data.zarr")
+    for out in ("data.zarr", "data.parquet", "."):
+        refuses("train", "data.zarr", "--hidden", 3, "--out", out, "--overwrite", *QUICK)
+    assert snapshot(here / "data.zarr") == before
+
+
+@pytest.mark.parametrize("folder", ["nowhere", "data.parquet", "/proc"])
+def test_out_in_a_folder_that_cannot_be_written(folder):
+    assert folder in refuses(
+        "train", "data.zarr", "--hidden", 3, "--out", f"{folder}/new.zarr", *QUICK
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (["--test-fraction", 1.5], "--test-fraction"),
+        (["--test-fraction", 0.0001], "too few"),
+        (["--negative-slope", 2], "negative_slope"),
+        (["--memory", "lots"], "--memory lots"),
+        (["--memory", "1MiB"], "at least"),
+        (["--scheduler", "tcp://127.0.0.1:1"], "--workers"),
+        (["--weight", "nope"], "nope"),
+    ],
+)
+def test_bad_options(options, word):
+    workers = [] if "--memory" in options else ["--workers", 0]
+    line = refuses("train", "data.parquet", "--target", "target", "--hidden", 3, "--out", "n.zarr",
+                   *options, *workers)  # fmt: skip
+    assert word in line
+
+
+@pytest.mark.parametrize("address", ["nonsense", "foo://x:1", "tls://127.0.0.1:1"])
+def test_bad_scheduler_addresses(address):
+    line = refuses("train", "data.zarr", "--hidden", 3, "--out", "n.zarr", "--scheduler", address)
+    assert f"cannot connect to {address}" in line
+
+
+# --- bad models -------------------------------------------------------------------------------
+
+
+def test_bad_models():
+    assert "no such model" in refuses("evaluate", "nowhere.zarr", "data.zarr")
+    assert "not a saved network" in refuses("evaluate", "data.zarr", "data.zarr")
+    described = json.loads(Path("model.zarr/zarr.json").read_text())
+    described["attributes"]["format_version"] = 99
+    Path("model.zarr/zarr.json").write_text(json.dumps(described))
+    assert "format version 99" in refuses("predict", "model.zarr", "data.zarr", "--out", "p.csv")
+    Path("model.zarr/zarr.json").write_text("{")
+    assert "not a saved network" in refuses("evaluate", "model.zarr", "data.zarr")
+
+
+def test_targets_are_found_by_name_too():
+    both = frame().assign(other=lambda rows: rows["a"] - rows["c"])
+    both.to_parquet("both.parquet", index=False)
+    passes("convert", "both.parquet", "xy.zarr", "--target", "target", "--target", "other")
+    passes("convert", "both.parquet", "yx.zarr", "--target", "other", "--target", "target")
+    passes("train", "xy.zarr", "--hidden", 3, "--out", "two.zarr", *QUICK)
+    scores = [
+        json.loads(passes("evaluate", "two.zarr", store, "--json").stdout)["targets"]
+        for store in ("xy.zarr", "yx.zarr")
+    ]
+    assert [score["target"] for score in scores[0]] == ["target", "other"]
+    assert scores[0] == [pytest.approx(score) for score in scores[1]]
+    assert "target, other" in refuses("evaluate", "model.zarr", "xy.zarr")
+    passes("predict", "two.zarr", "both.parquet", "--out", "two.csv")
+    assert Path("two.csv").read_text().startswith("target,other\n")
+
+
+def test_evaluate_without_a_target():
+    frame()[["a", "b", "c"]].to_csv("features.csv", index=False)
+    assert "--target" in refuses("evaluate", "model.zarr", "features.csv")
+
+
+# --- what is nobody's fault -------------------------------------------------------------------
+
+
+@pytest.fixture
+def usual_logging():
+    yield
+    logger = logging.getLogger("altrelu_dist")
+    logger.setLevel(logging.NOTSET)
+    logger.handlers.clear()
+
+
+@pytest.mark.usefixtures("usual_logging")
+def test_an_unexpected_error_says_how_to_see_its_traceback(monkeypatch):
+    def fail(*_args, **_options):
+        raise KeyError("surprise")
+
+    monkeypatch.setattr("altrelu_dist.data.describe", fail)
+    line = refuses("info", "data.zarr")
+    assert "unexpected KeyError" in line
+    assert "--debug" in line
+    result = CliRunner().invoke(app, ["--debug", "info", "data.zarr"])
+    assert isinstance(result.exception, KeyError)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(28, "", "x.zarr"), ["x.zarr", "No space left on device"]),
+        (MemoryError(), ["out of memory"]),
+        (ImportError("no pyarrow here"), ["no pyarrow here"]),
+    ],
+)
+def test_errors_of_the_system_are_one_line(monkeypatch, error, words):
+    def fail(*_args, **_options):
+        raise error
+
+    monkeypatch.setattr("altrelu_dist.data.describe", fail)
+    line = refuses("info", "data.zarr")
+    assert all(word in line for word in words)
+    assert "Traceback" not in line

@@ -1,0 +1,385 @@
+"""The `altrelu` command as a user runs it: real processes, real signals, real clusters."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+from typer.testing import CliRunner
+
+import altrelu_dist
+from altrelu_dist.cli.app import app
+from altrelu_dist.network import Network
+
+ALTRELU = [sys.executable, "-c", "from altrelu_dist.cli import main; main()"]
+HOME = str(Path(altrelu_dist.__file__).parents[1])
+QUICK = ("--hidden", 3, "--method", "alternating", "--max-iter", 2)
+ENDLESS = ("--hidden", 24, "--max-time", 120)
+
+
+def environment(*first):
+    """The environment of a process that finds this package, after the folders named first."""
+    paths = [*map(str, first), HOME, os.environ.get("PYTHONPATH", "")]
+    one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    return os.environ | one_thread | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
+def start(*arguments, **options):
+    return subprocess.Popen(
+        [*ALTRELU, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        start_new_session=True,
+        **options,
+    )
+
+
+def run(*arguments, **options):
+    process = start(*arguments, **options)
+    stdout, stderr = process.communicate(timeout=120)
+    assert "Traceback" not in stderr, stderr
+    return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
+
+
+def passes(*arguments, **options):
+    done = run(*arguments, **options)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def quickly(*arguments, code=0):
+    """Run a command in this process: where only the cluster has to be real."""
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    assert result.exit_code == code, result.output
+    return result.stderr if code else result.stdout
+
+
+def wait_for(process, word):
+    """Read what a process says until the word comes."""
+    said = ""
+    for line in process.stderr:
+        said += line
+        if word in line:
+            return said
+    raise AssertionError(said)
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """A working directory with a store of 10,000 rows."""
+    rng = np.random.default_rng(0)
+    made = pd.DataFrame(rng.normal(size=(10_000, 6)), columns=list("abcdef"))
+    noise = rng.normal(size=10_000)
+    made["target"] = np.maximum(made["a"], 0) * 3 + np.sin(3 * made["b"]) + noise
+    monkeypatch.chdir(tmp_path)
+    made.to_parquet("data.parquet", index=False)
+    altrelu_dist.convert("data.parquet", "data.zarr", target="target")
+    return tmp_path
+
+
+@contextlib.contextmanager
+def dask_process(folder, *arguments, first=()):
+    """A `dask scheduler` or `dask worker` process."""
+    with (folder / f"{arguments[0]}.log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dask", *arguments],
+            stdout=log, stderr=log, cwd=folder, env=environment(*first),
+        )  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+@contextlib.contextmanager
+def dask_cluster(folder, first=()):
+    """The address of a scheduler with one worker; modules in `first` come first in the worker."""
+    file = folder / "scheduler.json"
+    local = ["--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(file)]
+    worker = ["worker", *local, "--nthreads", "1", "--no-nanny", "--local-directory", str(folder)]
+    with dask_process(folder, "scheduler", "--port", "0", *local) as scheduler:
+        for _ in range(600):
+            if file.exists():
+                break
+            assert scheduler.poll() is None
+            time.sleep(0.1)
+        with dask_process(folder, *worker, first=first):
+            yield json.loads(file.read_text())["address"]
+
+
+def test_the_help_imports_nothing_heavy():
+    heavy = "{'dask', 'distributed', 'numpy', 'pandas', 'pyarrow', 'sklearn', 'zarr'}"
+    code = f"import sys, altrelu_dist.cli.app; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.cluster
+def test_shell_completion():
+    asked = {"_ALTRELU_COMPLETE": "complete_bash", "COMP_WORDS": "altrelu tr", "COMP_CWORD": "1"}
+    done = subprocess.run(
+        ALTRELU, capture_output=True, text=True, env=environment() | asked, check=True
+    )
+    assert done.stdout.split() == ["train"]
+
+
+@pytest.mark.cluster
+def test_from_a_file_to_predictions_on_a_local_cluster():
+    pd.read_parquet("data.parquet").to_csv("data.csv.gz", index=False)
+    passes("convert", "data.csv.gz", "new.zarr", "--target", "target")
+    assert "10,000 rows" in passes("info", "new.zarr").stdout
+    trained = passes(
+        *("train", "new.zarr", "--hidden", 4, "--out", "model.zarr", "--max-iter", 1, "--json"),
+        *("--test-fraction", 0.2, "--workers", 2, "--threads", 1, "--memory", "500MiB"),
+    )
+    record = json.loads(trained.stdout)
+    assert record["r2"] > 0.5
+    assert record["test_r2"] > 0.5
+    assert len(record["memory"]["workers"]) == 2
+    total = record["memory"]["client"] + sum(record["memory"]["workers"])
+    assert record["peak_memory"] == total > 100 << 20
+    assert "2 workers on this machine, dashboard http://127.0.0.1:" in trained.stderr
+    assert "R2" in passes("evaluate", "model.zarr", "new.zarr").stdout
+    passes("predict", "model.zarr", "data.parquet", "--out", "p.parquet")
+    predicted = pd.read_parquet("p.parquet")["target"]
+    X = pd.read_parquet("data.parquet")[list("abcdef")]
+    np.testing.assert_array_equal(predicted, Network.load("model.zarr").predict(X)[:, 0])
+
+
+@pytest.mark.cluster
+def test_damage_that_a_worker_finds_is_one_line():
+    chunk = next(path for path in Path("data.zarr/X/c").rglob("*") if path.is_file())
+    content = bytearray(chunk.read_bytes())
+    content[len(content) // 2] ^= 255
+    chunk.write_bytes(content)
+    done = run("train", "data.zarr", *QUICK, "--out", "m.zarr", "--workers", 1, "--quiet")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "X/c/" in line
+    assert not Path("m.zarr").exists()
+
+
+@pytest.mark.slow
+def test_workers_that_run_out_of_memory_are_one_line():
+    import zarr
+
+    group = zarr.open_group("huge.zarr", mode="w")
+    X = group.create_array("X", shape=(400_000, 60), chunks=(400_000, 60), dtype="float64")
+    y = group.create_array("y", shape=(400_000,), chunks=(400_000,), dtype="float64")
+    X[:] = np.random.default_rng(0).normal(size=X.shape)
+    y[:] = X[:, 0]
+    done = run(
+        *("train", "huge.zarr", *QUICK, "--out", "m.zarr", "--quiet"),
+        *("--workers", 1, "--memory", "256MiB"),
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "lack of memory" in line
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("workers", [0, 1])
+def test_ctrl_c_saves_the_best_network(workers):
+    with start(
+        "train", "data.zarr", *ENDLESS, "--out", "m.zarr", "--workers", workers, "--json"
+    ) as process:
+        wait_for(process, " cycle ")
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers get it too
+        asked = time.monotonic()
+        stdout, stderr = process.communicate(timeout=60)
+    assert time.monotonic() - asked < 30
+    assert process.returncode == 130, stderr
+    assert "stopping at the end of this step" in stderr
+    assert "the best network so far is in m.zarr" in stderr
+    assert "Traceback" not in stderr
+    record = json.loads(stdout)
+    assert record["stop_reason"] == "interrupted"
+    data = altrelu_dist.open_dataset("data.zarr")
+    (score,) = altrelu_dist.evaluate(Network.load("m.zarr"), data.X, data.y)
+    assert score.r2 > 0.5
+
+
+@pytest.mark.cluster
+def test_a_second_ctrl_c_stops_at_once_and_leaves_nothing(here):
+    before = set(here.iterdir())
+    with start("train", "data.zarr", *ENDLESS, "--out", "m.zarr", "--workers", 1) as process:
+        wait_for(process, " cycle ")
+        main = psutil.Process(process.pid)
+        children = main.children(recursive=True)
+        listening = {
+            connection.laddr.ip
+            for one in [main, *children]
+            for connection in one.net_connections()
+            if connection.status == psutil.CONN_LISTEN
+        }
+        assert listening == {"127.0.0.1"}
+        os.killpg(process.pid, signal.SIGINT)
+        wait_for(process, "stopping at the end")
+        os.killpg(process.pid, signal.SIGINT)
+        asked = time.monotonic()
+        stdout, stderr = process.communicate(timeout=60)
+    assert time.monotonic() - asked < 10
+    assert process.returncode == 130
+    assert stdout == ""
+    assert stderr.strip().splitlines()[-1] == "interrupted"
+    assert "Traceback" not in stderr
+    assert set(here.iterdir()) == before
+    assert psutil.wait_procs(children, timeout=10)[1] == []
+
+
+@pytest.mark.cluster
+def test_ctrl_c_before_the_training_is_an_exit_too():
+    with start("train", "data.zarr", *ENDLESS, "--out", "m.zarr", "--workers", 1) as process:
+        wait_for(process, "starting workers")
+        os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert not Path("m.zarr").exists()
+
+
+@pytest.mark.cluster
+def test_ctrl_c_leaves_no_half_store(here):
+    for name, shape in (("X.npy", (4_000_000, 32)), ("y.npy", (4_000_000,))):  # 1 GB of holes
+        np.lib.format.open_memmap(name, mode="w+", dtype=float, shape=shape)
+    before = set(here.iterdir())
+    with start("convert", "X.npy", "big.zarr") as process:
+        while not any(".partial" in path.name for path in here.iterdir()):
+            assert process.poll() is None
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stderr.splitlines()[-1] == "interrupted"
+    assert set(here.iterdir()) == before
+
+
+@pytest.mark.cluster
+def test_a_full_disk_leaves_the_old_file(here):
+    quickly("train", "data.zarr", *QUICK, "--out", "m.zarr", "--workers", 0)
+    for ending in ("csv", "parquet"):
+        old = Path(f"p.{ending}")
+        old.write_text("mine")
+        done = run(
+            "predict", "m.zarr", "data.zarr", "--out", old, "--overwrite",
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
+        )  # fmt: skip
+        assert done.returncode == 1
+        assert "disk is full" in done.stderr.splitlines()[-1]
+        assert old.read_text() == "mine"
+    assert not [path for path in here.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.cluster
+def test_no_scheduler_at_the_address():
+    begun = time.monotonic()
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        addresses = ["tcp://127.0.0.1:1", f"tcp://127.0.0.1:{mute.getsockname()[1]}"]
+        runs = [
+            start("train", "data.zarr", *QUICK, "--out", "m.zarr", "--scheduler", address)
+            for address in addresses
+        ]
+        for address, process in zip(addresses, runs, strict=True):
+            _, said = process.communicate(timeout=60)
+            assert process.returncode == 1
+            line = f"error: no Dask scheduler answers at {address} within 10 s"
+            assert said.splitlines()[-1].startswith(line)
+    assert time.monotonic() - begun < 25
+
+
+@pytest.mark.cluster
+def test_an_existing_cluster_gives_the_same_bits(tmp_path):
+    with dask_cluster(tmp_path) as address:
+        there = ("--scheduler", address)
+        done = quickly("train", "data.zarr", *QUICK, "--out", "far.zarr", "--json", *there)
+        memory = json.loads(done)["memory"]
+        assert memory["scheduler"] > 0
+        assert len(memory["workers"]) == 1
+        scored = quickly("evaluate", "far.zarr", "data.zarr", "--json", *there)
+        quickly("predict", "far.zarr", "data.zarr", "--out", "far.npy", *there)
+    quickly("train", "data.zarr", *QUICK, "--out", "near.zarr", "--workers", 0)
+    quickly("predict", "near.zarr", "data.zarr", "--out", "near.npy")
+    far, near = Network.load("far.zarr"), Network.load("near.zarr")
+    np.testing.assert_array_equal(far.hidden_weights, near.hidden_weights)
+    np.testing.assert_array_equal(np.load("far.npy"), np.load("near.npy"))
+    assert json.loads(scored)["r2"] > 0.1
+
+
+@pytest.mark.cluster
+def test_a_worker_is_no_scheduler_and_a_scheduler_needs_workers(monkeypatch):
+    from distributed import LocalCluster
+
+    monkeypatch.setattr("altrelu_dist.cli.cluster.CONNECT_SECONDS", 1.0)
+    options = {"processes": False, "protocol": "tcp://", "host": "127.0.0.1"}
+    with LocalCluster(n_workers=1, dashboard_address=None, **options) as cluster:
+        (worker,) = cluster.workers.values()
+        assert "is a Dask Worker, not a scheduler" in quickly(
+            "train", "data.zarr", *QUICK, "--out", "m.zarr", "--scheduler", worker.address, code=1
+        )
+    with LocalCluster(n_workers=0, dashboard_address=None, **options) as cluster:
+        address = cluster.scheduler_address
+        assert "has no workers" in quickly(
+            "train", "data.zarr", *QUICK, "--out", "m.zarr", "--scheduler", address, code=1
+        )
+
+
+BLOCKED = """
+import importlib.abc, sys
+
+class Blocker(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.partition(".")[0] == "altrelu_dist":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize(
+    ("module", "text", "said"),
+    [
+        ("sitecustomize.py", BLOCKED, "has no altrelu-dist"),
+        ("altrelu_dist/__init__.py", "__version__ = '99.0'", "has altrelu-dist 99.0"),
+        ("altrelu_dist/__init__.py", "raise OSError('no BLAS')", "no BLAS"),
+    ],
+)
+def test_a_worker_without_this_package_is_named(tmp_path, module, text, said):
+    other = tmp_path / "other" / module
+    other.parent.mkdir(parents=True)
+    other.write_text(text)
+    with dask_cluster(tmp_path, first=[tmp_path / "other"]) as address:
+        done = run("train", "data.zarr", *QUICK, "--out", "m.zarr", "--scheduler", address)
+    assert done.returncode == 1
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("error: worker tcp://127.0.0.1:")
+    assert said in line
+    assert f"altrelu-dist {altrelu_dist.__version__}" in line
+    assert not Path("m.zarr").exists()
+
+
+@pytest.mark.slow
+def test_the_demo(tmp_path):
+    begun = time.monotonic()
+    done = passes("demo", "--out", tmp_path / "demo")
+    assert time.monotonic() - begun < 300
+    for words in ("least squares", "plain alternation", "search", "altrelu convert mine.csv"):
+        assert words in done.stdout
+    assert Network.load(tmp_path / "demo" / "flights-model.zarr").n_hidden == 32
+    assert (tmp_path / "demo" / "flights.png").stat().st_size > 50_000

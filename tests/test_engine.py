@@ -1,0 +1,430 @@
+"""One pass over all rows gives the same bits however the rows are cut and wherever tasks run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+from dask.callbacks import Callback
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from oracles import random_weights, same
+from threadpoolctl import threadpool_info
+
+from altrelu_dist import AltReLURegressor, engine, inputs, threads
+from altrelu_dist.engine import TILE, DaskEngine, LocalEngine
+from altrelu_dist.inputs import engine_of
+from altrelu_dist.moments import (
+    HiddenMoments,
+    KinkMoments,
+    LossAndGradient,
+    PatternDelta,
+    PatternMoments,
+    Rows,
+    Sampler,
+    Scaler,
+    summarise,
+)
+
+
+@dataclass(frozen=True)
+class Story:
+    """Tells which rows were merged with which, and in what order."""
+
+    text: str
+
+    def merge(self, other):
+        return Story(f"({self.text} {other.text})")
+
+
+def tell(rows):
+    assert rows.X[:, 0].tolist() == list(range(rows.start, rows.stop))
+    assert rows.y[:, 0].tolist() == [-i for i in range(rows.start, rows.stop)]
+    assert rows.weight is None or rows.weight.tolist() == rows.X[:, 0].tolist()
+    return Story(f"{rows.start}-{rows.stop}")
+
+
+def story_of(n, tile):
+    """The tree over tiles by its definition: the largest complete subtree, then the rest."""
+
+    def tree(tiles):
+        if len(tiles) == 1:
+            return tiles[0]
+        half = 1 << (len(tiles) - 1).bit_length() - 1
+        return f"({tree(tiles[:half])} {tree(tiles[half:])})"
+
+    return tree([f"{at}-{min(at + tile, n)}" for at in range(0, n, tile)])
+
+
+@st.composite
+def chunkings(draw, most=120, least=1):
+    """Chunk sizes: ragged, tiny, or as large as the data."""
+    sizes = st.one_of(st.integers(least, 5), st.integers(least, 40), st.just(8), st.just(16))
+    chunks = draw(st.lists(sizes, min_size=1, max_size=12))
+    while sum(chunks) > most:
+        chunks.pop()
+    return tuple(chunks) if sum(chunks) else (1,)
+
+
+SMALL = 8
+
+
+@contextmanager
+def small_tiles():
+    """Tiles of a few rows, so that small data has many."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "TILE", SMALL)
+        yield
+
+
+def numbered(chunks, weighted=False):
+    numbers = np.arange(sum(chunks), dtype=float)
+    X, y = numbers[:, None], -numbers[:, None]
+    rows = Rows(0, X, y, numbers if weighted else None)
+    parts = (X, y, numbers[:, None])[: 3 if weighted else 2]
+    arrays = [da.from_array(part, chunks=(chunks, (1,))) for part in parts]
+    return rows, arrays
+
+
+@given(chunks=chunkings(), weighted=st.booleans())
+@example(chunks=(7,), weighted=False)
+@example(chunks=(8,), weighted=False)
+@example(chunks=(9,), weighted=False)
+@example(chunks=(1,) * 100, weighted=True)
+@example(chunks=(64,), weighted=False)
+@example(chunks=(4, 64, 4), weighted=False)
+def test_the_tree_belongs_to_the_row_numbers(chunks, weighted):
+    rows, arrays = numbered(chunks, weighted)
+    expected = story_of(sum(chunks), SMALL)
+    with small_tiles(), dask.config.set(scheduler="sync"):
+        assert LocalEngine.of(rows).reduce(tell, "story").text == expected
+        assert DaskEngine(*arrays).reduce(tell, "story").text == expected
+
+
+@pytest.mark.parametrize("n", [1, TILE - 1, TILE, TILE + 1, 3 * TILE, 5 * TILE + 17])
+def test_rows_below_at_and_above_a_tile(n):
+    for chunks in ((n,), (n // 2, n - n // 2), (1, n - 1)):
+        kept = tuple(size for size in chunks if size)
+        rows, arrays = numbered(kept)
+        assert LocalEngine.of(rows).reduce(tell, "story").text == story_of(n, TILE)
+        assert DaskEngine(*arrays).reduce(tell, "story").text == story_of(n, TILE)
+
+
+def statistics(rng, p, q, slope):
+    weights = random_weights(rng, p, 3, q)
+    moved = weights.W + 0.1 * rng.standard_normal(weights.W.shape)
+    return (
+        LossAndGradient(weights, slope),
+        HiddenMoments(weights.W, slope),
+        PatternMoments(weights.W, slope),
+        PatternDelta(weights.W, moved, slope),
+        KinkMoments(weights, 0.3, slope),
+    )
+
+
+@given(
+    chunks=chunkings(),
+    d=st.integers(1, 4),
+    q=st.integers(1, 3),
+    dtype=st.sampled_from(["float32", "float64", "int16", "bool"]),
+    order=st.sampled_from("CF"),
+    weighted=st.booleans(),
+    slope=st.sampled_from([0.0, 0.1]),
+)
+@settings(max_examples=20)
+def test_every_statistic_gives_the_same_bits(chunks, d, q, dtype, order, weighted, slope):
+    n = sum(chunks)
+    rng = np.random.default_rng(n + d)
+    X = np.asarray((rng.standard_normal((n, d)) * 3).astype(dtype), order=order)
+    y = np.asarray(rng.standard_normal((n, q)), order=order)
+    weight = rng.random(n) * (rng.random(n) < 0.8) + 1e-3 if weighted else None
+    arrays = [da.from_array(X, chunks=(chunks, -1)), da.from_array(y, chunks=(chunks, -1))]
+    if weight is not None:
+        arrays.append(da.from_array(weight[:, None], chunks=(chunks, -1)))
+    on_dask = DaskEngine(*arrays)
+    with small_tiles(), dask.config.set(scheduler="sync"):
+        local = LocalEngine.of(Rows(0, X, y, weight))
+        assert same(local.reduce(Sampler(0.5, 3), "s"), on_dask.reduce(Sampler(0.5, 3), "s"))
+        summary = local.reduce(summarise, "summary")
+        assert same(summary, on_dask.reduce(summarise, "summary"))
+        scaler = summary.scaler(np.dtype(np.float32 if dtype == "float32" else np.float64))
+        local, on_dask = local.prepared(scaler), on_dask.prepared(scaler)
+        for statistic in statistics(rng, d + 1, q, slope):
+            name = type(statistic).__name__
+            assert same(local.reduce(statistic, name), on_dask.reduce(statistic, name)), name
+
+
+@pytest.fixture(scope="module")
+def real_rows():
+    """Some tiles of real size."""
+    rng = np.random.default_rng(1)
+    n = 3 * TILE + 1234
+    return rng.standard_normal((n, 4)).astype("float32"), rng.standard_normal((n, 2))
+
+
+@pytest.fixture(scope="module")
+def in_process(real_rows):
+    """What the statistics give in process, on one thread."""
+    X, y = real_rows
+    local = LocalEngine.of(Rows(0, X, y))
+    return [local.reduce(statistic, "any") for statistic in raw_statistics()]
+
+
+def raw_statistics():
+    scaler = Scaler(np.dtype("float32"), np.zeros(4), np.ones(4), np.zeros(2), 1.0, 1.0)
+    rng = np.random.default_rng(2)
+    return [summarise, *(Prepared(scaler, s) for s in statistics(rng, 5, 2, 0.0))]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    scaler: object
+    statistic: object
+
+    def __call__(self, rows):
+        return self.statistic(self.scaler(rows))
+
+
+def assert_same_as(in_process, on):
+    for expected, statistic in zip(in_process, raw_statistics(), strict=True):
+        assert same(expected, on.reduce(statistic, "any"))
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_threads_in_process_give_the_same_bits(monkeypatch, real_rows, in_process, count):
+    X, y = real_rows
+    monkeypatch.setattr(engine, "n_threads", lambda: count)
+    assert_same_as(in_process, LocalEngine.of(Rows(0, X, y)))
+
+
+@pytest.mark.parametrize("chunk", [20_000, TILE, 1000, 7777])
+def test_dask_threads_give_the_same_bits(real_rows, in_process, chunk):
+    X, y = (da.from_array(part, chunks=(chunk, -1)) for part in real_rows)
+    assert_same_as(in_process, DaskEngine(X, y))
+
+
+def test_workers_in_threads_give_the_same_bits(real_rows, in_process, thread_client):
+    X, y = (da.from_array(part, chunks=(3000, -1)) for part in real_rows)
+    assert_same_as(in_process, DaskEngine(X, y, client=thread_client))
+
+
+def test_a_client_that_is_given_takes_data_in_memory(real_rows, in_process, thread_client):
+    on = engine_of(*real_rows, client=thread_client)
+    assert isinstance(on, DaskEngine)
+    assert_same_as(in_process, on)
+
+
+@pytest.mark.parametrize("blocks", [1, 8, 40])
+def test_a_pass_is_a_few_tasks_a_block(blocks):
+    keys = []
+    _, arrays = numbered((100,) * blocks)
+    on = DaskEngine(*arrays)
+    with Callback(pretask=lambda key, *_: keys.append(key)):
+        on.reduce(tell, "some-name")
+    # Reading and using a block are one task, what it was read from are two more in all; merging
+    # adds one in eight blocks, and so on.
+    assert len(keys) <= 1.5 * blocks + 8
+    assert any("some-name" in str(key) for key in keys)
+    assert on.passes == 1
+
+
+class Reads:
+    """An array that notes which rows were read."""
+
+    def __init__(self, values):
+        self.values, self.seen = values, []
+        self.shape, self.dtype, self.ndim = values.shape, values.dtype, values.ndim
+
+    def __getitem__(self, key):
+        self.seen.append((key[0].start, key[0].stop))
+        return self.values[key]
+
+
+def test_a_pass_reads_every_block_once():
+    rows, _ = numbered((100,) * 7)
+    X, y = Reads(rows.X), Reads(rows.y)
+    on = DaskEngine(
+        da.from_array(X, chunks=(100, 1), name="X", asarray=False),
+        da.from_array(y, chunks=(100, 1), name="y", asarray=False),
+    )
+    X.seen.clear()
+    y.seen.clear()
+    for _ in range(2):
+        on.reduce(tell, "story")
+    expected = sorted(2 * [(at, at + 100) for at in range(0, 700, 100)])
+    assert sorted(X.seen) == expected
+    assert sorted(y.seen) == expected
+    assert on.passes == 2
+
+
+def test_leading_tiles_are_the_first_rows():
+    rows, _ = numbered((30,))
+    with small_tiles():
+        whole = LocalEngine.of(rows)
+        assert whole.leading(2).reduce(tell, "story").text == story_of(16, SMALL)
+        assert whole.leading(2).n_rows == 16
+        assert whole.leading(9).n_rows == 30
+        assert whole.leading(9).reduce(tell, "story").text == story_of(30, SMALL)
+
+
+def test_an_error_in_a_task_is_raised_as_it_is(thread_client):
+    def fail(rows):
+        raise ValueError(f"{rows.X.shape[0]} rows")
+
+    _, arrays = numbered((10, 10))
+    for on in (DaskEngine(*arrays), DaskEngine(*arrays, client=thread_client)):
+        with pytest.raises(ValueError, match=r"^20 rows$"):
+            on.reduce(fail, "failing")
+
+
+def blas_threads():
+    return [lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"]
+
+
+def test_tasks_have_one_blas_thread_until_the_last_one_leaves():
+    before = blas_threads()
+    allowed = threads.n_threads()
+    inside, leave = threading.Event(), threading.Event()
+
+    def other():
+        with threads.one_blas_thread():
+            inside.set()
+            leave.wait(10)
+
+    beside = threading.Thread(target=other)
+    with threads.one_blas_thread():
+        beside.start()
+        assert inside.wait(10)
+        assert set(blas_threads()) == {1}
+        assert threads.n_threads() == allowed
+    assert set(blas_threads()) == {1}
+    leave.set()
+    beside.join()
+    assert blas_threads() == before
+
+
+def test_tasks_see_one_blas_thread(real_rows):
+    @dataclass(frozen=True)
+    class Most:
+        count: int
+
+        def merge(self, other):
+            return Most(max(self.count, other.count))
+
+    X, y = real_rows
+    for on in (
+        LocalEngine.of(Rows(0, X, y)),
+        DaskEngine(da.from_array(X, chunks=(5000, -1)), da.from_array(y, chunks=(5000, -1))),
+    ):
+        assert on.reduce(lambda _: Most(max(blas_threads())), "threads").count == 1
+
+
+# Fits of rows that are not all held in one place
+ROWS = 30_000
+
+
+@pytest.fixture(scope="module")
+def large():
+    rng = np.random.default_rng(5)
+    X = rng.standard_normal((ROWS, 3)).astype("float32")
+    return X, (np.abs(X[:, 0]) - X[:, 1] * X[:, 2]).astype("float32")
+
+
+@pytest.fixture
+def on_dask(monkeypatch, small_samples):
+    """The names of the passes that Dask made."""
+    del small_samples
+    names = []
+    reduce = DaskEngine._reduce
+
+    def noting(self, statistic, name):
+        names.append(name)
+        return reduce(self, statistic, name)
+
+    monkeypatch.setattr(DaskEngine, "_reduce", noting)
+    return names
+
+
+def fitted(large, chunk=None, **parameters):
+    X, y = large
+    if chunk is not None:
+        X, y = da.from_array(X, chunks=(chunk, -1)), da.from_array(y, chunks=chunk)
+    return AltReLURegressor(5, random_state=0, **parameters).fit(X, y)
+
+
+def assert_same_network(a, b):
+    assert same(a.network_, b.network_)
+    kept = [[entry["loss"] for entry in model.history_] for model in (a, b)]
+    assert same(np.array(kept[0]), np.array(kept[1]))
+
+
+@pytest.mark.parametrize(("method", "most"), [("alternating", 4), ("damped", 4), ("search", 1)])
+def test_a_fit_gives_the_same_bits_over_any_chunks(large, on_dask, method, most):
+    alone = fitted(large, method=method, max_iter=most)
+    assert not on_dask
+    for chunk in (ROWS, 7000):
+        assert_same_network(alone, fitted(large, chunk, method=method, max_iter=most))
+    assert len(on_dask) > 2 * 4  # not only to fetch the rows
+
+
+@pytest.mark.cluster
+def test_processes_give_the_same_bits(large, real_rows, process_client, on_dask):
+    for method in ("alternating", "damped"):
+        alone = fitted(large, method=method, max_iter=4)
+        there = fitted(large, 7000, method=method, max_iter=4, client=process_client)
+        assert_same_network(alone, there)
+    assert {"pattern-gram", "loss-and-gradient"} <= set(on_dask)
+    X, y = (da.from_array(part, chunks=(3000, -1)) for part in real_rows)
+    local = LocalEngine.of(Rows(0, *real_rows)).reduce(summarise, "summary")
+    on = DaskEngine(X, y, client=process_client)
+    assert same(local, on.reduce(summarise, "summary"))
+
+
+@pytest.mark.cluster
+def test_a_killed_worker_changes_no_bit(large, process_client, on_dask):
+    alone = fitted(large, method="alternating", max_iter=6)
+    killed = []
+
+    def kill_one(progress):
+        if progress.stage == "alternating" and progress.iteration == 3 and not killed:
+            pids = process_client.run(os.getpid)
+            killed.append(next(iter(pids.values())))
+            os.kill(killed[0], signal.SIGKILL)
+
+    there = fitted(
+        large, 7000, method="alternating", max_iter=6, client=process_client, callback=kill_one
+    )
+    assert killed
+    assert "pattern-gram" in on_dask
+    assert_same_network(alone, there)
+
+
+@pytest.mark.cluster
+def test_a_worker_killed_within_a_pass_changes_no_bit(large, process_client, on_dask, monkeypatch):
+    monkeypatch.setattr(inputs, "_CACHED_SHARE", 0.0)  # every pass reads, slowly
+    alone = fitted(large, method="alternating", max_iter=6)
+    pids = process_client.run(os.getpid)
+    victim = next(iter(pids.values()))
+    timer = threading.Timer(0.7, os.kill, (victim, signal.SIGKILL))
+    timer.start()
+    X, y = large
+    slowly = da.from_array(X, chunks=(2000, -1)).map_blocks(wait_a_little, dtype=X.dtype)
+    model = AltReLURegressor(5, random_state=0, method="alternating", max_iter=6)
+    model.set_params(client=process_client).fit(slowly, da.from_array(y, chunks=2000))
+    timer.join()
+    assert "pattern-gram" in on_dask
+    assert victim not in process_client.run(os.getpid).values()
+    assert_same_network(alone, model)
+
+
+def wait_a_little(block):
+    time.sleep(0.05)
+    return block

@@ -1,0 +1,579 @@
+"""The scikit-learn face: its checks, every container of rows, saving, and what it must not load."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import subprocess
+import sys
+import textwrap
+
+import dask
+import dask.array as da
+import dask.dataframe as dd
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse
+import zarr
+from oracles import same
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import PolynomialFeatures
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from altrelu_dist import AltReLURegressor, Network
+from altrelu_dist.errors import (
+    AltReLUError,
+    DataError,
+    ExistsError,
+    ModelFileError,
+    ParameterError,
+)
+
+
+@parametrize_with_checks(
+    [AltReLURegressor(n_hidden=8, max_iter=1), AltReLURegressor(n_hidden=8, method="damped")]
+)
+def test_scikit_learns_checks(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.slow
+@parametrize_with_checks([AltReLURegressor(), AltReLURegressor(method="alternating")])
+def test_scikit_learns_checks_with_the_defaults(estimator, check):
+    check(estimator)
+
+
+def quick(n_hidden=4, **parameters):
+    return AltReLURegressor(
+        n_hidden, **({"method": "damped", "max_iter": 10, "random_state": 0} | parameters)
+    )
+
+
+@pytest.fixture
+def data(rng):
+    X = rng.standard_normal((200, 3))
+    return X, np.abs(X[:, 0]) - X[:, 1] + 0.1 * rng.standard_normal(200)
+
+
+@pytest.fixture
+def frame(data):
+    return pd.DataFrame(data[0], columns=["height", "weight", "age"])
+
+
+# In scikit-learn's tools
+
+
+def test_in_a_pipeline_and_a_grid_search(data):
+    X, y = data
+    model = make_pipeline(PolynomialFeatures(2, include_bias=False), quick())
+    assert model.fit(X, y).score(X, y) > 0.9
+    grid = GridSearchCV(quick(), {"n_hidden": [1, 6], "alpha": [0.0, 1e-3]}, cv=3).fit(X, y)
+    assert grid.best_params_["n_hidden"] == 6
+    assert grid.best_estimator_.n_hidden == 6
+    assert cross_val_score(quick(), X, y, cv=3).min() > 0.8
+
+
+def test_clone_and_parameters(data):
+    def callback(progress):
+        del progress
+
+    model = quick(alpha=0.1, negative_slope=0.2, max_time=9.0, callback=callback, verbose=2)
+    copy = clone(model)
+    assert copy.get_params() == model.get_params()
+    assert copy.callback is callback
+    with pytest.raises(NotFittedError):
+        clone(model.fit(*data)).predict(data[0])
+    assert "n_hidden" in repr(model)
+    assert "AltReLURegressor" in model._repr_html_()
+
+
+def test_the_notebook_representation_shows_whether_it_is_fitted(data):
+    model = quick()
+    before = model._repr_html_()
+    assert model.fit(*data)._repr_html_() != before
+
+
+@pytest.mark.filterwarnings("ignore")  # dask-ml's own, of the libraries it imports
+def test_in_dask_ml(data):
+    from dask_ml.model_selection import GridSearchCV as DaskGridSearchCV
+    from dask_ml.model_selection import KFold, train_test_split
+
+    X, y = (da.from_array(part, chunks=50) for part in data)
+    parts = train_test_split(X, y, test_size=0.25, random_state=0, shuffle=True)
+    X_train, X_test, y_train, y_test = parts
+    model = quick(6).fit(X_train, y_train)
+    assert model.score(X_test, y_test) > 0.8
+    assert isinstance(model.predict(X_test), da.Array)
+    for train, test in KFold(n_splits=2).split(X):
+        assert quick(6).fit(X[train], y[train]).score(X[test], y[test]) > 0.8
+    grid = DaskGridSearchCV(quick(), {"n_hidden": [1, 6]}, cv=2).fit(X, y)
+    assert grid.best_params_ == {"n_hidden": 6}
+
+
+# Containers: the same rows give the same network
+
+
+@pytest.fixture
+def in_process(data):
+    return quick().fit(*data)
+
+
+def assert_same(model, in_process, X):
+    a, b = model.network_, in_process.network_
+    for part in ("hidden_weights", "hidden_bias", "output_weights", "output_bias"):
+        assert same(getattr(a, part), getattr(b, part))
+    expected = in_process.predict(X)
+    assert model.predict(X) == pytest.approx(expected, rel=1e-12)
+    assert expected.shape == (200,)
+
+
+def test_numpy_in_numpy_out(data, in_process):
+    X, y = data
+    assert type(in_process.predict(X)) is np.ndarray
+    lists = quick().fit(X.tolist(), y.tolist())
+    assert_same(lists, in_process, X)
+    assert_same(quick().fit(np.asfortranarray(X), y), in_process, X)
+
+
+def test_dask_in_lazy_dask_out(data, in_process):
+    X, y = data
+    lazy, target = da.from_array(X, chunks=(60, 2)), da.from_array(y, chunks=33)
+    for args in ((lazy, target), (lazy, y), (X, target)):
+        assert_same(quick().fit(*args), in_process, X)
+    predicted = in_process.predict(lazy)
+    assert isinstance(predicted, da.Array)
+    assert predicted.shape == (200,)
+    assert predicted.chunks == (lazy.chunks[0],)
+    assert predicted.dtype == np.float64
+    assert predicted.compute() == pytest.approx(in_process.predict(X), rel=1e-12)
+    assert in_process.score(lazy, target) == pytest.approx(in_process.score(X, y))
+    weight = np.arange(200.0)
+    assert in_process.score(lazy, target, weight) == pytest.approx(in_process.score(X, y, weight))
+
+
+def test_predicting_is_lazy_until_it_is_asked_for(data, in_process):
+    def fail(_):
+        raise AssertionError("computed")
+
+    lazy = da.from_array(data[0], chunks=50).map_blocks(fail, dtype=float, meta=np.empty((0, 0)))
+    predicted = in_process.predict(lazy)
+    with pytest.raises(AssertionError, match="computed"):
+        predicted.compute()
+
+
+def test_predictions_of_two_models_are_computed_together(data, in_process):
+    X, y = data
+    other = quick(random_state=1).fit(X, -y)
+    lazy = da.from_array(X, chunks=50)
+    both = dask.compute(in_process.predict(lazy), other.predict(lazy))
+    assert both[0] == pytest.approx(in_process.predict(X))
+    assert both[1] == pytest.approx(other.predict(X))
+
+
+def test_sample_weights_everywhere(data):
+    X, y = data
+    weight = np.random.default_rng(1).integers(0, 3, 200)
+    alone = quick().fit(X, y, sample_weight=weight)
+    repeated = np.repeat(np.arange(200), weight)
+    assert_same(quick().fit(X[repeated], y[repeated]), alone, X)
+    lazy = [da.from_array(part, chunks=70) for part in (X, y, weight)]
+    assert_same(quick().fit(*lazy), alone, X)
+    assert_same(quick().fit(lazy[0], lazy[1], weight), alone, X)
+
+
+def test_several_targets(data):
+    X, y = data
+    both = np.stack([y, X[:, 2]], axis=1)
+    model = quick(8).fit(X, both)
+    assert model.predict(X).shape == (200, 2)
+    assert model.predict(X[:1]).shape == (1, 2)
+    lazy = da.from_array(X, chunks=50)
+    assert model.predict(lazy).shape == (200, 2)
+    assert model.predict(lazy).compute().shape == (200, 2)
+    there = quick(8).fit(lazy, da.from_array(both, chunks=(50, 1)))
+    assert same(there.network_.output_weights, model.network_.output_weights)
+    assert model.score(lazy, both) == pytest.approx(model.score(X, both))
+    column = quick().fit(X, y[:, None])
+    assert column.predict(X).shape == (200, 1)
+    assert column.predict(lazy).compute().shape == (200, 1)
+
+
+def test_zarr_arrays(data, in_process, tmp_path):
+    X, y = data
+    store = zarr.open_group(tmp_path / "x.zarr", mode="w")
+    for name, values in (("X", X), ("y", y)):
+        store.create_array(name, data=values, chunks=(64, 2)[: values.ndim])
+    assert_same(quick().fit(store["X"], store["y"]), in_process, X)
+    predicted = in_process.predict(store["X"])
+    assert isinstance(predicted, da.Array)
+    assert predicted.compute() == pytest.approx(in_process.predict(X))
+    assert in_process.score(store["X"], store["y"]) == pytest.approx(in_process.score(X, y))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int32", "uint8", "bool"])
+def test_dtypes_give_the_same_network_in_memory_and_out(data, dtype):
+    X, y = data
+    X = (3 * X).astype(dtype)
+    model = quick().fit(X, y)
+    lazy = quick().fit(da.from_array(X, chunks=50), da.from_array(y, chunks=50))
+    if dtype == "float16":  # scikit-learn makes float64 of it
+        assert lazy.score(X, y) == pytest.approx(model.score(X, y), abs=0.05)
+    else:
+        assert_same(lazy, model, X)
+
+
+def test_a_pandas_frame_keeps_and_checks_its_names(data, frame, in_process):
+    X, y = data
+    model = quick().fit(frame, pd.Series(y, name="speed"))
+    assert model.feature_names_in_.tolist() == ["height", "weight", "age"]
+    assert model.network_.feature_names == ("height", "weight", "age")
+    assert model.network_.target_names == ("speed",)
+    assert same(model.predict(frame), in_process.predict(X))
+    with pytest.raises(ValueError, match=r"(?s)feature names.*unseen.*size.*missing.*age"):
+        model.predict(frame.rename(columns={"age": "size"}))
+    with pytest.raises(ValueError, match="same order"):
+        model.predict(frame[["age", "height", "weight"]])
+    targets = pd.DataFrame({"a": y, "b": -y})
+    assert quick().fit(frame, targets).network_.target_names == ("a", "b")
+
+
+def test_a_dask_frame_keeps_and_checks_its_names(data, frame, in_process):
+    X, y = data
+    frames = dd.from_pandas(frame, npartitions=3)
+    target = dd.from_pandas(pd.Series(y, name="speed"), npartitions=3)
+    model = quick().fit(frames, target)
+    assert same(model.network_.hidden_weights, in_process.network_.hidden_weights)
+    assert model.feature_names_in_.tolist() == ["height", "weight", "age"]
+    assert model.network_.target_names == ("speed",)
+    predicted = model.predict(frames)
+    assert isinstance(predicted, da.Array)
+    assert predicted.compute() == pytest.approx(in_process.predict(X))
+    assert model.score(frames, target) == pytest.approx(in_process.score(X, y))
+    with pytest.raises(ValueError, match=r"(?s)unseen.*size.*missing.*age"):
+        model.predict(frames.rename(columns={"age": "size"}))
+    with pytest.raises(ValueError, match="same order"):
+        model.predict(frames[["age", "height", "weight"]])
+    mixed = quick().fit(frame, da.from_array(y, chunks=50))
+    assert mixed.feature_names_in_.tolist() == ["height", "weight", "age"]
+
+
+def test_unknown_chunk_sizes_are_computed(data, frame):
+    _, y = data
+    frame = frame.assign(y=y)
+    here = frame[frame["age"] > 0]
+    kept = dd.from_pandas(frame, npartitions=4)
+    kept = kept[kept["age"] > 0]
+    names = ["height", "weight", "age"]
+    alone = quick().fit(here[names], here["y"])
+    for X, target in ((kept[names], kept["y"]), (kept[names].values, kept["y"].values)):
+        model = quick().fit(X, target)
+        assert same(model.network_.hidden_weights, alone.network_.hidden_weights)
+    predicted = alone.predict(kept[names])
+    assert np.isnan(predicted.shape[0])
+    assert predicted.compute() == pytest.approx(alone.predict(here[names]))
+
+
+def test_a_second_fit_forgets_the_first(data, frame):
+    X, y = data
+    model = quick().fit(frame, pd.Series(y, name="speed"))
+    lazy = da.from_array(X[:, :2], chunks=50)
+    model.fit(lazy, da.from_array(np.stack([y, y], axis=1), chunks=50))
+    assert not hasattr(model, "feature_names_in_")
+    assert model.network_.feature_names is None
+    assert model.network_.target_names is None
+    assert model.n_features_in_ == 2
+    assert model.predict(lazy).shape == (200, 2)
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [
+        ({"n_hidden": 0}, "n_hidden is 0; expected an int of at least 1"),
+        ({"n_hidden": -3}, "n_hidden is -3"),
+        ({"n_hidden": 2.0}, r"n_hidden is 2\.0"),
+        ({"n_hidden": True}, "n_hidden is True"),
+        ({"n_hidden": "many"}, "n_hidden is 'many'"),
+        ({"method": "adam"}, "method is 'adam'; expected one of search, damped, alternating"),
+        ({"method": None}, "method is None"),
+        ({"alpha": -1e-9}, "alpha is -1e-09; expected a number of at least 0"),
+        ({"alpha": np.nan}, "alpha is nan"),
+        ({"alpha": np.inf}, "alpha is inf"),
+        ({"alpha": None}, "alpha is None"),
+        ({"negative_slope": 1}, "negative_slope is 1; expected a number of at least 0 and below 1"),
+        ({"negative_slope": -0.1}, r"negative_slope is -0\.1"),
+        ({"max_iter": 0}, "max_iter is 0"),
+        ({"max_iter": 2.5}, r"max_iter is 2\.5"),
+        ({"max_time": -1}, "max_time is -1"),
+        ({"random_state": -1}, "random_state is -1"),
+        ({"random_state": "seed"}, "'seed' cannot be used to seed"),
+    ],
+)
+def test_parameters_that_cannot_be_are_named(data, parameters, expected):
+    X, y = data
+    for rows in (X, da.from_array(X, chunks=50)):
+        with pytest.raises(ValueError, match=expected) as caught:
+            AltReLURegressor(**parameters).fit(rows, y)
+        assert "\n" not in str(caught.value)
+        if "random_state" not in parameters:
+            assert isinstance(caught.value, ParameterError | AltReLUError)
+
+
+def test_numpy_numbers_are_parameters_too(data):
+    model = quick(np.int64(4), alpha=np.float32(0.5), max_iter=np.int32(2))
+    assert model.fit(*data).network_.n_hidden == 4
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("kind", ["numpy", "pandas", "dask", "dask frame"])
+def test_values_that_are_not_finite_are_named(data, frame, kind, value):
+    X, y = data
+    X, frame = X.copy(), frame.copy()
+    X[[7, 150], 1] = frame.iloc[[7, 150], 1] = value
+    rows = {
+        "numpy": X,
+        "pandas": frame,
+        "dask": da.from_array(X, chunks=50),
+        "dask frame": dd.from_pandas(frame, npartitions=3),
+    }[kind]
+    name = "weight" if kind in ("pandas", "dask frame") else "column 1"
+    expected = rf"X contains NaN or infinity: 2 values, in {name} \(2\), the first in row 7"
+    with pytest.raises(DataError, match=expected) as caught:
+        AltReLURegressor().fit(rows, y)
+    assert "\n" not in str(caught.value)
+    bad = y.copy()
+    bad[3] = value
+    good = np.nan_to_num(X, nan=0, posinf=0, neginf=0)
+    with pytest.raises(ValueError, match=r"y contains (NaN|infinity)"):
+        AltReLURegressor().fit(da.from_array(good, chunks=50) if "dask" in kind else good, bad)
+
+
+def test_predicting_refuses_what_is_not_finite_in_memory(data, in_process):
+    X = data[0].copy()
+    X[3, 1] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        in_process.predict(X)
+
+
+def test_sparse_rows_are_refused_with_what_to_do(data):
+    X, y = data
+    sparse = scipy.sparse.csr_matrix(X)
+    lazy = da.from_array(X, chunks=50)
+    for rows, target, error in (
+        (sparse, y, TypeError),
+        (sparse, da.from_array(y), TypeError),
+        (lazy.map_blocks(scipy.sparse.csr_matrix), y, DataError),
+    ):
+        with pytest.raises(error, match=r"(?i)sparse.*dense.*toarray\(\)"):
+            quick().fit(rows, target)
+
+
+def test_text_and_objects(data, frame):
+    X, y = data
+    text = frame.assign(name="x")
+    assert same(quick().fit(X.astype(object), y).predict(X), quick().fit(X, y).predict(X))
+    with pytest.raises(ValueError, match="could not convert string to float"):
+        quick().fit(text, y)
+    for rows in (da.from_array(X, chunks=50).astype(object), dd.from_pandas(text, npartitions=2)):
+        with pytest.raises(DataError, match="not numbers; encode its text"):
+            quick().fit(rows, y)
+    with pytest.raises(ValueError, match=r"not numbers|convert string"):
+        quick().fit(X, np.full(200, "tall"))
+    with pytest.raises(DataError, match="y holds <U4, not numbers"):
+        quick().fit(da.from_array(X, chunks=50), np.full(200, "tall"))
+
+
+def test_shapes_that_cannot_be_are_refused(data, in_process):
+    X, y = data
+    lazy = da.from_array(X, chunks=50)
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        quick().fit(X, y[:-1])
+    with pytest.raises(DataError, match="X has 200 rows, y has 199"):
+        quick().fit(lazy, y[:-1])
+    for rows in (X, lazy):
+        with pytest.raises(ValueError, match="Expected 2D array, got 1D array"):
+            quick().fit(rows[:, 0], y)
+        with pytest.raises(ValueError, match=r"Found array with 0 sample\(s\)"):
+            quick().fit(rows[:0], y[:0])
+        with pytest.raises(ValueError, match=r"Found array with 0 feature\(s\)"):
+            quick().fit(rows[:, :0], y)
+        with pytest.raises(ValueError, match=r"X has 2 features.*expecting 3 features"):
+            in_process.predict(rows[:, :2])
+        with pytest.raises(ValueError, match="Expected 2D array"):
+            in_process.predict(rows[:, 0])
+
+
+def test_one_row(data):
+    X, y = data
+    for rows in (X[:1], da.from_array(X[:1])):
+        model = AltReLURegressor().fit(rows, y[:1])
+        assert model.predict(X[:4]) == pytest.approx(np.full(4, y[0]))
+        assert model.network_.n_hidden == 64
+
+
+def test_bad_data_is_refused_before_any_training(data):
+    X, y = data
+    X = X.copy()
+    X[0, 0] = np.nan
+    stages = []
+    with pytest.raises(DataError):
+        quick(callback=lambda progress: stages.append(progress.stage)).fit(X, y)
+    assert set(stages) <= {"summary"}
+
+
+# Saving
+
+
+def test_a_saved_estimator_is_the_same_when_it_is_loaded(data, frame, tmp_path):
+    X, y = data
+    model = quick(alpha=1e-3, negative_slope=0.1, max_time=50.0, verbose=0)
+    model.fit(frame, pd.Series(y, name="speed")).save(tmp_path / "model.zarr")
+    loaded = AltReLURegressor.load(tmp_path / "model.zarr")
+    assert same(loaded.predict(frame), model.predict(frame))
+    assert loaded.get_params() == model.get_params()
+    assert loaded.n_iter_ == model.n_iter_
+    assert loaded.n_passes_ == model.n_passes_
+    assert loaded.stop_reason_ == model.stop_reason_
+    assert json.dumps(loaded.history_) == json.dumps(model.history_)
+    assert loaded.n_features_in_ == 3
+    assert loaded.feature_names_in_.tolist() == model.feature_names_in_.tolist()
+    with pytest.raises(ValueError, match="same order"):
+        loaded.predict(frame[["age", "height", "weight"]])
+    assert same(Network.load(tmp_path / "model.zarr").predict(X)[:, 0], model.predict(frame))
+    # It can be trained on, and saved once more.
+    loaded.fit(frame, pd.Series(y, name="speed"))
+    assert same(loaded.network_.hidden_weights, model.network_.hidden_weights)
+    with pytest.raises(ExistsError):
+        loaded.save(tmp_path / "model.zarr")
+    loaded.save(tmp_path / "model.zarr", overwrite=True)
+
+
+@pytest.mark.parametrize("columns", [None, 1, 2])
+def test_loaded_predictions_have_the_shape_of_the_target(data, tmp_path, columns):
+    X, y = data
+    target = y if columns is None else np.stack([y] * columns, axis=1)
+    model = quick().fit(X, target)
+    model.save(tmp_path / "model.zarr")
+    loaded = AltReLURegressor.load(tmp_path / "model.zarr")
+    assert loaded.predict(X).shape == target.shape
+    assert same(loaded.predict(X), model.predict(X))
+
+
+def test_a_random_state_and_a_callback_are_not_saved(data, tmp_path):
+    model = quick(random_state=np.random.RandomState(0), callback=print)
+    model.fit(*data).save(tmp_path / "model.zarr")
+    loaded = AltReLURegressor.load(tmp_path / "model.zarr")
+    assert loaded.random_state is None
+    assert loaded.callback is None
+
+
+def test_a_bare_network_loads_as_an_estimator(data, in_process, tmp_path):
+    X, _ = data
+    dataclasses.replace(in_process.network_, info={}).save(tmp_path / "model.zarr")
+    loaded = AltReLURegressor.load(tmp_path / "model.zarr")
+    assert same(loaded.predict(X), in_process.predict(X))
+    assert loaded.n_hidden == 4
+    assert loaded.history_ == []
+
+
+def test_saving_needs_a_fit_and_loading_a_model(tmp_path):
+    with pytest.raises(NotFittedError):
+        quick().save(tmp_path / "model.zarr")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ModelFileError, match="no such model"):
+        AltReLURegressor.load(tmp_path / "model.zarr")
+
+
+# Telling
+
+
+def test_verbose_logs_each_iteration_of_each_fit(data, caplog, capsys):
+    model = quick(verbose=1)
+    for _ in range(2):
+        caplog.clear()
+        with caplog.at_level(logging.INFO, logger="altrelu_dist"):
+            model.fit(*data)
+        lines = [r.getMessage() for r in caplog.records if r.name.startswith("altrelu_dist")]
+        assert len(lines) >= model.n_iter_ - 1
+        assert "loss" in lines[0]
+    caplog.clear()
+    with caplog.at_level(logging.DEBUG, logger="altrelu_dist"):
+        quick().fit(*data)
+    assert not [r for r in caplog.records if r.name.startswith("altrelu_dist")]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_an_error_in_the_callback_is_the_callers(data):
+    def callback(progress):
+        raise LookupError(progress.stage)
+
+    with pytest.raises(LookupError):
+        quick(callback=callback).fit(*data)
+
+
+def test_the_current_client_trains_lazy_data(data, in_process, thread_client):
+    X, y = data
+    model = quick().fit(da.from_array(X, chunks=50), da.from_array(y, chunks=50))
+    assert_same(model, in_process, X)
+    assert_same(quick(client=thread_client).fit(X, y), in_process, X)
+
+
+# What must not be loaded
+
+
+def in_a_new_interpreter(code):
+    out = subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert out.returncode == 0, out.stderr
+    return out.stdout
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    loaded = in_a_new_interpreter(
+        """
+        import sys
+        import altrelu_dist
+        assert "AltReLURegressor" in dir(altrelu_dist)
+        heavy = ("dask", "distributed", "sklearn", "zarr", "pandas", "scipy", "numpy", "rich")
+        print([name for name in heavy if name in sys.modules])
+        """
+    )
+    assert loaded.strip() == "[]"
+
+
+def test_numpy_data_starts_no_scheduler():
+    loaded = in_a_new_interpreter(
+        """
+        import sys, threading
+        import numpy as np
+        from altrelu_dist import AltReLURegressor
+        X = np.random.default_rng(0).standard_normal((100, 2))
+        model = AltReLURegressor(3, max_iter=1).fit(X, X[:, 0])
+        model.predict(X), model.score(X, X[:, 0])
+        print([name for name in ("distributed", "dask.dataframe") if name in sys.modules])
+        """
+    )
+    assert loaded.strip() == "[]"
+
+
+def test_the_numerics_never_import_dask():
+    loaded = in_a_new_interpreter(
+        """
+        import sys
+        import altrelu_dist.moments, altrelu_dist.solvers, altrelu_dist.training
+        print([name for name in ("dask", "distributed", "sklearn", "zarr") if name in sys.modules])
+        """
+    )
+    assert loaded.strip() == "[]"

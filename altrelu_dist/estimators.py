@@ -7,6 +7,7 @@ import math
 import numbers
 import os
 from collections.abc import Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -14,9 +15,10 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from altrelu_dist.errors import ParameterError
+from altrelu_dist.errors import DataError, ModelFileError, ParameterError
 from altrelu_dist.inputs import engine_of, is_lazy, lazy_array
 from altrelu_dist.network import Network
+from altrelu_dist.prediction import predict_blocks
 from altrelu_dist.training import METHODS, Callback, Monitor, Parameters, train
 
 if TYPE_CHECKING:
@@ -61,10 +63,12 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         Gets a `Progress` many times a second; a true return stops the run at the end of the
         current step, and the best network so far is kept.
     verbose : int, default 0
-        Above 0 each iteration is logged, at level INFO, by the logger ``altrelu_dist``.
+        Above 0 each iteration is logged, at level INFO, by the logger ``altrelu_dist``: to stderr
+        where no logging is set up.
     client : distributed.Client, optional
         Where Dask and Zarr data is trained; by default the current client, else this process.
-        Data in memory goes to a cluster only if the client is given.
+        Data in memory goes to a cluster only if the client is given. A clone shares it, as it
+        does the callback; a pickled estimator leaves it behind.
 
     Attributes
     ----------
@@ -154,11 +158,12 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         parameters = self._parameters()
         self._told = 0
         engine, dtype = self._rows(X, y, sample_weight)
+        if engine.n_rows < 2:
+            raise DataError("X has 1 sample: there is nothing to learn from a single row")
         monitor = Monitor(self._follow, self.max_time)
-        if feature_names is not None and len(feature_names) != self.n_features_in_:
-            raise ParameterError(
-                f"feature_names has {len(feature_names)} names, X has {self.n_features_in_} columns"
-            )
+        n_targets = 1 if self._flat else np.shape(y)[1]
+        _one_name_a_column("feature_names", feature_names, "X", self.n_features_in_)
+        _one_name_a_column("target_names", target_names, "y", n_targets)
         if feature_names is not None:
             self.feature_names_in_ = np.asarray([str(name) for name in feature_names], dtype=object)
         names = getattr(self, "feature_names_in_", None)
@@ -198,14 +203,7 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             out = self.network_.predict(X)
             return out[:, 0] if self._flat else out
         rows = self._lazy_features(X, reset=False, lengths=False)
-        q = self.network_.n_targets
-        out = rows.map_blocks(
-            self.network_.predict,
-            dtype=np.float64,
-            chunks=(rows.chunks[0], (q,)),
-            meta=np.empty((0, 0)),
-            token="predict",
-        )
+        out = predict_blocks(self.network_, rows)
         return out[:, 0] if self._flat else out
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
@@ -228,7 +226,9 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         rows = self._lazy_features(X, reset=False) if is_lazy(X) else X
         scores = evaluate(self.network_, rows, y, sample_weight, self.client)
-        return float(np.mean([score.r2 for score in scores]))
+        # As scikit-learn has it where the target does not vary.
+        r2 = [float(score.mse == 0) if math.isnan(score.r2) else score.r2 for score in scores]
+        return float(np.mean(r2))
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Save the network, the parameters and the history; see :meth:`Network.save`.
@@ -269,8 +269,23 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         -------
         AltReLURegressor
             Fitted.
+
+        Raises
+        ------
+        ModelFileError
+            As :meth:`Network.load`.
         """
         network = Network.load(path)
+        try:
+            return cls._of(network)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ModelFileError(
+                f"{path} is damaged: its history or parameters: {error}"
+            ) from error
+
+    @classmethod
+    def _of(cls, network: Network) -> AltReLURegressor:
+        """A fitted estimator of a network and what was saved with it."""
         info = network.info
         known = set(cls._get_param_names())
         parameters = {k: v for k, v in info.get("parameters", {}).items() if k in known}
@@ -289,6 +304,16 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             model.feature_names_in_ = np.asarray(network.feature_names, dtype=object)
         return model
 
+    def __sklearn_clone__(self) -> Self:
+        # A client is a connection and a callback may hold a display: neither can be copied.
+        bare = copy(self).set_params(client=None, callback=None)
+        cloned: Self = super(AltReLURegressor, bare).__sklearn_clone__()
+        cloned.set_params(client=self.client, callback=self.callback)
+        return cloned
+
+    def __getstate__(self) -> dict[str, Any]:
+        return dict(super().__getstate__()) | {"client": None}
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
@@ -297,6 +322,10 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def _follow(self, progress: Any) -> bool:
         if self.verbose and progress.iteration > self._told:
             self._told = progress.iteration
+            if not _log.hasHandlers():  # nobody has said where messages go: stderr, as print would
+                package = logging.getLogger("altrelu_dist")
+                package.addHandler(logging.StreamHandler())
+                package.setLevel(logging.INFO)
             _log.info(
                 "%s: iteration %d, loss %.6g, %d passes, %.1f s",
                 progress.stage,
@@ -355,7 +384,7 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         else:
             rows = validate_data(self, X, dtype=[np.float64, np.float32], ensure_all_finite=False)
         self.n_features_in_ = int(rows.shape[1])
-        self._flat = getattr(y, "ndim", 1) == 1
+        self._flat = np.ndim(y) == 1
         dtype = _FLOAT32 if rows.dtype == _FLOAT32 else _FLOAT64
         return engine_of(rows, y, sample_weight, self.client), dtype
 
@@ -376,6 +405,14 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                 f"{self.n_features_in_} features as input"
             )
         return rows.rechunk({1: -1}) if rows.numblocks[1] > 1 else rows
+
+
+def _one_name_a_column(what: str, names: Sequence[str] | None, of: str, count: int) -> None:
+    if isinstance(names, str) or (names is not None and len(names) != count):
+        found = f"is {names!r}" if isinstance(names, str) else f"has {len(names)} names"
+        raise ParameterError(
+            f"{what} {found}; expected one for each column of {of}, {count} in all"
+        )
 
 
 def _names_of(y: Any) -> tuple[str, ...] | None:

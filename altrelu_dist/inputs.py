@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from altrelu_dist.engine import DaskEngine, Engine, LocalEngine
-from altrelu_dist.errors import DataError
+from altrelu_dist.errors import ClusterError, DataError
 from altrelu_dist.moments.rows import Rows
 
 if TYPE_CHECKING:
@@ -57,9 +58,9 @@ def lazy_array(data: Any, what: str, *, lengths: bool = True) -> da.Array:
     import dask.array as da
 
     if _is_zarr(data):
-        data = da.from_zarr(data)
+        data = da.from_zarr(data, chunks=_read_chunks(data))
     elif hasattr(data, "to_dask_array"):
-        data = data.to_dask_array(lengths=True if lengths else None)
+        data = _one_dtype(data).to_dask_array(lengths=True if lengths else None)
     if not isinstance(data, da.Array):
         raise DataError(
             f"{what} is a {type(data).__module__}.{type(data).__name__}; expected a NumPy, Dask "
@@ -74,6 +75,30 @@ def lazy_array(data: Any, what: str, *, lengths: bool = True) -> da.Array:
     if lengths and any(np.isnan(size) for size in data.shape):
         data = data.compute_chunk_sizes()
     return data
+
+
+def _read_chunks(array: Any) -> tuple[int, ...]:
+    """Stored chunks, whole shards, put together to whole rows of about what one task reads."""
+    from altrelu_dist.data.source import READ_BYTES, rows_in
+
+    stored = array.shards or array.chunks
+    if not stored:
+        return ()
+    columns = math.prod(array.shape[1:])
+    together = max(1, rows_in(READ_BYTES, columns, array.dtype) // stored[0])
+    return (together * stored[0], *array.shape[1:])
+
+
+def _one_dtype(frame: Any) -> Any:
+    """A Dask DataFrame or Series whose numeric columns pandas would only join as objects."""
+    from pandas.api.types import is_numeric_dtype
+
+    empty = frame._meta
+    dtypes = list(empty.dtypes) if hasattr(empty, "columns") else [empty.dtype]
+    if empty.to_numpy().dtype != object or not all(map(is_numeric_dtype, dtypes)):
+        return frame
+    plain = all(isinstance(dtype, np.dtype) for dtype in dtypes)
+    return frame.astype(np.result_type(*dtypes) if plain else np.float64)
 
 
 def _in_memory(data: Any, what: str) -> NDArray[Any]:
@@ -112,6 +137,8 @@ def engine_of(X: Any, y: Any, sample_weight: Any = None, client: Client | None =
     ------
     DataError
         If the numbers of rows differ, or there are no rows or columns.
+    ClusterError
+        If the client is closed.
     """
     if not (is_lazy(X) or is_lazy(y)) and client is None:
         return LocalEngine.of(local_rows(X, y, sample_weight))
@@ -124,6 +151,8 @@ def engine_of(X: Any, y: Any, sample_weight: Any = None, client: Client | None =
         return da.from_array(_columns(_in_memory(data, what), what), chunks=("auto", -1))
 
     client = client or current_client()
+    if client is not None and client.status in ("closed", "closing"):
+        raise ClusterError("the Dask client is closed: connect again, or leave client=None")
     parts = [lazy(X, "X"), lazy(y, "y")]
     if sample_weight is not None:
         parts.append(lazy(sample_weight, "sample_weight"))

@@ -25,7 +25,7 @@ _ARRAYS = ("hidden_weights", "hidden_bias", "output_weights", "output_bias")
 _ROWS_AT_ONCE = 8192
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no plain equality
 class Network:
     """A two-layer ReLU network on raw (not standardised) inputs.
 
@@ -47,7 +47,7 @@ class Network:
     Raises
     ------
     ParameterError
-        If the shapes do not fit each other.
+        If the shapes do not fit each other, or the names the shapes.
     """
 
     hidden_weights: Floats
@@ -57,7 +57,7 @@ class Network:
     negative_slope: float = 0.0
     feature_names: tuple[str, ...] | None = None
     target_names: tuple[str, ...] | None = None
-    info: dict[str, Any] = field(default_factory=dict, compare=False)
+    info: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         d, h = self.hidden_weights.shape
@@ -68,6 +68,12 @@ class Network:
                 f"{self.hidden_bias.shape}, output weights {self.output_weights.shape}, output "
                 f"bias {self.output_bias.shape}"
             )
+        for what, names, count in (
+            ("feature_names", self.feature_names, d),
+            ("target_names", self.target_names, q),
+        ):
+            if names is not None and len(names) != count:
+                raise ParameterError(f"{what} has {len(names)} names, the network has {count}")
 
     @property
     def n_features(self) -> int:
@@ -132,7 +138,8 @@ class Network:
         Raises
         ------
         ExistsError
-            If ``path`` exists and is not to be overwritten.
+            If ``path`` exists and is not to be overwritten, or is a folder of something else than
+            a network.
         """
         import zarr
         from zarr.codecs import Crc32cCodec
@@ -140,6 +147,8 @@ class Network:
         target = Path(path)
         if target.exists() and not overwrite:
             raise ExistsError(f"{target} exists; choose another name or ask to overwrite it")
+        if target.is_dir() and any(target.iterdir()) and not _is_network(target):
+            raise ExistsError(f"{target} is a folder, but not a saved network: it is not replaced")
         token = secrets.token_hex(4)
         beside = target.with_name(f".{target.name}.{token}.part")
         try:
@@ -219,6 +228,14 @@ class Network:
             raise ModelFileError(f"{path} is damaged: {_line(error)}") from error
 
 
+def _is_network(folder: Path) -> bool:
+    try:
+        kind = json.loads((folder / "zarr.json").read_bytes())["attributes"]["format"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return bool(kind == FORMAT)
+
+
 def _read(group: Any, name: str) -> Floats:
     array = group[name]
     if array.nchunks_initialized != array.nchunks and array.size:
@@ -241,7 +258,7 @@ def _swap(new: Path, target: Path, token: str) -> None:
     except BaseException:
         old.rename(target)
         raise
-    if old.is_dir():
+    if old.is_dir() and not old.is_symlink():
         shutil.rmtree(old, ignore_errors=True)
     else:
         old.unlink()

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from oracles import random_weights, same
 from threadpoolctl import threadpool_info
 
-from altrelu_dist import AltReLURegressor, engine, inputs, threads
+from altrelu_dist import AltReLURegressor, Network, engine, inputs, threads
 from altrelu_dist.engine import TILE, DaskEngine, LocalEngine
+from altrelu_dist.errors import DataError
 from altrelu_dist.inputs import engine_of
 from altrelu_dist.moments import (
     HiddenMoments,
@@ -33,6 +34,7 @@ from altrelu_dist.moments import (
     Scaler,
     summarise,
 )
+from altrelu_dist.prediction import predict_blocks
 
 
 @dataclass(frozen=True)
@@ -428,3 +430,62 @@ def test_a_worker_killed_within_a_pass_changes_no_bit(large, process_client, on_
 def wait_a_little(block):
     time.sleep(0.05)
     return block
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_rows_handed_on_do_not_keep_their_block(weighted):
+    columns = [np.arange(3.0 * TILE)[:, None] for _ in range(3 if weighted else 2)]
+    tiles = engine._Tiles(lambda rows: Story(str(rows.start)), None, 4 * TILE)
+    info = {0: {"array-location": [(10, 10 + 3 * TILE)]}}
+    items = engine._block_partial(*columns, tiles=tiles, block_info=info)
+    ends = [item.rows for item in items if isinstance(item, engine._Open)]
+    assert [len(rows.X) for rows in ends] == [TILE - 10, 10]
+    for rows in ends:
+        held = [part for part in rows[1:] if part is not None]
+        assert len(held) == len(columns)
+        assert not any(np.shares_memory(*pair) for pair in zip(held, columns, strict=True))
+
+
+def test_few_contributions_wait_to_be_merged(monkeypatch):
+    monkeypatch.setattr(engine, "n_threads", lambda: 2)
+    lock, made, merged = threading.Lock(), [], []
+
+    class Counted:
+        def __init__(self):
+            with lock:
+                made.append(1)
+                assert len(made) - len(merged) <= 2 * 2 + 2 + 6  # ahead, at work, and in the tree
+
+        def merge(self, other):
+            del other
+            with lock:
+                merged.append(1)
+            return self
+
+    LocalEngine(list(range(64)), 64 * TILE).reduce(lambda _tile: Counted(), "count")
+    assert (len(made), len(merged)) == (64, 63)
+
+
+@pytest.mark.parametrize("wrong", ["X", "y"])
+def test_blocks_that_are_not_what_their_chunks_say_are_refused(wrong):
+    def shorter(block):
+        return block[:-3]
+
+    parts = {name: da.ones((200, 2), chunks=(100, 2)) for name in ("X", "y")}
+    parts[wrong] = parts[wrong].map_blocks(shorter, chunks=parts[wrong].chunks)
+    with pytest.raises(DataError, match=f"a block of {wrong} has 97 rows .* chunks say 100"):
+        DaskEngine(parts["X"], parts["y"]).reduce(summarise, "summary")
+
+
+def test_predictions_of_blocks_have_one_blas_thread(monkeypatch):
+    found = []
+
+    def noting(self, rows):
+        found.append(blas_threads())
+        return np.zeros((len(rows), self.n_targets))
+
+    monkeypatch.setattr(Network, "predict", noting)
+    network = Network(np.ones((2, 1)), np.ones(1), np.ones((1, 1)), np.ones(1))
+    predict_blocks(network, da.ones((20, 2), chunks=(5, 2))).compute(scheduler="threads")
+    assert len(found) >= 4
+    assert all(count <= 1 for counts in found for count in counts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -410,12 +411,17 @@ def test_shapes_that_cannot_be_are_refused(data, in_process):
             in_process.predict(rows[:, 0])
 
 
-def test_one_row(data):
+def test_one_row_is_refused(data):
     X, y = data
     for rows in (X[:1], da.from_array(X[:1])):
-        model = AltReLURegressor().fit(rows, y[:1])
-        assert model.predict(X[:4]) == pytest.approx(np.full(4, y[0]))
-        assert model.network_.n_hidden == 64
+        with pytest.raises(DataError, match="1 sample"):
+            AltReLURegressor().fit(rows, y[:1])
+
+
+@pytest.mark.parametrize("method", ["search", "damped", "alternating"])
+def test_a_run_that_ends_at_max_iter_says_so(data, method):
+    model = AltReLURegressor(4, method=method, max_iter=1, random_state=0).fit(*data)
+    assert model.stop_reason_ == "max_iter"
 
 
 def test_bad_data_is_refused_before_any_training(data):
@@ -577,3 +583,70 @@ def test_the_numerics_never_import_dask():
         """
     )
     assert loaded.strip() == "[]"
+
+
+def test_a_clone_shares_the_client_and_the_callback(data, thread_client):
+    def callback(progress):
+        del progress
+
+    model = quick(client=thread_client, callback=callback)
+    copied = clone(model)
+    assert copied is not model
+    assert (copied.client, copied.callback) == (thread_client, callback)
+    assert (model.client, model.callback) == (thread_client, callback)
+    grid = GridSearchCV(quick(client=thread_client), {"n_hidden": [2, 3]}, cv=2)
+    assert grid.fit(*data).best_estimator_.client is thread_client
+
+
+def test_a_pickled_estimator_leaves_its_client_behind(data, thread_client):
+    model = quick(client=thread_client).fit(*data)
+    back = pickle.loads(pickle.dumps(model))
+    assert back.client is None
+    assert model.client is thread_client
+    assert same(back.predict(data[0]), model.predict(data[0]))
+
+
+@pytest.mark.parametrize("names", [("a", "b"), (), "delay"])
+def test_names_that_do_not_fit_are_refused_before_the_training(data, names):
+    X, y = data
+    for rows, targets in ((X, y), (da.from_array(X, chunks=100), y), (X, y[:, None])):
+        with pytest.raises(ParameterError, match=r"target_names .*one for each column of y, 1 in"):
+            quick().fit(rows, targets, target_names=names)
+        with pytest.raises(ParameterError, match=r"feature_names .*one for each column of X, 3 in"):
+            quick().fit(rows, targets, feature_names=names)
+
+
+def test_a_target_that_does_not_vary_scores_as_in_scikit_learn(data):
+    X, y = data
+    model = quick().fit(X, y)
+    lazy, constant = da.from_array(X, chunks=100), np.full(len(X), 2.0)
+    assert model.score(lazy, constant) == model.score(X, constant) == 0.0
+    flat = quick().fit(X, constant)
+    assert flat.score(lazy, constant) == flat.score(X, constant) == 1.0
+
+
+def test_a_frame_of_numbers_and_booleans_is_as_good_lazy(frame, data):
+    mixed = frame.assign(tall=frame["height"] > 0, age=frame["age"].round().astype(int))
+    lazy = dd.from_pandas(mixed, npartitions=3)
+    model, other = quick().fit(mixed, data[1]), quick().fit(lazy, data[1])
+    assert same(model.network_.hidden_weights, other.network_.hidden_weights)
+    assert same(other.predict(lazy).compute(), model.predict(mixed))
+
+
+def test_lists_of_targets_keep_their_columns(data):
+    X, y = data
+    lazy = da.from_array(X, chunks=100)
+    assert quick().fit(lazy, y.tolist()).predict(lazy).ndim == 1
+    assert quick().fit(lazy, np.c_[y, -y].tolist()).predict(lazy).shape == (len(X), 2)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"history": 3}, {"history": [1]}, {"parameters": [1]}, {"n_passes": "many"}],
+)
+def test_a_model_of_which_the_extras_are_damaged_is_refused(data, tmp_path, wrong):
+    quick().fit(*data).save(tmp_path / "model.zarr")
+    group = zarr.open_group(tmp_path / "model.zarr")
+    group.attrs["info"] = dict(group.attrs["info"]) | wrong
+    with pytest.raises(ModelFileError, match="damaged"):
+        AltReLURegressor.load(tmp_path / "model.zarr")

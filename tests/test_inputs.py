@@ -18,7 +18,7 @@ from oracles import same
 
 from altrelu_dist import inputs
 from altrelu_dist.engine import DaskEngine, LocalEngine
-from altrelu_dist.errors import DataError
+from altrelu_dist.errors import ClusterError, DataError
 from altrelu_dist.inputs import current_client, engine_of, is_lazy, lazy_array, local_rows
 from altrelu_dist.moments import Sampler
 
@@ -229,3 +229,42 @@ def test_what_fits_in_the_cluster_is_read_once(data, thread_client, monkeypatch,
     for _ in range(3):
         engine.reduce(Sampler(1.0, 0), "all")
     assert Reads.count == 2 * times
+
+
+@pytest.mark.parametrize("kinds", [("bool", "float32"), ("bool", "int64"), ("Float64", "Int64")])
+def test_a_frame_of_several_kinds_of_numbers_is_taken(rng, kinds):
+    columns = {
+        "a": pd.Series((rng.random(N) > 0.5).astype(int)).astype(kinds[0]),
+        "b": pd.Series(np.arange(N)).astype(kinds[1]),
+    }
+    frame = pd.DataFrame(columns)
+    taken = lazy_array(dd.from_pandas(frame, npartitions=3), "X")
+    assert taken.dtype.kind in "fi"
+    assert np.array_equal(taken.compute(), frame.astype(float).to_numpy())
+
+
+def test_missing_values_of_a_frame_are_nan():
+    frame = pd.DataFrame({"a": pd.array([1, None, 3], dtype="Int64"), "b": [0.5, 1.5, 2.5]})
+    taken = lazy_array(dd.from_pandas(frame, npartitions=1), "X").compute()
+    assert np.isnan(taken).tolist() == [[False, False], [True, False], [False, False]]
+
+
+def test_a_zarr_array_is_read_by_whole_shards_and_rows(tmp_path):
+    small = zarr.create_array(
+        tmp_path / "small.zarr", shape=(1000, 4), chunks=(10, 2), shards=(500, 4), dtype="f8"
+    )
+    assert lazy_array(small, "X").chunks == ((1000,), (4,))
+    large = zarr.create_array(
+        tmp_path / "large.zarr", shape=(10**7, 4), chunks=(1000, 4), shards=(50_000, 4), dtype="f8"
+    )
+    rows, columns = lazy_array(large, "X").chunks
+    assert columns == (4,)
+    assert rows[0] == 500_000
+
+
+def test_a_client_that_is_closed_is_refused(data):
+    class Closed:
+        status = "closed"
+
+    with pytest.raises(ClusterError, match="client is closed"):
+        engine_of(*data, client=Closed())

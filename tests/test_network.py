@@ -334,3 +334,36 @@ def test_loading_changes_nothing(saved):
     before = files_of(saved)
     Network.load(saved)
     assert files_of(saved) == before
+
+
+def test_a_folder_that_is_not_a_network_is_never_replaced(network, tmp_path):
+    folder = tmp_path / "thesis"
+    folder.mkdir()
+    (folder / "chapter.tex").write_text("years of work")
+    with pytest.raises(ExistsError, match="not a saved network"):
+        network.save(folder, overwrite=True)
+    assert [p.name for p in folder.iterdir()] == ["chapter.tex"]
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis"]
+
+
+def test_overwriting_a_link_leaves_what_it_points_to(network, tmp_path):
+    network.save(tmp_path / "model.zarr")
+    before = files_of(tmp_path / "model.zarr")
+    (tmp_path / "link.zarr").symlink_to(tmp_path / "model.zarr")
+    network.save(tmp_path / "link.zarr", overwrite=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link.zarr", "model.zarr"]
+    assert files_of(tmp_path / "model.zarr") == before
+
+
+def test_networks_can_be_compared_and_held_in_sets(network):
+    assert network == network
+    assert network != dataclasses.replace(network)
+    assert len({network, dataclasses.replace(network)}) == 2
+
+
+def test_names_that_do_not_fit_are_refused(network):
+    names = tuple(f"t{t}" for t in range(network.n_targets + 1))
+    with pytest.raises(ParameterError, match="target_names has"):
+        dataclasses.replace(network, target_names=names)
+    with pytest.raises(ParameterError, match="feature_names has 1 names"):
+        dataclasses.replace(network, feature_names=("a",))

@@ -289,8 +289,6 @@ def nasty(name):
     more = {}
     if name == "fewer rows than columns":
         X, y = rng.standard_normal((5, 12)), rng.standard_normal(5)
-    elif name == "one row":
-        X, y = X[:1], y[:1]
     elif name == "two rows":
         X, y = X[:2], y[:2]
     elif name == "one distinct row":
@@ -365,7 +363,6 @@ def nasty(name):
 
 NASTY = [
     "fewer rows than columns",
-    "one row",
     "two rows",
     "one distinct row",
     "one distinct row of X",
@@ -721,3 +718,11 @@ def test_values_too_large_to_square_are_refused(size):
         run("damped", np.where(X > 1, size, X), y)
     with pytest.raises(DataError, match="too large"):
         run("damped", X, np.where(y > 1, size, y))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_neuron_may_be_worth_anything(method):
+    X = np.array([[-1.0], [-1.0], [1.0], [1.0]])
+    y = np.array([0.0, 1.0, 0.0, 1.0])
+    model = AltReLURegressor(4, method=method, random_state=0).fit(X, y)
+    assert np.allclose(model.predict(X), 0.5)

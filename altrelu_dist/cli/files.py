@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from altrelu_dist.errors import DataError, ExistsError
 
 if TYPE_CHECKING:
     from pathlib import Path
-from tempfile import TemporaryDirectory
 
 __all__ = ["check_store"]
 

@@ -94,11 +94,10 @@ def predict(
 
 def _predicted(network: Network, X: da.Array) -> Iterator[Any]:
     """Predictions of the blocks in order, as many at a time as there are threads to make them."""
-    import dask.array as da
     from dask.system import CPU_COUNT
 
-    predicted = da.map_blocks(
-        network.predict, X, dtype=float, chunks=(X.chunks[0], (network.n_targets,)), token="predict"
-    )
+    from altrelu_dist.prediction import predict_blocks
+
+    predicted = predict_blocks(network, X)
     for first in range(0, predicted.numblocks[0], CPU_COUNT):
         yield predicted.blocks[first : first + CPU_COUNT].compute()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -23,9 +23,6 @@ from altrelu_dist.cli.options import (
 )
 from altrelu_dist.cli.output import Output, number, seconds_text
 from altrelu_dist.errors import DataError
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["train"]
 

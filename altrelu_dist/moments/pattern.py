@@ -226,4 +226,4 @@ def _with_targets(x: Array, y: Array) -> Array:
 
 
 def _unfold(N: Array, p: int) -> Floats:
-    return N.astype(np.float64).reshape(N.shape[0], p, -1)
+    return N.astype(np.float64).reshape(N.shape[0], p, N.shape[1] // p)

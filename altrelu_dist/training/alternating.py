@@ -21,7 +21,6 @@ from altrelu_dist.training.pattern_state import PatternState
 __all__ = ["ITERATIONS", "alternate", "random_directions"]
 
 ITERATIONS = 30
-_DIVERGED = 1e100
 
 
 def random_directions(n_columns: int, n_hidden: int, rng: np.random.Generator) -> Floats:
@@ -76,5 +75,6 @@ def alternate(
         monitor.fraction = iteration / iterations if iterations else 1.0
         monitor.record(loss=loss, current_loss=loss * monitor.unit)
         if last:
+            monitor.ran_out = iteration == iterations
             break
     return best, least

@@ -67,8 +67,12 @@ def descend(
     system: DampedSystem | None = None
     neurons = np.arange(h)
     for taken in range(steps):
-        if monitor.stopped or damping > _MOST_DAMPING:
+        if monitor.stopped:
             break
+        if damping > _MOST_DAMPING:
+            if width == h:
+                break
+            damping, growth, system = _FIRST_DAMPING, 2.0, None  # the next neurons' turn
         if system is None:
             if width < h:
                 neurons = np.sort(rng.choice(h, size=width, replace=False))
@@ -99,6 +103,8 @@ def descend(
         objective.record(loss, damping=damping)
         if len(losses) > 5 and width == h and losses[-6] - loss <= tolerance * loss:
             break
+    else:
+        monitor.ran_out = True
     return weights, loss
 
 

@@ -66,6 +66,7 @@ class Monitor:
         self._max_time = math.inf if max_time is None else max_time
         self.history: list[dict[str, Any]] = []
         self.reason: str | None = None
+        self.ran_out = False  # of the iterations it was given
         self.stage = "summary"
         self.passes = 0
         self.rows = 0

@@ -63,7 +63,8 @@ def quasi_newton(
 
     def after_step(intermediate_result: OptimizeResult) -> None:
         values.append(float(intermediate_result.fun))
-        monitor.sample_loss = values[-1] * monitor.unit
+        if not objective.whole:
+            monitor.sample_loss = values[-1] * monitor.unit
         monitor.tick()
         long = len(values) > max(iterations, _SPAN)
         slow = long and values[-1] > (1 - _WORTH) * values[-_SPAN - 1]

@@ -24,7 +24,7 @@ _PRUNING_STAGES = 3
 _ITERATIONS = 150  # of a descent that matters
 _FEW_ITERATIONS = 50  # of one between two steps of pruning
 _MOST_ITERATIONS = 600
-_ROWS_A_WEIGHT = 10  # while the network grows
+_ROWS_A_WEIGHT = 40  # while the network grows
 
 # The search ends when the last third of its work bought less than a hundredth of the loss, and at
 # the latest after so much work: multiply-adds, but at least and at most so many passes.
@@ -67,6 +67,7 @@ def search(
         left = None if cycles is None else cycles - done
         weights, loss, made = _cycles(objective, weights, loss, n_hidden, rng, left, level)
         done += made
+    monitor.ran_out = cycles is not None and done >= cycles
     return weights, loss
 
 
@@ -138,7 +139,7 @@ def _cycle(
     trial = insert(objective, weights, added + n_hidden - weights.n_hidden, rng)
     trial, loss = quasi_newton(objective, trial, _ITERATIONS)
     extra = trial.n_hidden - n_hidden
-    for stage in range(_PRUNING_STAGES):
+    for _ in range(_PRUNING_STAGES):
         left = trial.n_hidden - n_hidden
         if left <= 0 or objective.monitor.stopped:
             break
@@ -150,5 +151,4 @@ def _cycle(
             _ITERATIONS if last else _FEW_ITERATIONS,
             _MOST_ITERATIONS if last else None,
         )
-        del stage
     return trial, loss

@@ -115,8 +115,9 @@ def _train(
     whole = summary.weighted <= _NEARLY_ALL * rows
     if whole:
         # All rows fit in memory here: from now on there is nothing else.
-        drawn = _draw(engine, 1.0, parameters.seed, monitor)
-        engine = LocalEngine.of(distinct(drawn, parameters.seed))
+        drawn = distinct(_draw(engine, 1.0, parameters.seed, monitor), parameters.seed)
+        engine = LocalEngine.of(drawn)
+        del drawn
         summary = engine.reduce(summarise, "summary")
     scaler = summary.scaler(dtype)
     monitor.unit = scaler.target_scale**2 / q
@@ -126,24 +127,29 @@ def _train(
     monitor.record(loss=mean_loss)
     if not varies or not (summary.features.variance > 0).any() or monitor.stopped:
         return Trained(nothing, scaler, summary)
+    sample: LocalEngine | None = None
+    if not whole and parameters.method != "alternating":
+        drawn = _draw(engine, rows / summary.weighted, parameters.seed, monitor)
+        sample = LocalEngine.of(drawn).prepared(scaler)
+        del drawn
+    engine = engine.prepared(scaler)
     everything = Objective(
-        engine.prepared(scaler),
+        engine,
         monitor,
         alpha=parameters.alpha,
         slope=parameters.negative_slope,
         whole=True,
         ones=float(engine.n_rows),
     )
-    held = everything
-    if not whole and parameters.method != "alternating":
-        drawn = _draw(engine, rows / summary.weighted, parameters.seed, monitor)
-        held = everything.over(LocalEngine.of(drawn).prepared(scaler))
+    held = everything if sample is None else everything.over(sample)
     stages = Stages(everything, held, held)
     if isinstance(held.engine, LocalEngine) and held.engine.n_rows > _NEARLY_ALL * searched:
         part = held.engine.leading(-(-searched // TILE))
         stages = Stages(everything, held, held.over(part))
     weights, loss = _METHODS[parameters.method](stages, summary, parameters)
     monitor.fraction = 1.0
+    if parameters.max_iter is not None and monitor.ran_out and monitor.reason is None:
+        monitor.reason = "max_iter"
     return Trained(weights if loss < mean_loss else nothing, scaler, summary)
 
 
@@ -163,7 +169,10 @@ def _search(stages: Stages, summary: Summary, parameters: Parameters) -> tuple[W
         weights, loss = quasi_newton(everything, weights, _LAST_STEPS)
         everything.record(loss)
         return weights, loss
-    return _refitted(everything, *descend(everything, few, weights, _LAST_STEPS, rng))
+    ran_out = monitor.ran_out
+    weights, loss = descend(everything, few, weights, _LAST_STEPS, rng)
+    monitor.ran_out = ran_out  # the last steps are few by design
+    return _refitted(everything, weights, loss)
 
 
 def _damped(stages: Stages, summary: Summary, parameters: Parameters) -> tuple[Weights, float]:
@@ -178,8 +187,12 @@ def _damped(stages: Stages, summary: Summary, parameters: Parameters) -> tuple[W
         everything.monitor.enter("sample")
         weights, _ = descend(few, few, weights, steps, rng)
         steps = min(steps, _LAST_STEPS)
+    ran_out = everything.monitor.ran_out
     everything.monitor.enter("layers")
-    return _refitted(everything, *descend(everything, few, weights, steps, rng))
+    weights, loss = descend(everything, few, weights, steps, rng)
+    if few is not everything:
+        everything.monitor.ran_out = ran_out
+    return _refitted(everything, weights, loss)
 
 
 def _refitted(everything: Objective, weights: Weights, loss: float) -> tuple[Weights, float]:

@@ -228,6 +228,7 @@ _METHODS: dict[str, Callable[[Stages, Summary, Parameters], tuple[Weights, float
     "damped": _damped,
     "alternating": _alternating,
 }
+METHODS = tuple(_METHODS)
 
 
 def _draw(engine: Engine, probability: float, seed: int, monitor: Monitor) -> Rows:
@@ -236,9 +237,6 @@ def _draw(engine: Engine, probability: float, seed: int, monitor: Monitor) -> Ro
     sample = engine.reduce(Sampler(probability, seed), "sample")
     monitor.visited(engine.n_rows, whole=True)
     return sample.shuffled()
-
-
-METHODS = tuple(_METHODS)
 
 
 def _searched_rows(p: int, q: int, h: int, dtype: np.dtype[Any]) -> int:

@@ -15,6 +15,7 @@ from oracles import (
     engine_over,
     features,
     objective_over,
+    pattern,
     random_block,
     random_weights,
     residual,
@@ -99,15 +100,42 @@ def test_packed_gram_is_the_explicit_one(n, d, h, q, slope, dtype, weighted):
     assert moments.N.reshape(h * p, q + 1) == pytest.approx(with_targets, **close)
 
 
-@pytest.mark.parametrize("slope", [0.0, 0.1])
-def test_packed_gram_of_many_columns_is_the_explicit_one(rng, slope):
-    block = random_block(rng, 300, WIDE + 2, 2, weighted=True)
-    weights = random_weights(rng, WIDE + 3, 2, 2)
+# By the design; sorted by class, in one span and in several, groups full and not; by pair.
+@pytest.mark.parametrize(("h", "p"), [(4, 16), (13, 6), (11, 25), (2, 66), (3, WIDE + 3)])
+@pytest.mark.parametrize("n", [1, 300, TILE])
+@pytest.mark.parametrize(("slope", "dtype"), [(0.0, "float64"), (0.1, "float64"), (0.1, "float32")])
+def test_every_way_to_the_packed_gram_is_the_explicit_one(rng, h, p, n, slope, dtype):
+    if h * p > 150 and n == TILE:
+        n = 700
+    block = random_block(rng, n, p - 1, 2, weighted=True, dtype=dtype)
+    weights = random_weights(rng, p, h, 2)
     moments = PatternMoments(weights.W, slope)(block)
-    S = design(block.x, weights.W, slope)
-    np.testing.assert_allclose(moments.full(), S.T @ S, rtol=0, atol=1e-9)
-    with_targets = S.T @ np.hstack([block.y, block.x[:, -1:]])
-    np.testing.assert_allclose(moments.N.reshape(with_targets.shape), with_targets, atol=1e-9)
+    S = pattern(block.x @ weights.W.astype(dtype), slope).astype(dtype).astype(float)
+    x, y = (part.astype(float) for part in block)
+    S = (S[:, :, None] * x[:, None, :]).reshape(n, -1)
+    close = {"rtol": 0, "atol": tolerance(dtype, n)}
+    np.testing.assert_allclose(moments.full(), S.T @ S, **close)
+    with_targets = S.T @ np.hstack([y, x[:, -1:]])
+    np.testing.assert_allclose(moments.N.reshape(with_targets.shape), with_targets, **close)
+
+
+@pytest.mark.parametrize("always", [False, True])
+def test_packed_gram_of_neurons_that_are_all_on_or_all_off(rng, always):
+    block = random_block(rng, 600, 12)
+    W = np.zeros((13, 7))
+    W[-1] = 1 if always else -1
+    moments = PatternMoments(W)(block)
+    for j, k in ((0, 0), (2, 6)):
+        assert moments.pair(j, k) == pytest.approx(always * (block.x.T @ block.x), abs=1e-9)
+
+
+@pytest.mark.parametrize(("h", "p"), [(13, 6), (11, 25), (3, 70)])
+def test_delta_over_several_spans_is_the_difference_of_two_rebuilds(rng, h, p):
+    block = random_block(rng, 900, p - 1, 2, weighted=True)
+    old = random_weights(rng, p, h).W
+    new = old + 0.05 * rng.standard_normal(old.shape)
+    before, after = (PatternMoments(W, 0.1)(block) for W in (old, new))
+    assert_close(PatternDelta(old, new, 0.1)(block).applied_to(before), after, 1e-9)
 
 
 @given(**SHAPES)

@@ -40,25 +40,30 @@ class LossAndGradient:
         x, y = block
         dtype = x.dtype
         W, V = self.weights.W.astype(dtype), self.weights.V.astype(dtype)
-        hidden = activate(x @ W, self.slope)
-        active = hidden > 0
+        hidden = x @ W
+        # The slopes as numbers: NumPy multiplies them much faster than it takes a maximum with
+        # a constant, and the gradient needs them as well.
+        slopes = (hidden > 0).astype(dtype)
+        if self.slope:
+            slopes *= dtype.type(1 - self.slope)
+            slopes += dtype.type(self.slope)
+        hidden *= slopes
         residual = hidden @ V
         residual += x[:, -1:] * self.weights.c.astype(dtype)
         residual -= y
         squares = np.einsum("iq,iq->q", residual, residual, dtype=np.float64)
-        into_V = hidden.T @ residual
         into_c = x[:, -1] @ residual
-        # The neurons' share of the residual, under the pattern; reuses the features' memory.
         if V.shape[1] == 1:
-            back = np.multiply(residual, V.T, out=hidden)
+            # Both gradients follow from the rows, each times its residual, under the pattern.
+            back = (x * residual).T @ slopes
+            into_V = np.einsum("pj,pj->j", back, W)[:, None]
+            into_W = back * V.T
         else:
-            back = np.matmul(residual, V.T, out=hidden)
-        if self.slope:
-            back *= np.where(active, dtype.type(1), dtype.type(self.slope))
-        else:
-            back *= active
+            into_V = hidden.T @ residual
+            slopes *= residual @ V.T
+            into_W = x.T @ slopes
         return LossGradient(
-            squares, *(2.0 * part.astype(np.float64) for part in (x.T @ back, into_V, into_c))
+            squares, *(2.0 * part.astype(np.float64) for part in (into_W, into_V, into_c))
         )
 
 

@@ -5,7 +5,7 @@ With ``s_ij`` the slope of the activation of neuron j at row i and ``x_i`` the r
     M[(j, u), (k, v)] = sum_i s_ij s_ik x_iu x_iv        N[(j, u), t] = sum_i s_ij x_iu (y_i, 1)_t
 
 M is symmetric in j, k and in u, v on their own, so it is kept as one matrix of h (h + 1) / 2 by
-p (p + 1) / 2 numbers, and a block contributes one product of two thin matrices.
+p (p + 1) / 2 numbers. `joint` has its sums for slopes of zero and one.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from altrelu_dist.moments.joint import column_products, joint_grams, spans
 from altrelu_dist.moments.rows import Additive, Array, Block, Floats
 
 __all__ = [
@@ -28,10 +29,7 @@ __all__ = [
     "pairs",
 ]
 
-# Rows whose products of pairs are formed at once: they then stay near the core.
-_ROWS_AT_ONCE = 512
-# Columns above which the products of pairs of them would not: then each pair of neurons has its
-# own product of the rows where both are active.
+# Columns above which a pattern's moments are rebuilt rather than updated.
 WIDE = 128
 
 
@@ -133,22 +131,11 @@ class PatternMoments:
     def __call__(self, block: Block) -> PatternGram:
         """Contribute one block."""
         x, y = block
-        p, h = self.W.shape
-        M = np.zeros((h * (h + 1) // 2, p * (p + 1) // 2), dtype=x.dtype)
-        N = np.zeros((h, p * (y.shape[1] + 1)), dtype=x.dtype)
-        W = self.W.astype(x.dtype)
-        if p > WIDE:
-            pattern = _pattern(x @ W, self.slope)
-            N += pattern.T @ _with_targets(x, y)
-            return PatternGram(_pair_by_pair(x, pattern), _unfold(N, p))
-        for start in range(0, x.shape[0], _ROWS_AT_ONCE):
-            part = x[start : start + _ROWS_AT_ONCE]
-            # Neurons and columns come first here: products of pairs are then of contiguous rows.
-            columns = np.ascontiguousarray(part.T)
-            pattern = _pattern(W.T @ columns, self.slope)
-            M += _products(pattern) @ _products(columns).T
-            N += pattern @ _with_targets(part, y[start : start + _ROWS_AT_ONCE])
-        return PatternGram(M.astype(np.float64), _unfold(N, p))
+        active = x @ self.W.astype(x.dtype) > 0
+        M = joint_grams(x, active)
+        if self.slope:
+            _blend(M, x, active.shape[1], self.slope)
+        return PatternGram(M, _with_targets(_slopes(active, self.slope, x), x, y))
 
 
 @dataclass(frozen=True)
@@ -167,63 +154,59 @@ class PatternDelta:
     def __call__(self, block: Block) -> PatternChange:
         """Contribute one block."""
         x, y = block
+        before, after = (x @ W.astype(x.dtype) > 0 for W in (self.old, self.new))
+        flipped = before != after
+        some = np.flatnonzero(flipped.any(axis=1))
+        x, y = x[some], y[some]
+        before, after, flipped = before[some], after[some], flipped[some]
+        old, new = (_slopes(active, self.slope, x) for active in (before, after))
+        change = new - old
         p, h = self.new.shape
-        before = _pattern(x @ self.old.astype(x.dtype), self.slope)
-        after = _pattern(x @ self.new.astype(x.dtype), self.slope)
-        change, both = after - before, after + before
-        N = change.T @ _with_targets(x, y)
-        flipped = np.flatnonzero(change.any(axis=1))
-        upper = np.triu_indices(p)
-        squares = x[flipped][:, upper[0]] * x[flipped][:, upper[1]]
-        change, both = change[flipped], both[flipped]
-        D = np.empty((h, h, squares.shape[1]), dtype=x.dtype)
-        for j in range(h):
-            rows = np.flatnonzero(change[:, j])
-            D[j] = (both[rows] * change[rows, j, None]).T @ squares[rows]
-        first, second = np.triu_indices(h)
-        M = D[first, second].astype(np.float64)
-        M += D[second, first]
-        M /= 2
-        return PatternChange(M, _unfold(N, p), int(np.count_nonzero(change)))
+        M = np.empty((h * (h + 1) // 2, p * (p + 1) // 2))
+        neurons, rows = np.nonzero(flipped.T)
+        ends = np.searchsorted(neurons, np.arange(h + 1))
+        x_rows = x[rows]
+        both = (old + new)[rows] * (change[rows, neurons, None] / 2)
+        for span in spans(M.shape[1]):
+            products = np.empty((rows.size, span.stop - span.start), dtype=x.dtype)
+            column_products(x_rows, span.start, products)
+            D = np.empty((h, h, products.shape[1]), dtype=x.dtype)
+            for j in range(h):
+                own = slice(ends[j], ends[j + 1])
+                np.matmul(both[own].T, products[own], out=D[j])
+            at = 0
+            for j in range(h):
+                np.add(D[j, j:], D[j:, j], out=M[at : at + h - j, span])
+                at += h - j
+        return PatternChange(M, _with_targets(change, x, y), int(rows.size))
 
 
-def _pattern(z: Array, slope: float) -> Array:
-    """Slope of the activation at ``z``: one where it is positive, ``slope`` elsewhere."""
-    positive = z > 0
+def _slopes(active: NDArray[np.bool_], slope: float, x: Array) -> Array:
+    """Slope of the activation: one where it is active, ``slope`` elsewhere, as precise as x."""
     if slope:
-        return np.where(positive, z.dtype.type(1), z.dtype.type(slope))
-    return positive.astype(z.dtype)
+        return np.where(active, x.dtype.type(1), x.dtype.type(slope))
+    return active.astype(x.dtype)
 
 
-def _products(a: Array) -> Array:
-    """Products of all pairs of rows of ``a``, in the order of the packed triangle."""
-    n = a.shape[0]
-    out = np.empty((n * (n + 1) // 2, a.shape[1]), dtype=a.dtype)
+def _blend(M: Floats, x: Array, h: int, slope: float) -> None:
+    """From sums where slopes are zero or one to those where they are ``slope`` or one, in place.
+
+    With ``s = a + (1 - a) b``, ``s_j s_k = a^2 + a (1 - a) (b_j + b_k) + (1 - a)^2 b_j b_k``.
+    """
+    all_rows = (x.T @ x)[np.triu_indices(x.shape[1])].astype(np.float64)
+    single = M[pairs(h).diagonal()] * (slope * (1 - slope))
+    M *= (1 - slope) ** 2
     at = 0
-    for i in range(n):
-        np.multiply(a[i], a[i:], out=out[at : at + n - i])
-        at += n - i
-    return out
+    for j in range(h):
+        M[at : at + h - j] += single[j:]
+        M[at : at + h - j] += single[j] + slope**2 * all_rows
+        at += h - j
 
 
-def _pair_by_pair(x: Array, pattern: Array) -> Floats:
-    h, p = pattern.shape[1], x.shape[1]
-    upper = np.triu_indices(p)
-    M = np.empty((h * (h + 1) // 2, upper[0].size))
-    for at, (j, k) in enumerate(zip(*np.triu_indices(h), strict=True)):
-        slopes = pattern[:, j] * pattern[:, k]
-        rows = np.flatnonzero(slopes)
-        part = x[rows]
-        M[at] = ((part * slopes[rows, None]).T @ part)[upper]
-    return M
-
-
-def _with_targets(x: Array, y: Array) -> Array:
-    """Products of the columns with the targets and with the one, (n, p (q + 1))."""
-    both = np.concatenate([y, x[:, -1:]], axis=1)
-    products: Array = x[:, :, None] * both[:, None, :]
-    return products.reshape(x.shape[0], -1)
-
-
-def _unfold(N: Array, p: int) -> Floats:
-    return N.astype(np.float64).reshape(N.shape[0], p, N.shape[1] // p)
+def _with_targets(slopes: Array, x: Array, y: Array) -> Floats:
+    """N: products of slopes and columns with the targets and with the one, (h, p, q + 1)."""
+    N = np.empty((slopes.shape[1], x.shape[1], y.shape[1] + 1))
+    for t in range(y.shape[1]):
+        N[:, :, t] = slopes.T @ (x * y[:, t, None])
+    N[:, :, -1] = slopes.T @ (x * x[:, -1:])
+    return N

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from altrelu_dist.estimators import AltReLURegressor
     from altrelu_dist.metrics import TargetScore, evaluate
     from altrelu_dist.network import Network
+    from altrelu_dist.planning import Plan, plan
     from altrelu_dist.training.progress import Progress
 
 try:
@@ -24,18 +25,21 @@ _HOMES = {
     "AltReLURegressor": "estimators",
     "DataSet": "data",
     "Network": "network",
+    "Plan": "planning",
     "Progress": "training.progress",
     "TargetScore": "metrics",
     "convert": "data",
     "describe": "data",
     "evaluate": "metrics",
     "open_dataset": "data",
+    "plan": "planning",
 }
 
 __all__ = [
     "AltReLURegressor",
     "DataSet",
     "Network",
+    "Plan",
     "Progress",
     "TargetScore",
     "__version__",
@@ -43,6 +47,7 @@ __all__ = [
     "describe",
     "evaluate",
     "open_dataset",
+    "plan",
 ]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import numbers
 import os
 from collections.abc import Sequence
 from copy import copy
@@ -12,14 +11,16 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from altrelu_dist.errors import DataError, ModelFileError, ParameterError
+from altrelu_dist.errors import DataError
 from altrelu_dist.inputs import engine_of, is_lazy, lazy_array
+from altrelu_dist.interrupts import say_stopping, stop_softly
+from altrelu_dist.model_file import load_estimator, save_estimator
 from altrelu_dist.network import Network
+from altrelu_dist.parameters import checked, one_name_a_column
 from altrelu_dist.prediction import predict_blocks
-from altrelu_dist.training import METHODS, Callback, Monitor, Parameters, train
+from altrelu_dist.training import Callback, Monitor, last_doubling, train
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -56,7 +57,15 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         the steps, of ``"alternating"`` the alternations (30 by default). By default the run stops
         by itself.
     max_time : float, optional
-        Seconds after which the run stops at the end of the current step.
+        Seconds after which the run stops at the end of the current step. A pass over all rows is
+        never cut short where the data is on Dask: it ends late by part of one at most.
+    early_stopping : bool, default False
+        Hold a part of the rows out, and return the network with the least loss on them of all
+        that the run came through: it may have fewer neurons than ``n_hidden``. The run stops when
+        none was better for six iterations over all training rows, a third of the work or more.
+    validation_fraction : float, default 0.1
+        Share of the rows that early stopping holds out, at random by their numbers; never more
+        than 65,536 rows.
     random_state : int, RandomState instance or None, default None
         An int makes the run repeatable to the last bit, whatever the chunks and the workers.
     callback : callable, optional
@@ -80,7 +89,10 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         Iterations recorded.
     n_passes_ : int
         Passes over all rows. Where all rows fit in memory the search itself passes over them.
-    stop_reason_ : {"converged", "max_iter", "max_time", "interrupted"}
+    stop_reason_ : {"converged", "max_iter", "max_time", "early_stopping", "interrupted"}
+    last_doubling_ : float
+        Share of the loss that the second half of the run's time took off it, from 0 to 1: what
+        as much time again might be worth. NaN where losses over the same rows do not tell.
     n_features_in_ : int
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Where X had column names.
@@ -108,6 +120,8 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         negative_slope: float = 0.0,
         max_iter: int | None = None,
         max_time: float | None = None,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
         random_state: Any = None,
         callback: Callback | None = None,
         verbose: int = 0,
@@ -119,6 +133,8 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.negative_slope = negative_slope
         self.max_iter = max_iter
         self.max_time = max_time
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
         self.random_state = random_state
         self.callback = callback
         self.verbose = verbose
@@ -134,6 +150,11 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         target_names: Sequence[str] | None = None,
     ) -> Self:
         """Train the network.
+
+        The first Ctrl-C stops at the end of the current step: the best network so far is kept,
+        and ``stop_reason_`` is ``"interrupted"``. A second one, or a first one before there is a
+        network, raises `KeyboardInterrupt` at once. So it is in the main thread, where no other
+        handler of SIGINT is set.
 
         Parameters
         ----------
@@ -155,20 +176,28 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         DataError
             If the data cannot be trained on; the text names what was found and where.
         """
-        parameters = self._parameters()
+        parameters = checked(self)
         self._told = 0
         engine, dtype = self._rows(X, y, sample_weight)
         if engine.n_rows < 2:
             raise DataError("X has 1 sample: there is nothing to learn from a single row")
         monitor = Monitor(self._follow, self.max_time)
         n_targets = 1 if self._flat else np.shape(y)[1]
-        _one_name_a_column("feature_names", feature_names, "X", self.n_features_in_)
-        _one_name_a_column("target_names", target_names, "y", n_targets)
+        one_name_a_column("feature_names", feature_names, "X", self.n_features_in_)
+        one_name_a_column("target_names", target_names, "y", n_targets)
         if feature_names is not None:
             self.feature_names_in_ = np.asarray([str(name) for name in feature_names], dtype=object)
         names = getattr(self, "feature_names_in_", None)
         targets = _names_of(y) if target_names is None else tuple(target_names)
-        trained = train(engine, parameters, monitor, dtype, names, targets)
+
+        def interrupt() -> None:
+            if not monitor.has_network:
+                raise KeyboardInterrupt
+            monitor.interrupt()
+            say_stopping()
+
+        with stop_softly(interrupt):
+            trained = train(engine, parameters, monitor, dtype, names, targets)
         hidden, bias, output, output_bias = trained.scaler.to_raw(trained.weights)
         self.network_ = Network(
             hidden,
@@ -179,10 +208,7 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             feature_names=None if names is None else tuple(str(name) for name in names),
             target_names=targets,
         )
-        self.history_ = monitor.history
-        self.n_iter_ = len(monitor.history)
-        self.n_passes_ = monitor.passes
-        self.stop_reason_ = monitor.reason or "converged"
+        self._told_by(monitor.history, monitor.passes, monitor.reason or "converged")
         return self
 
     def predict(self, X: Any) -> Any:
@@ -238,24 +264,8 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         path : str or path-like
         overwrite : bool, default False
         """
-        from dataclasses import replace
-
         check_is_fitted(self)
-        kept = {
-            name: value
-            for name, value in self.get_params(deep=False).items()
-            if name not in ("client", "callback", "random_state")
-        }
-        if isinstance(self.random_state, numbers.Integral):
-            kept["random_state"] = int(self.random_state)
-        info = self.network_.info | {
-            "parameters": {name: _plain(value) for name, value in kept.items()},
-            "history": [{k: _plain(v) for k, v in entry.items()} for entry in self.history_],
-            "n_passes": self.n_passes_,
-            "stop_reason": self.stop_reason_,
-            "flat": self._flat,
-        }
-        replace(self.network_, info=info).save(path, overwrite=overwrite)
+        save_estimator(self, path, overwrite=overwrite)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> AltReLURegressor:
@@ -275,34 +285,7 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         ModelFileError
             As :meth:`Network.load`.
         """
-        network = Network.load(path)
-        try:
-            return cls._of(network)
-        except (AttributeError, TypeError, ValueError) as error:
-            raise ModelFileError(
-                f"{path} is damaged: its history or parameters: {error}"
-            ) from error
-
-    @classmethod
-    def _of(cls, network: Network) -> AltReLURegressor:
-        """A fitted estimator of a network and what was saved with it."""
-        info = network.info
-        known = set(cls._get_param_names())
-        parameters = {k: v for k, v in info.get("parameters", {}).items() if k in known}
-        model = cls(**{"n_hidden": network.n_hidden} | parameters)
-        model.network_ = network
-        model.history_ = [
-            {k: math.nan if v is None else v for k, v in entry.items()}
-            for entry in info.get("history", [])
-        ]
-        model.n_iter_ = len(model.history_)
-        model.n_passes_ = int(info.get("n_passes", 0))
-        model.stop_reason_ = str(info.get("stop_reason", "converged"))
-        model._flat = bool(info.get("flat", network.n_targets == 1))
-        model.n_features_in_ = network.n_features
-        if network.feature_names is not None:
-            model.feature_names_in_ = np.asarray(network.feature_names, dtype=object)
-        return model
+        return load_estimator(cls, path)
 
     def __sklearn_clone__(self) -> Self:
         # A client is a connection and a callback may hold a display: neither can be copied.
@@ -336,30 +319,13 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             )
         return bool(self.callback(progress)) if self.callback is not None else False
 
-    def _parameters(self) -> Parameters:
-        _whole("n_hidden", self.n_hidden, 1)
-        if self.max_iter is not None:
-            _whole("max_iter", self.max_iter, 1)
-        _real("alpha", self.alpha, 0, math.inf)
-        _real("negative_slope", self.negative_slope, 0, 1)
-        if self.max_time is not None:
-            _real("max_time", self.max_time, 0, math.inf)
-        if self.method not in METHODS:
-            raise ParameterError(f"method is {self.method!r}; expected one of {', '.join(METHODS)}")
-        if isinstance(self.random_state, numbers.Integral):
-            seed = int(self.random_state)
-            if seed < 0:
-                raise ParameterError(f"random_state is {seed}; expected an int of at least 0")
-        else:
-            seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        return Parameters(
-            n_hidden=int(self.n_hidden),
-            method=self.method,
-            alpha=float(self.alpha),
-            negative_slope=float(self.negative_slope),
-            max_iter=None if self.max_iter is None else int(self.max_iter),
-            seed=seed,
-        )
+    def _told_by(self, history: list[dict[str, Any]], passes: int, reason: str) -> None:
+        """Set what a run tells of itself."""
+        self.history_ = history
+        self.n_iter_ = len(history)
+        self.n_passes_ = passes
+        self.stop_reason_ = reason
+        self.last_doubling_ = last_doubling(history)
 
     def _rows(self, X: Any, y: Any, sample_weight: Any) -> tuple[Engine, np.dtype[np.floating]]:
         if not (is_lazy(X) or is_lazy(y)):
@@ -407,36 +373,9 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return rows.rechunk({1: -1}) if rows.numblocks[1] > 1 else rows
 
 
-def _one_name_a_column(what: str, names: Sequence[str] | None, of: str, count: int) -> None:
-    if isinstance(names, str) or (names is not None and len(names) != count):
-        found = f"is {names!r}" if isinstance(names, str) else f"has {len(names)} names"
-        raise ParameterError(
-            f"{what} {found}; expected one for each column of {of}, {count} in all"
-        )
-
-
 def _names_of(y: Any) -> tuple[str, ...] | None:
     """Column names of a DataFrame or Series of targets."""
     if hasattr(y, "columns"):
         return tuple(str(name) for name in y.columns)
     name = getattr(y, "name", None) if hasattr(y, "index") else None
     return None if name is None else (str(name),)
-
-
-def _plain(value: Any) -> Any:
-    """A value that JSON can hold."""
-    if isinstance(value, float | np.floating):
-        return float(value) if math.isfinite(value) else None
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _whole(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-        raise ParameterError(f"{name} is {value!r}; expected an int of at least {least}")
-
-
-def _real(name: str, value: Any, low: float, high: float) -> None:
-    fits = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not fits or not low <= value < high:
-        bound = f"at least {low}" + (f" and below {high}" if math.isfinite(high) else "")
-        raise ParameterError(f"{name} is {value!r}; expected a number of {bound}")

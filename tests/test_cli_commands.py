@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 import shutil
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from altrelu_dist.cli.app import app
+from altrelu_dist.cli.output import number
 from altrelu_dist.estimators import AltReLURegressor
 from altrelu_dist.network import Network
 
@@ -164,6 +166,25 @@ def test_train_evaluate_predict():
     assert scored["mse"] == pytest.approx(np.mean(error**2))
     assert scored["targets"][0]["mae"] == pytest.approx(np.mean(np.abs(error)))
     assert scored["r2"] == pytest.approx(1 - np.mean(error**2) / data["target"].var(ddof=0))
+
+
+def test_early_stopping_and_what_the_last_half_bought():
+    options = ("train", "data.zarr", "--hidden", 6, "--out", "new.zarr", "--overwrite")
+    options += ("--workers", 0, "--method", "damped", "--max-iter", 8)
+    early = ("--early-stopping", "--validation-fraction", 0.3)
+    told = passes(*options, *early).stdout
+    model = AltReLURegressor.load("new.zarr")
+    assert model.validation_fraction == 0.3
+    kept = number(model.history_[-1]["validation_loss"])
+    assert f"kept: {model.network_.n_hidden} neurons, MSE {kept} on the rows held out" in told
+    bought = "the second half of that time lowered the loss by" in told
+    assert bought == math.isfinite(model.last_doubling_)
+    record = json.loads(passes(*options, "--json").stdout)
+    assert "validation_mse" not in record
+    assert record["last_doubling"] is None or 0 <= record["last_doubling"] <= 1
+    refused = run(*options, *early[1:])
+    assert refused.exit_code == 1
+    assert "--validation-fraction is for --early-stopping" in refused.stderr
 
 
 def test_the_same_seed_gives_the_same_network():

@@ -15,7 +15,6 @@ import pytest
 from rich.console import Console
 
 from altrelu_dist.cli.baselines import linear_baselines
-from altrelu_dist.cli.interrupts import catch_interrupts
 from altrelu_dist.cli.memory import PeakMemory, measure
 from altrelu_dist.cli.output import Output, bytes_text, number, seconds_text
 from altrelu_dist.cli.progress import Watch, watch
@@ -23,6 +22,7 @@ from altrelu_dist.cli.split import split_rows
 from altrelu_dist.cli.writers import ZarrWriter
 from altrelu_dist.data import DataSet
 from altrelu_dist.errors import ParameterError
+from altrelu_dist.interrupts import catch_interrupts
 from altrelu_dist.training.progress import Progress
 
 NAN = math.nan
@@ -98,7 +98,7 @@ def test_the_live_display_shows_bar_times_and_facts():
 
 
 def test_unknown_ends_are_not_guessed():
-    with catch_interrupts(lambda: None) as interrupts:
+    with catch_interrupts(lambda: None, exiting=True) as interrupts:
         follow = Watch(interrupts)
         assert math.isnan(follow.left)
         follow(progress(fraction=NAN))
@@ -117,7 +117,7 @@ def test_unknown_ends_are_not_guessed():
 def test_the_first_ctrl_c_asks_and_the_second_raises():
     before = signal.getsignal(signal.SIGINT)
     try:
-        with catch_interrupts(lambda: None) as interrupts:
+        with catch_interrupts(lambda: None, exiting=True) as interrupts:
             follow = Watch(interrupts)
             assert not follow(progress())
             os.kill(os.getpid(), signal.SIGINT)

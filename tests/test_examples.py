@@ -179,12 +179,56 @@ def test_cells(method: str, tmp_path: Path) -> None:
         pytest.importorskip("torch")
     X, y = small(q=2)
     np.savez(tmp_path / "mine.npz", X=X, y=y)
-    cell = {"set": f"{tmp_path / 'mine.npz'}@150", "hidden": 3, "method": method}
+    cell = {"set": f"{tmp_path / 'mine.npz'}@150", "hidden": 3, "method": method, "held_out": False}
     done = depth.run_cell(cell | {"setting": 1e-2, "seed": 0, "limit": 2.0}, quick=True)
     assert (done["n"], done["d"], done["q"]) == (150, 3, 2)
     assert done["mse"] < (1 if method in depth.OURS else 1.5)
     assert done["trace"][-1][0] == done["seconds"] > 0
     assert min(loss for _, loss in done["trace"]) == pytest.approx(done["mse"])
+
+
+def test_spread_over_seeds() -> None:
+    depth = bench("depth")
+    common = {"set": "a", "hidden": 8, "n": 9, "d": 2, "q": 1, "setting": 0, "method": "search"}
+    cells = [
+        common | {"seed": seed, "mse": mse, "seconds": 1.0, "trace": []}
+        for seed, mse in enumerate((0.2, 0.1, 0.3))
+    ]
+    assert depth.report(cells).splitlines()[-1].endswith("| 1.500 |")
+
+
+@pytest.mark.parametrize("method", ["search", "adam"])
+def test_held_out_cells(method: str, tmp_path: Path) -> None:
+    if method == "adam":
+        pytest.importorskip("torch")
+    depth = bench("depth")
+    X, y = small(400)
+    np.savez(tmp_path / "mine.npz", X=X, y=y)
+    cell = {"set": str(tmp_path / "mine.npz"), "hidden": 3, "method": method, "held_out": True}
+    done = depth.run_cell(cell | {"setting": 1e-2, "seed": 1, "limit": 2.0}, quick=True)
+    assert 0 < done["test_r2"] < 1
+    assert done["mse"] == min(loss for _, loss in done["trace"])
+
+
+def test_held_out_table() -> None:
+    depth = bench("depth")
+    common = {"set": "a", "hidden": 8, "n": 9, "d": 2, "q": 1, "seed": 0}
+    rows = [("search", 0, 0.3, 0.7, 5), ("adam", 1e-2, 0.2, 0.6, 8), ("adam", 1e-3, 0.4, 0.9, 8)]
+    keys = ("method", "setting", "mse", "test_r2", "neurons")
+    table = depth.report_held_out([common | dict(zip(keys, row, strict=True)) for row in rows])
+    # The setting is chosen by its validation loss, not by its score on the test rows.
+    assert table.splitlines()[-1] == "| a | 9 x 2, 1 | 8 | 0.7000 (5 neurons) | 0.6000 | +0.1000 |"
+
+
+def test_held_out_rows_are_those_of_the_estimator() -> None:
+    from altrelu_dist import AltReLURegressor
+
+    depth = bench("depth")
+    X, y = small(300)
+    held = depth.held_out_rows(len(X), 1)
+    model = AltReLURegressor(3, max_iter=1, early_stopping=True, random_state=1).fit(X, y.ravel())
+    loss = np.mean((model.predict(X[held]) - y[held].ravel()) ** 2)
+    assert loss == pytest.approx(model.history_[-1]["validation_loss"], rel=1e-4)
 
 
 def test_baseline_gradient() -> None:

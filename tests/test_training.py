@@ -31,6 +31,7 @@ from altrelu_dist.training.alternating import alternate, random_directions
 from altrelu_dist.training.damped import descend
 from altrelu_dist.training.neurons import draw_hinges, insert, remove
 from altrelu_dist.training.quasi_newton import quasi_newton
+from altrelu_dist.training.whitening import Whitening
 
 QUICK = {"search": 1, "damped": 20, "alternating": 5}
 
@@ -163,7 +164,9 @@ def test_alternating_that_diverges_keeps_a_network_as_good_as_it_says(alpha, dty
     for seed in range(2):
         trained, monitor = run("alternating", X, y, h=40, alpha=alpha, seed=seed, most=30)
         found = recomputed(trained, X, y, alpha=alpha) * monitor.unit
-        assert found == pytest.approx(monitor.history[-1]["loss"], rel=1e-3)
+        # Where weights grow without end, what float32 says of a loss is no closer than this.
+        rel = 5e-3 if dtype == "float32" else 1e-3
+        assert found == pytest.approx(monitor.history[-1]["loss"], rel=rel)
         assert found <= monitor.history[1]["loss"] * (1 + 1e-6)
 
 
@@ -626,14 +629,31 @@ def test_quasi_newton_never_ends_above_its_start(rng):
     block = centred(random_block(rng, 200, 3, 2))
     for alpha in (0.0, 0.1):
         objective = objective_over(block, alpha=alpha)
+        whitening = Whitening.of(objective)
         start = Weights(rng.standard_normal((4, 5)), np.zeros((5, 2)), np.zeros(2))
         refitted, value = objective.refit_output(start)
         for iterations in (1, 5, 60):
-            weights, loss = quasi_newton(objective, start, iterations)
+            weights, loss = quasi_newton(objective, start, iterations, whitening=whitening)
             assert loss <= value
             exact = squares(block, weights, 0.0) / objective.ones + alpha * penalty(weights)
             assert loss == pytest.approx(exact, rel=1e-7)
             assert weights.n_hidden == refitted.n_hidden
+
+
+def test_whitening_makes_the_inputs_uncorrelated(rng):
+    block = random_block(rng, 500, 4, weighted=True)
+    mixed = block._replace(x=block.x @ (np.eye(5) + 0.9 * rng.standard_normal((5, 5))))
+    objective = objective_over(mixed)
+    whitening = Whitening.of(objective)
+    assert whitening.into @ whitening.out == pytest.approx(np.eye(5), abs=1e-10)
+    white = mixed.x @ whitening.out
+    gram = white.T @ white / objective.ones
+    # But for the floor under directions of little variance, which are left smaller than one.
+    values = np.linalg.eigvalsh(gram)
+    assert values.max() <= 1 + 1e-9
+    variances = np.linalg.eigvalsh(mixed.x.T @ mixed.x / objective.ones)
+    floor = 1e-3 * variances.mean()
+    assert values == pytest.approx(variances / (variances + floor), rel=1e-6)
 
 
 def test_hinges_go_through_the_middle_of_two_rows(rng):

@@ -13,7 +13,8 @@ from typer.core import TyperGroup
 from altrelu_dist.cli.convert import convert, info
 from altrelu_dist.cli.demo import demo
 from altrelu_dist.cli.evaluate import evaluate
-from altrelu_dist.cli.interrupts import EXIT_CODE
+from altrelu_dist.cli.output import INTERRUPTED
+from altrelu_dist.cli.plan import plan
 from altrelu_dist.cli.predict import predict
 from altrelu_dist.cli.train import train
 from altrelu_dist.errors import AltReLUError
@@ -40,7 +41,7 @@ class _Commands(TyperGroup):
                 raise
             _fail(f"error: {describe(error)}")
         except KeyboardInterrupt:
-            _fail("interrupted", EXIT_CODE)
+            _fail("interrupted", INTERRUPTED)
         except (typer.Exit, typer.Abort):
             raise
         except Exception as error:
@@ -113,6 +114,7 @@ def _options(
 for command, example in (
     (convert, "altrelu convert flights.parquet flights.zarr --target arr_delay"),
     (info, "altrelu info flights.zarr"),
+    (plan, "altrelu plan flights.zarr --hidden 64 --workers 8 --memory 4GiB"),
     (train, "altrelu train flights.zarr --hidden 64 --out flights-model.zarr --test-fraction 0.2"),
     (evaluate, "altrelu evaluate flights-model.zarr flights.zarr"),
     (predict, "altrelu predict flights-model.zarr new.zarr --out predicted.parquet"),

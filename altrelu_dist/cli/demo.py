@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from altrelu_dist.cli.options import Quiet
-from altrelu_dist.cli.output import Output, number, seconds_text, table
+from altrelu_dist.cli.output import INTERRUPTED, Output, number, seconds_text, table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -134,7 +134,6 @@ def _write_store(store: Path, output: Output) -> None:
 def _train(
     method: str, words: str, hidden: int, data: DataSet, client: Client | None, output: Output
 ) -> AltReLURegressor:
-    from altrelu_dist.cli.interrupts import EXIT_CODE
     from altrelu_dist.cli.progress import watch
     from altrelu_dist.estimators import AltReLURegressor
 
@@ -151,7 +150,7 @@ def _train(
         estimator.fit(data.X, data.y)
     if follower.interrupts.requested:
         output.warn("interrupted")
-        raise typer.Exit(EXIT_CODE)
+        raise typer.Exit(INTERRUPTED)
     output.note(
         f"  MSE {number(estimator.history_[-1]['loss'])} after {estimator.n_passes_} passes, "
         f"{seconds_text(estimator.history_[-1]['seconds'])}"

@@ -15,8 +15,9 @@ from rich.console import Console, RenderableType
 from rich.progress import Progress
 from rich.table import Table
 
-__all__ = ["Output", "bytes_text", "number", "seconds_text", "table"]
+__all__ = ["INTERRUPTED", "Output", "bytes_text", "number", "seconds_text", "table"]
 
+INTERRUPTED = 130  # the exit code that a shell expects of a program that ended by Ctrl-C
 _BETWEEN_LINES = 10.0  # seconds, where nothing can be redrawn
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections import deque
 from contextlib import contextmanager
@@ -16,8 +15,8 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from altrelu_dist.cli.interrupts import Interrupts, catch_interrupts
 from altrelu_dist.cli.output import Output, number, seconds_text
+from altrelu_dist.interrupts import STOPPING, Interrupts, catch_interrupts, say_stopping
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Watch", "watch"]
 
-STOPPING = "stopping at the end of this step, best network kept; Ctrl-C again stops at once"
 _RATE_WINDOW = 5.0  # seconds over which rows a second are measured
 _SOON, _LATE = 2.0, 60.0  # least and most seconds between two plain lines
 
@@ -98,6 +96,8 @@ class Watch:
         facts = [f"iteration {now.iteration}", f"loss {number(now.loss)}"]
         if math.isfinite(now.sample_loss):
             facts.append(f"on sample {number(now.sample_loss)}")
+        if math.isfinite(now.validation_loss):
+            facts.append(f"on validation {number(now.validation_loss)}")
         return [*facts, f"passes {now.passes}", f"{_rate(self.rows_a_second)} rows/s"]
 
 
@@ -175,7 +175,7 @@ def watch(output: Output, max_time: float | None = None) -> Iterator[Watch]:
         The callback for the trainer.
     """
     if output.live:
-        with catch_interrupts(lambda: None) as interrupts:
+        with catch_interrupts(lambda: None, exiting=True) as interrupts:
             follower = Watch(interrupts, max_time)
             display = Live(
                 get_renderable=_Display(follower).__rich__,
@@ -187,8 +187,5 @@ def watch(output: Output, max_time: float | None = None) -> Iterator[Watch]:
                 yield follower
         return
 
-    def say() -> None:
-        os.write(2, f"{STOPPING}\n".encode())  # raw: the handler may interrupt a buffered write
-
-    with catch_interrupts(say) as interrupts:
+    with catch_interrupts(say_stopping, exiting=True) as interrupts:
         yield Watch(interrupts, max_time, None if output.quiet else _Lines(output))

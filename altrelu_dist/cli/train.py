@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,14 +22,15 @@ from altrelu_dist.cli.options import (
     Weight,
     Workers,
 )
-from altrelu_dist.cli.output import Output, number, seconds_text
-from altrelu_dist.errors import DataError
+from altrelu_dist.cli.output import INTERRUPTED, Output, number, seconds_text
+from altrelu_dist.errors import DataError, ParameterError
 
 __all__ = ["train"]
 
 _LEAST_ROWS = 2
 _ENDINGS = {
-    "converged": "converged",
+    "converged": "stopped by itself",
+    "early_stopping": "stopped at --early-stopping",
     "max_iter": "stopped at --max-iter",
     "max_time": "stopped at --max-time",
     "interrupted": "interrupted",
@@ -59,6 +61,19 @@ def train(
         float | None,
         typer.Option(help="Hold out this share of the rows, at random, and score on them too."),
     ] = None,
+    early_stopping: Annotated[
+        bool,
+        typer.Option(
+            "--early-stopping",
+            help="Hold rows out, keep the network that is best on them, stop when none is better.",
+        ),
+    ] = False,
+    validation_fraction: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the rows that --early-stopping holds out (0.1).", show_default=False
+        ),
+    ] = None,
     target: Target = None,
     weight: Weight = None,
     overwrite: Overwrite = False,
@@ -73,7 +88,6 @@ def train(
 
     Ctrl-C stops at the end of the current step and saves the best network so far.
     """
-    from altrelu_dist.cli.interrupts import EXIT_CODE
     from altrelu_dist.cli.memory import measure
     from altrelu_dist.cli.progress import watch
     from altrelu_dist.cli.scores import mean_scores, score_records, score_table
@@ -83,6 +97,8 @@ def train(
     from altrelu_dist.metrics import evaluate
     from altrelu_dist.network import FORMAT
 
+    if validation_fraction is not None and not early_stopping:
+        raise ParameterError("--validation-fraction is for --early-stopping, which is not given")
     output = Output(quiet, as_json)
     cluster = ClusterChoice(scheduler, workers, threads, memory)
     check_store(out, overwrite=overwrite, kind=FORMAT)
@@ -98,12 +114,17 @@ def train(
         f"target {', '.join(data.target_names)}"
     )
     with connect(cluster, output) as client:
-        given: dict[str, Any] = {"alpha": ridge, "negative_slope": negative_slope}
+        given: dict[str, Any] = {
+            "alpha": ridge,
+            "negative_slope": negative_slope,
+            "validation_fraction": validation_fraction,
+        }
         model = AltReLURegressor(
             hidden,
             method=method,
             max_iter=max_iter,
             max_time=max_time,
+            early_stopping=early_stopping,
             random_state=seed,
             client=client,
             **{name: value for name, value in given.items() if value is not None},
@@ -131,7 +152,9 @@ def train(
         }
         memory_peak = measure(client)
 
-    means = mean_scores(scores["train"]) if scores else {"mse": last["loss"], "r2": None}
+    # The least training loss is not that of a network chosen by its validation loss.
+    least = math.nan if early_stopping else last["loss"]
+    means = mean_scores(scores["train"]) if scores else {"mse": least, "r2": None}
     record = {
         "out": str(out),
         "data": store,
@@ -145,20 +168,32 @@ def train(
         "seconds": last["seconds"],
         "passes": model.n_passes_,
         "iterations": model.n_iter_,
+        "last_doubling": model.last_doubling_,
+        **({"validation_mse": last["validation_loss"]} if early_stopping else {}),
         "stop_reason": "interrupted" if interrupted else model.stop_reason_,
         "peak_memory": memory_peak.total,
         "memory": memory_peak.record(),
     }
     ending = _ENDINGS[str(record["stop_reason"])]
+    words = [f"{ending} after {seconds_text(last['seconds'])}"]
+    words[0] += f", {model.n_passes_} passes over the data, {model.n_iter_} iterations"
+    if math.isfinite(model.last_doubling_):
+        words.append(
+            f"the second half of that time lowered the loss by {100 * model.last_doubling_:.2g} %"
+        )
+    if early_stopping:
+        words.append(
+            f"kept: {network.n_hidden} neurons, "
+            f"MSE {number(last['validation_loss'])} on the rows held out"
+        )
     output.result(
         record,
         score_table({n: (int(parts[n].X.shape[0]), each) for n, each in scores.items()})
         if scores
-        else f"MSE {number(last['loss'])}",
-        f"{ending} after {seconds_text(last['seconds'])}, {model.n_passes_} passes over the data, "
-        f"{model.n_iter_} iterations",
+        else f"MSE {number(least)}",
+        *words,
         f"peak memory {memory_peak}",
         f"saved: {out}",
     )
     if interrupted:
-        raise typer.Exit(EXIT_CODE)
+        raise typer.Exit(INTERRUPTED)

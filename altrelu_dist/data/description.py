@@ -123,7 +123,7 @@ def describe(
         dtype=str(data.X.dtype),
         n_chunks=int(data.X.numblocks[0]),
         chunk_rows=max(data.X.chunks[0]),
-        bytes_on_disk=sum(_bytes_on_disk(source) for source in sources),
+        bytes_on_disk=sum(bytes_on_disk(source) for source in sources),
         bytes_in_memory=sum(int(array.nbytes) for array, _ in present.values()),
         columns=columns,
     )
@@ -182,7 +182,8 @@ def _column(name: str, role: str, statistics: Array) -> ColumnSummary:
     return ColumnSummary(name, role, int(missing), int(infinite), low, mean, high)
 
 
-def _bytes_on_disk(source: Source) -> int:
+def bytes_on_disk(source: Source) -> int:
+    """Bytes of the files of a source."""
     import fsspec
 
     total = 0

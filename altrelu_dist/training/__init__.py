@@ -1,6 +1,15 @@
 """The training loop over an engine: methods, stages, history."""
 
-from altrelu_dist.training.progress import Callback, Monitor, Progress
+from altrelu_dist.training.progress import Callback, Monitor, Progress, last_doubling
 from altrelu_dist.training.trainer import METHODS, Parameters, Trained, train
 
-__all__ = ["METHODS", "Callback", "Monitor", "Parameters", "Progress", "Trained", "train"]
+__all__ = [
+    "METHODS",
+    "Callback",
+    "Monitor",
+    "Parameters",
+    "Progress",
+    "Trained",
+    "last_doubling",
+    "train",
+]

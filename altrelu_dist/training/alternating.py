@@ -9,6 +9,8 @@ best network is kept.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from altrelu_dist.moments.loss import HiddenGram, LossAndGradient
@@ -17,6 +19,7 @@ from altrelu_dist.solvers.hidden_layer import solve_hidden
 from altrelu_dist.solvers.output_layer import solve_output
 from altrelu_dist.training.objective import Objective
 from altrelu_dist.training.pattern_state import PatternState
+from altrelu_dist.training.progress import OutOfTimeError
 
 __all__ = ["ITERATIONS", "alternate", "random_directions"]
 
@@ -46,12 +49,17 @@ def alternate(
         Sums of squares of the centred targets.
     iterations : int
     """
-    pattern = PatternState(objective)
+    pattern = PatternState(replace(objective, hurried=True))
     monitor = objective.monitor
     zero = np.zeros(target_squares.size)
     weights = Weights(W, np.zeros((W.shape[1], zero.size)), zero)
     best, least = weights, np.inf
-    moments = pattern.at(W)
+    try:
+        moments = pattern.at(W)
+    except OutOfTimeError:
+        best, least = objective.refit_output(weights)
+        objective.record(least, best)
+        return best, least
     for iteration in range(iterations + 1):
         hidden = HiddenGram(
             moments.hidden_gram(W, moments.with_features(W), objective.ones),
@@ -65,15 +73,18 @@ def alternate(
         last = last or not np.isfinite(W).all()
         # The true loss needs the rows once more: the next pass over them brings it along.
         true_loss = LossAndGradient(weights, objective.slope)
+        if not last:
+            try:
+                moments, sums = pattern.at_with(W, true_loss)
+            except OutOfTimeError:
+                last = True
         if last:
             sums = objective.reduce(true_loss, "loss-and-gradient")
-        else:
-            moments, sums = pattern.at_with(W, true_loss)
         loss = objective.value(sums, weights)
         if np.isfinite(loss) and loss < least:
             best, least = weights, loss
         monitor.fraction = iteration / iterations if iterations else 1.0
-        monitor.record(loss=loss, current_loss=loss * monitor.unit)
+        objective.record(loss, weights, current_loss=loss * monitor.unit)
         if last:
             monitor.ran_out = iteration == iterations
             break

@@ -16,6 +16,7 @@ from altrelu_dist.moments.rows import Weights
 from altrelu_dist.solvers.hidden_layer import DampedSystem
 from altrelu_dist.training.objective import Objective
 from altrelu_dist.training.pattern_state import PatternState
+from altrelu_dist.training.progress import OutOfTimeError
 
 __all__ = ["LARGEST_SYSTEM", "descend"]
 
@@ -58,9 +59,10 @@ def descend(
     monitor = objective.monitor
     weights = weights.balanced()
     loss, gradient = objective.evaluate(weights)
-    objective.record(loss)
+    objective.record(loss, weights)
     p, h = weights.W.shape
     width = max(1, min(h, LARGEST_SYSTEM // p))
+    curvature = replace(curvature, hurried=True)
     pattern = PatternState(curvature)
     damping, growth = _FIRST_DAMPING, 2.0
     losses = [loss]
@@ -78,12 +80,14 @@ def descend(
                 neurons = np.sort(rng.choice(h, size=width, replace=False))
                 pattern = PatternState(curvature)
             picked = weights.pick(neurons)
-            kinks = curvature.reduce(
-                KinkMoments(weights, _KINK_WIDTH, objective.slope, neurons), "kinks"
-            )
-            system = DampedSystem(
-                pattern.at(picked.W), picked, kinks.blocks, curvature.ones, curvature.ridge
-            )
+            try:
+                kinks = curvature.reduce(
+                    KinkMoments(weights, _KINK_WIDTH, objective.slope, neurons), "kinks"
+                )
+                moments = pattern.at(picked.W)
+            except OutOfTimeError:
+                break
+            system = DampedSystem(moments, picked, kinks.blocks, curvature.ones, curvature.ridge)
         share = curvature.ones / objective.ones
         step = system.step(_of(gradient, neurons, share), damping)
         trial = _moved(weights, neurons, step.W, step.output).balanced()
@@ -100,7 +104,7 @@ def descend(
         else:
             damping *= growth
             growth *= 2
-        objective.record(loss, damping=damping)
+        objective.record(loss, weights, damping=damping)
         if len(losses) > 5 and width == h and losses[-6] - loss <= tolerance * loss:
             break
     else:

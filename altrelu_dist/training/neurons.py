@@ -98,9 +98,11 @@ def insertion_order(moments: CandidateGram, count: int) -> list[int]:
     gram = moments.gram - white.T @ white
     residual = moments.residual - white.T @ factor.whiten(moments.present_residual)
     floor = 1e-5 * np.diagonal(moments.gram)
+    count = min(count, gram.shape[0])
+    power = np.diagonal(gram).copy()
+    factor_columns = np.empty((gram.shape[0], count))  # of a Cholesky factor with pivoting
     chosen: list[int] = []
-    for _ in range(min(count, gram.shape[0])):
-        power = np.diagonal(gram)
+    for done in range(count):
         gain = np.einsum("mq,mq->m", residual, residual)
         gain = np.divide(gain, power, out=np.zeros_like(gain), where=power > floor)
         gain[chosen] = 0
@@ -108,10 +110,11 @@ def insertion_order(moments: CandidateGram, count: int) -> list[int]:
         if not gain[best] > 0:
             break
         chosen.append(best)
-        column = gram[:, best].copy()
-        pivot = column[best]
-        residual = residual - np.outer(column / pivot, residual[best])
-        gram = gram - np.outer(column, column / pivot)
+        column = gram[:, best] - factor_columns[:, :done] @ factor_columns[best, :done]
+        root = np.sqrt(column[best])
+        factor_columns[:, done] = column / root
+        residual = residual - np.outer(column / root, residual[best] / root)
+        power -= (column / root) ** 2
     return chosen
 
 

@@ -35,6 +35,8 @@ class Objective:
         Whether the rows are the whole data and not a sample of it.
     ones : float
         Sum of the row weights, those normalised to a mean of one over the whole data.
+    hurried : bool
+        Whether passes over rows in memory give up, by an `OutOfTimeError`, when the run has to end.
     """
 
     engine: Engine
@@ -43,6 +45,7 @@ class Objective:
     slope: float
     whole: bool
     ones: float
+    hurried: bool = False
 
     def over(self, engine: LocalEngine) -> Objective:
         """The same objective over some of the rows."""
@@ -56,16 +59,20 @@ class Objective:
 
     def reduce(self, statistic: Callable[[Any], T], name: str) -> T:
         """Pass over the rows once."""
+        begun = self.monitor.seconds
+        if self.hurried and isinstance(self.engine, LocalEngine):
+            statistic = self.monitor.in_time(statistic)
         result: T = self.engine.reduce(statistic, name)
         self.monitor.visited(self.engine.n_rows, whole=self.whole)
+        if self.whole:
+            self.monitor.reserve = self.monitor.seconds - begun
         return result
 
-    def record(self, loss: float, **details: Any) -> None:
-        """Note an iteration whose loss over these rows was ``loss``."""
-        if self.whole:
-            self.monitor.record(loss=loss, **details)
-        else:
-            self.monitor.record(sample_loss=loss, **details)
+    def record(self, loss: float, weights: Weights, **details: Any) -> None:
+        """Note an iteration that ended at ``weights``, whose loss over these rows is ``loss``."""
+        self.monitor.saw(weights, whole=self.whole)
+        losses = {"loss": loss} if self.whole else {"sample_loss": loss}
+        self.monitor.record(**losses, loss_rows=self.engine.n_rows, **details)
 
     def penalty(self, weights: Weights) -> float:
         """The ridge terms."""

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, TypeVar
 
-__all__ = ["Callback", "Monitor", "Progress"]
+if TYPE_CHECKING:
+    from altrelu_dist.moments.rows import Block, Weights
+    from altrelu_dist.training.validation import Validation
+
+__all__ = ["Callback", "Monitor", "OutOfTimeError", "Progress", "last_doubling"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,9 @@ class Progress:
         Time since the start.
     fraction : float
         Share of the expected work that is done, from 0 to 1; NaN if unknown.
+    validation_loss : float
+        Least mean square over the held-out rows so far, in squared units of the targets; NaN
+        without early stopping.
     """
 
     stage: str
@@ -44,9 +54,14 @@ class Progress:
     rows: int
     seconds: float
     fraction: float
+    validation_loss: float = math.nan
 
 
 Callback = Callable[[Progress], "bool | None"]
+
+
+class OutOfTimeError(Exception):
+    """A pass gave up because the run has to end."""
 
 
 class Monitor:
@@ -74,6 +89,9 @@ class Monitor:
         self.unit = 1.0  # of the loss, in squared units of the targets
         self.loss = math.nan
         self.sample_loss = math.nan
+        self.validation_loss = math.nan
+        self.validation: Validation | None = None
+        self.reserve = 0.0  # seconds that the last pass of a run will take
 
     @property
     def seconds(self) -> float:
@@ -83,9 +101,31 @@ class Monitor:
     @property
     def stopped(self) -> bool:
         """Whether the run has to end here."""
-        if self.reason is None and self.seconds >= self._max_time:
+        # At most half of the time is kept back: a network that was trained a little is better
+        # than one that was not, in too much time either way.
+        late = self.seconds + min(self.reserve, self._max_time / 2) >= self._max_time
+        if self.reason is None and late:
             self.reason = "max_time"
         return self.reason is not None
+
+    def interrupt(self) -> None:
+        """Ask for an end, from anywhere, a signal handler too."""
+        self.reason = self.reason or "interrupted"
+
+    def in_time(self, statistic: Callable[[Block], T]) -> Callable[[Block], T]:
+        """The same statistic of a tile, but once the run has to end an `OutOfTimeError`."""
+
+        def timed(block: Block) -> T:
+            if self.stopped:
+                raise OutOfTimeError
+            return statistic(block)
+
+        return timed
+
+    @property
+    def has_network(self) -> bool:
+        """Whether an iteration has ended, beside the one that notes the loss of the mean."""
+        return len(self.history) > 1
 
     def enter(self, stage: str) -> None:
         """Begin a stage."""
@@ -102,6 +142,19 @@ class Monitor:
         """Tell how far it is."""
         if self._callback is not None and self._callback(self._now()) and self.reason is None:
             self.reason = "interrupted"
+
+    def saw(self, weights: Weights, *, whole: bool) -> None:
+        """Take note of a network on the way, before the iteration it ends is recorded.
+
+        ``whole`` says that it ends one and was trained on all the training rows: only those count
+        towards an end of the run because the validation loss no longer falls.
+        """
+        if self.validation is None:
+            return
+        self.validation.saw(weights, self.rows, whole=whole)
+        self.validation_loss = self.validation.least * self.unit
+        if self.validation.stagnates and self.reason is None:
+            self.reason = "early_stopping"
 
     def record(
         self, *, loss: float = math.nan, sample_loss: float = math.nan, **details: Any
@@ -131,4 +184,40 @@ class Monitor:
             rows=self.rows,
             seconds=self.seconds,
             fraction=self.fraction,
+            validation_loss=self.validation_loss,
         )
+
+
+def last_doubling(history: Sequence[Mapping[str, Any]]) -> float:
+    """Share of the loss that the second half of a run's time took off it; NaN if unknown.
+
+    Losses over the same rows are compared, and what they fell by is multiplied up. Where the run
+    went on over more rows the comparison starts anew: what the same network has there is no gain.
+    Unknown is the share where half way the network was still growing over ever more rows.
+
+    Parameters
+    ----------
+    history : sequence of dict
+        As a run records it.
+    """
+    if not history:
+        return math.nan
+    half = history[-1]["seconds"] / 2
+    left = 1.0
+    for before, entry in pairwise(history):
+        if entry["seconds"] <= half:
+            continue
+        if "loss_rows" not in before:  # no network yet
+            return math.nan
+        if before["loss_rows"] == entry["loss_rows"]:
+            was, now = _compared(before), _compared(entry)
+            left *= min(1.0, now / was) if was > 0 else 1.0
+        elif entry["stage"] == "grow":
+            return math.nan
+    return 1.0 - left if len(history) > 1 else math.nan
+
+
+def _compared(entry: Mapping[str, Any]) -> float:
+    """The loss over the rows that the iteration worked on."""
+    sample: float = entry["sample_loss"]
+    return float(entry["loss"]) if math.isnan(sample) else sample

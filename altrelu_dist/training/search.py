@@ -6,7 +6,7 @@ there. A cycle is kept only if the loss fell. It all runs on rows in memory.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -14,14 +14,17 @@ from altrelu_dist.engine import TILE, LocalEngine
 from altrelu_dist.moments.rows import Weights
 from altrelu_dist.training.neurons import insert, remove
 from altrelu_dist.training.objective import Objective
-from altrelu_dist.training.quasi_newton import quasi_newton
 
-__all__ = ["search"]
+__all__ = ["Descent", "added_neurons", "growth", "most_passes", "pruned_sizes", "search"]
+
+# From where it starts, down: for so many iterations, and on to so many while it is worth it.
+Descent = Callable[[Objective, Weights, int, "int | None"], tuple[Weights, float]]
 
 _GROWTH_STAGES = 8
-_CYCLE_PARTS = (4, 8, 16)  # a cycle adds h / 4, then h / 8, then h / 16 neurons, and so on
+_CYCLE_PARTS = (2, 4, 8, 1)  # a cycle adds h / 2, then h / 4, h / 8, h neurons, and so on
 _PRUNING_STAGES = 3
-_ITERATIONS = 150  # of a descent that matters
+_GROWTH_ITERATIONS = 100  # of a descent while the network grows
+_ITERATIONS = 150  # of one in a cycle
 _FEW_ITERATIONS = 50  # of one between two steps of pruning
 _MOST_ITERATIONS = 600
 _ROWS_A_WEIGHT = 40  # while the network grows
@@ -39,6 +42,7 @@ def search(
     levels: Sequence[Objective],
     n_hidden: int,
     rng: np.random.Generator,
+    descend: Descent,
     cycles: int | None = None,
 ) -> tuple[Weights, float]:
     """Find a network of ``n_hidden`` neurons; it and its objective over the rows of the last level.
@@ -50,22 +54,24 @@ def search(
         the search goes on with what it has found.
     n_hidden : int
     rng : numpy.random.Generator
+    descend : Descent
+        Arranges the neurons between two closed-form steps.
     cycles : int, optional
         Most grow-and-prune cycles; by default as many as are worth their while.
     """
     monitor = levels[0].monitor
-    weights, loss = _grow(levels[0], n_hidden, rng)
+    weights, loss = _grow(levels[0], n_hidden, rng, descend)
     done = 0
     for level, objective in enumerate(levels):
         if monitor.stopped:
             break
         if level:
             monitor.enter("widen")
-            weights, loss = quasi_newton(objective, weights, _ITERATIONS, _MOST_ITERATIONS)
-            objective.record(loss)
+            weights, loss = descend(objective, weights, _ITERATIONS, _MOST_ITERATIONS)
+            objective.record(loss, weights)
         monitor.enter("cycle")
         left = None if cycles is None else cycles - done
-        weights, loss, made = _cycles(objective, weights, loss, n_hidden, rng, left, level)
+        weights, loss, made = _cycles(objective, weights, loss, n_hidden, rng, descend, left, level)
         done += made
     monitor.ran_out = cycles is not None and done >= cycles
     return weights, loss
@@ -77,6 +83,7 @@ def _cycles(
     loss: float,
     n_hidden: int,
     rng: np.random.Generator,
+    descend: Descent,
     cycles: int | None,
     level: int,
 ) -> tuple[Weights, float, int]:
@@ -84,14 +91,13 @@ def _cycles(
     engine, monitor = objective.engine, objective.monitor
     assert isinstance(engine, LocalEngine)
     x, y = engine.tiles[0]
-    pass_work = 2.0 * engine.n_rows * n_hidden * (x.shape[1] + y.shape[1])
-    passes = float(np.clip(_WORK / pass_work, _LEAST_PASSES, _MOST_PASSES)) / _SHORTER**level
+    passes = most_passes(engine.n_rows, n_hidden, x.shape[1] + y.shape[1], level)
     begun = monitor.rows
     track = [(0, loss)]
     done = 0
     while loss > _NOTHING_LEFT and not monitor.stopped and (cycles is None or done < cycles):
-        added = max(1, n_hidden // _CYCLE_PARTS[done % len(_CYCLE_PARTS)])
-        trial, trial_loss = _cycle(objective, weights, added, n_hidden, rng)
+        added = added_neurons(n_hidden, done)
+        trial, trial_loss = _cycle(objective, weights, added, n_hidden, rng, descend)
         done += 1
         if trial.n_hidden <= n_hidden and trial_loss < loss:
             weights, loss = trial, trial_loss
@@ -99,14 +105,16 @@ def _cycles(
         track.append((used, loss))
         share = used / (passes * engine.n_rows)
         monitor.fraction = (level + min(1.0, share)) / (level + 1)
-        objective.record(loss, added=added)
+        objective.record(loss, weights, added=added)
         before = next(value for at, value in reversed(track) if at <= 2 / 3 * used)
         if share >= 1 or (done >= _LEAST_CYCLES[level] and loss > (1 - _WORTH) * before):
             break
     return weights, loss, done
 
 
-def _grow(objective: Objective, n_hidden: int, rng: np.random.Generator) -> tuple[Weights, float]:
+def _grow(
+    objective: Objective, n_hidden: int, rng: np.random.Generator, descend: Descent
+) -> tuple[Weights, float]:
     """From no neuron to all, in stages, each on as many rows as its weights call for."""
     engine, monitor = objective.engine, objective.monitor
     assert isinstance(engine, LocalEngine)
@@ -114,41 +122,66 @@ def _grow(objective: Objective, n_hidden: int, rng: np.random.Generator) -> tupl
     p, q = x.shape[1], y.shape[1]
     weights = Weights(np.zeros((p, 0)), np.zeros((0, q)), np.zeros(q))
     loss = np.inf
-    stages = sorted({-(-n_hidden * (s + 1) // _GROWTH_STAGES) for s in range(_GROWTH_STAGES)})
     monitor.enter("grow")
-    for size in stages:
-        rows = _ROWS_A_WEIGHT * size * (p + q)
+    for size, rows in growth(n_hidden, p + q):
         part = engine.leading(-(-rows // TILE)) if size < n_hidden else engine
         here = objective if part.n_rows == engine.n_rows else objective.over(part)
         weights = insert(here, weights, size - weights.n_hidden, rng)
         most = _MOST_ITERATIONS if size == n_hidden else None
-        weights, loss = quasi_newton(here, weights, _ITERATIONS, most)
-        here.record(loss, neurons=weights.n_hidden)
+        weights, loss = descend(here, weights, _GROWTH_ITERATIONS, most)
+        here.record(loss, weights, neurons=weights.n_hidden)
         if monitor.stopped:
             break
     if here is not objective:  # stopped while it had only seen some of the rows
         weights, loss = objective.refit_output(weights)
-        objective.record(loss)
+        objective.record(loss, weights)
     return weights, loss
 
 
 def _cycle(
-    objective: Objective, weights: Weights, added: int, n_hidden: int, rng: np.random.Generator
+    objective: Objective,
+    weights: Weights,
+    added: int,
+    n_hidden: int,
+    rng: np.random.Generator,
+    descend: Descent,
 ) -> tuple[Weights, float]:
     """Add neurons, descend, prune back in stages with descents between."""
     trial = insert(objective, weights, added + n_hidden - weights.n_hidden, rng)
-    trial, loss = quasi_newton(objective, trial, _ITERATIONS)
-    extra = trial.n_hidden - n_hidden
-    for _ in range(_PRUNING_STAGES):
-        left = trial.n_hidden - n_hidden
-        if left <= 0 or objective.monitor.stopped:
+    trial, loss = descend(objective, trial, _ITERATIONS, None)
+    for size in pruned_sizes(trial.n_hidden, n_hidden):
+        if objective.monitor.stopped:
             break
-        trial = remove(objective, trial, min(left, -(-extra // _PRUNING_STAGES)))
+        trial = remove(objective, trial, trial.n_hidden - size)
         last = trial.n_hidden == n_hidden
-        trial, loss = quasi_newton(
+        trial, loss = descend(
             objective,
             trial,
             _ITERATIONS if last else _FEW_ITERATIONS,
             _MOST_ITERATIONS if last else None,
         )
     return trial, loss
+
+
+def growth(n_hidden: int, columns: int) -> list[tuple[int, int]]:
+    """The stages of the growth: neurons, and the rows that so many weights call for."""
+    sizes = {-(-n_hidden * (s + 1) // _GROWTH_STAGES) for s in range(_GROWTH_STAGES)}
+    return [(size, _ROWS_A_WEIGHT * size * columns) for size in sorted(sizes)]
+
+
+def added_neurons(n_hidden: int, cycle: int) -> int:
+    """How many neurons a cycle, counted from 0, adds."""
+    return max(1, n_hidden // _CYCLE_PARTS[cycle % len(_CYCLE_PARTS)])
+
+
+def pruned_sizes(grown: int, n_hidden: int) -> list[int]:
+    """The sizes to which a grown network is pruned, one after the other."""
+    step = max(1, -(-(grown - n_hidden) // _PRUNING_STAGES))
+    return [max(n_hidden, size - step) for size in range(grown, n_hidden, -step)]
+
+
+def most_passes(n_rows: int, n_hidden: int, columns: int, level: int) -> float:
+    """After so many passes over its rows a level of the search ends."""
+    pass_work = 2.0 * n_rows * n_hidden * columns
+    shorter: int = _SHORTER**level
+    return float(np.clip(_WORK / pass_work, _LEAST_PASSES, _MOST_PASSES)) / shorter

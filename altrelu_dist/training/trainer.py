@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,8 +22,13 @@ from altrelu_dist.training.objective import Objective
 from altrelu_dist.training.progress import Monitor
 from altrelu_dist.training.quasi_newton import quasi_newton
 from altrelu_dist.training.search import search
+from altrelu_dist.training.validation import DrawBoth, HeldOut, OfTraining, Validation
+from altrelu_dist.training.whitening import Whitening
 
-__all__ = ["METHODS", "Parameters", "Trained", "train"]
+__all__ = [
+    "METHODS", "Parameters", "RowStages", "Trained", "check_alternation", "is_part", "row_stages",
+    "train",
+]  # fmt: skip
 
 _LARGEST_ALTERNATION = 16_384  # unknowns of the paper's hidden-layer system: 2 GiB of float64
 _ROWS_A_WEIGHT = 20  # of a sample, for each weight of the network
@@ -45,6 +51,7 @@ class Parameters:
     negative_slope: float
     max_iter: int | None
     seed: int
+    validation_fraction: float = 0.0  # of the rows, held out for early stopping; 0: none
 
 
 class Stages(NamedTuple):
@@ -105,18 +112,21 @@ def _train(
     target_names: Sequence[str] | None,
 ) -> Trained:
     monitor.enter("summary")
-    summary = engine.reduce(summarise, "summary")
+    held_out = None
+    if parameters.validation_fraction:
+        held_out = HeldOut.of(parameters.validation_fraction, engine.n_rows, parameters.seed)
+    look = summarise if held_out is None else OfTraining(held_out, summarise)
+    summary = engine.reduce(look, "summary")
     monitor.visited(engine.n_rows, whole=True)
     _check(summary, feature_names, target_names)
     p, q = summary.features.mean.size + 1, summary.targets.mean.size
     h = parameters.n_hidden
-    searched = _searched_rows(p, q, h, dtype)
-    rows = _HELD * searched
-    whole = summary.weighted <= _NEARLY_ALL * rows
+    searched, rows, whole = row_stages(p, q, h, dtype, summary.weighted)
+    validation: Rows | None = None
     if whole:
         # All rows fit in memory here: from now on there is nothing else.
-        drawn = distinct(_draw(engine, 1.0, parameters.seed, monitor), parameters.seed)
-        engine = LocalEngine.of(drawn)
+        drawn, validation = _draw(engine, Sampler(1.0, parameters.seed), held_out, monitor)
+        engine = LocalEngine.of(distinct(drawn, parameters.seed))
         del drawn
         summary = engine.reduce(summarise, "summary")
     scaler = summary.scaler(dtype)
@@ -128,11 +138,21 @@ def _train(
     if not varies or not (summary.features.variance > 0).any() or monitor.stopped:
         return Trained(nothing, scaler, summary)
     sample: LocalEngine | None = None
-    if not whole and parameters.method != "alternating":
-        drawn = _draw(engine, rows / summary.weighted, parameters.seed, monitor)
-        sample = LocalEngine.of(drawn).prepared(scaler)
+    sampled = parameters.method != "alternating"
+    if not whole and (sampled or held_out):
+        chance = rows / summary.weighted if sampled else 0.0
+        begun = monitor.seconds
+        drawn, validation = _draw(engine, Sampler(chance, parameters.seed), held_out, monitor)
+        monitor.reserve = monitor.seconds - begun
+        sample = LocalEngine.of(drawn).prepared(scaler) if sampled else None
         del drawn
-    engine = engine.prepared(scaler)
+    if validation is not None:
+        slope = parameters.negative_slope
+        monitor.validation = Validation(validation, scaler, slope, nothing)
+    if held_out is None or whole:  # where all rows are here, the others are gone
+        engine = engine.prepared(scaler)
+    else:
+        engine = engine.prepared(OfTraining(held_out, scaler))
     everything = Objective(
         engine,
         monitor,
@@ -143,13 +163,15 @@ def _train(
     )
     held = everything if sample is None else everything.over(sample)
     stages = Stages(everything, held, held)
-    if isinstance(held.engine, LocalEngine) and held.engine.n_rows > _NEARLY_ALL * searched:
+    if isinstance(held.engine, LocalEngine) and is_part(searched, held.engine.n_rows):
         part = held.engine.leading(-(-searched // TILE))
         stages = Stages(everything, held, held.over(part))
     weights, loss = _METHODS[parameters.method](stages, summary, parameters)
     monitor.fraction = 1.0
     if parameters.max_iter is not None and monitor.ran_out and monitor.reason is None:
         monitor.reason = "max_iter"
+    if monitor.validation is not None:
+        return Trained(monitor.validation.best, scaler, summary)
     return Trained(weights if loss < mean_loss else nothing, scaler, summary)
 
 
@@ -160,14 +182,15 @@ def _search(stages: Stages, summary: Summary, parameters: Parameters) -> tuple[W
     monitor = everything.monitor
     rng = np.random.default_rng(parameters.seed)
     levels = [few] if few is held else [few, held]
-    weights, loss = search(levels, parameters.n_hidden, rng, parameters.max_iter)
+    arrange = partial(quasi_newton, whitening=Whitening.of(few))
+    weights, loss = search(levels, parameters.n_hidden, rng, arrange, parameters.max_iter)
     if few is everything and monitor.stopped:
         return weights, loss
     monitor.enter("layers")
     if weights.W.size > _MOST_BLOCKS * LARGEST_SYSTEM:
         # Too wide for layer solves to reach every neuron in so few passes.
-        weights, loss = quasi_newton(everything, weights, _LAST_STEPS)
-        everything.record(loss)
+        weights, loss = arrange(everything, weights, _LAST_STEPS)
+        everything.record(loss, weights)
         return weights, loss
     ran_out = monitor.ran_out
     weights, loss = descend(everything, few, weights, _LAST_STEPS, rng)
@@ -202,7 +225,7 @@ def _refitted(everything: Objective, weights: Weights, loss: float) -> tuple[Wei
     refitted, refitted_loss = everything.refit_output(weights)
     if not refitted_loss < loss:
         return weights, loss
-    everything.record(refitted_loss)
+    everything.record(refitted_loss, refitted)
     return refitted, refitted_loss
 
 
@@ -210,17 +233,22 @@ def _alternating(stages: Stages, summary: Summary, parameters: Parameters) -> tu
     """The paper's alternation from random directions, every iteration on all rows."""
     everything = stages.everything
     p, h = summary.features.mean.size + 1, parameters.n_hidden
-    if h * p > _LARGEST_ALTERNATION:
-        raise ParameterError(
-            f"method='alternating' solves one system of n_hidden * (n_features + 1) = {h * p} "
-            f"unknowns, more than {_LARGEST_ALTERNATION}; use method='search' or fewer neurons"
-        )
+    check_alternation(h, p)
     everything.monitor.enter("alternating")
     W = random_directions(p, h, np.random.default_rng(parameters.seed))
     squares = summary.targets.squares * everything.ones
     squares /= summary.targets.weight * float(summary.targets.variance.sum())
     limit = parameters.max_iter
     return alternate(everything, W, squares, ITERATIONS if limit is None else limit)
+
+
+def check_alternation(h: int, p: int) -> None:
+    """Refuse what the system of the paper's hidden layer cannot hold."""
+    if h * p > _LARGEST_ALTERNATION:
+        raise ParameterError(
+            f"method='alternating' solves one system of n_hidden * (n_features + 1) = {h * p} "
+            f"unknowns, more than {_LARGEST_ALTERNATION}; use method='search' or fewer neurons"
+        )
 
 
 _METHODS: dict[str, Callable[[Stages, Summary, Parameters], tuple[Weights, float]]] = {
@@ -231,18 +259,39 @@ _METHODS: dict[str, Callable[[Stages, Summary, Parameters], tuple[Weights, float
 METHODS = tuple(_METHODS)
 
 
-def _draw(engine: Engine, probability: float, seed: int, monitor: Monitor) -> Rows:
-    """A random sample of the rows, in memory here."""
+def _draw(
+    engine: Engine, sampler: Sampler, held_out: HeldOut | None, monitor: Monitor
+) -> tuple[Rows, Rows | None]:
+    """A random sample of the training rows, and the rows held out, in memory here."""
     monitor.enter("sample")
-    sample = engine.reduce(Sampler(probability, seed), "sample")
+    if held_out is None:
+        sample, validation = engine.reduce(sampler, "sample"), None
+    else:
+        both = engine.reduce(DrawBoth(held_out, sampler), "sample")
+        sample, validation = both.first, both.second.shuffled()
     monitor.visited(engine.n_rows, whole=True)
-    return sample.shuffled()
+    return sample.shuffled(), validation
 
 
-def _searched_rows(p: int, q: int, h: int, dtype: np.dtype[Any]) -> int:
-    """How many rows the search works on: enough for its weights, and no more than memory has."""
+class RowStages(NamedTuple):
+    """How many rows the stages work on."""
+
+    searched: int  # by the search at first: enough for its weights, no more than memory has
+    held: int  # in memory, for the search to end on
+    whole: bool  # whether all rows are held
+
+
+def row_stages(p: int, q: int, h: int, dtype: np.dtype[Any], n_rows: int) -> RowStages:
+    """How many of the rows each stage works on."""
     wanted = min(max(_ROWS_A_WEIGHT * h * (p + q), _LEAST_SAMPLE), _MOST_SAMPLE)
-    return min(wanted, max(TILE, _SAMPLE_BYTES // (_HELD * (p + q) * dtype.itemsize)))
+    searched = min(wanted, max(TILE, _SAMPLE_BYTES // (_HELD * (p + q) * dtype.itemsize)))
+    held = _HELD * searched
+    return RowStages(searched, held, n_rows <= _NEARLY_ALL * held)
+
+
+def is_part(searched: int, held: int) -> bool:
+    """Whether the search begins on a part of the rows held."""
+    return held > _NEARLY_ALL * searched
 
 
 def _check(

@@ -32,6 +32,9 @@ class Run:
     trace: list[tuple[float, float]] = field(default_factory=list)
     steps: int = 0
     reason: str = "done"
+    validation: float = math.inf  # the least loss on rows held out
+    validations: list[tuple[float, float]] = field(default_factory=list)
+    best: tuple[np.ndarray, np.ndarray] | None = None  # W (p, h) and V (h + 1, q) that had it
 
     @property
     def mse(self) -> float:
@@ -134,6 +137,12 @@ class Network:
         return total / y.numel(), gradient.div_(y.numel()).numpy()
 
 
+def predict(best: tuple[np.ndarray, np.ndarray], X: np.ndarray) -> np.ndarray:
+    """What a network of (p, h) hidden and (h + 1, q) output weights says of rows X (n, d)."""
+    W, V = best
+    return np.maximum(X @ W[:-1] + W[-1], 0) @ V[:-1] + V[-1]
+
+
 def _squares(residual: torch.Tensor) -> float:
     return residual.double().square_().sum().item()
 
@@ -183,12 +192,14 @@ def descend(
     seed: int = 0,
     steps: int | None = None,
     max_seconds: float = math.inf,
+    held_out: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Run:
     """Adam (betas .9, .999) or SGD with momentum .9 on minibatches, the rate falling by a cosine.
 
     ``steps``: by default the larger of 300 epochs and 20,000. The data is shuffled as a whole once
     an epoch, which is quicker than gathering each batch. Where the time limit ends a run, the rate
-    follows the time to 0 instead.
+    follows the time to 0 instead. ``held_out``: rows for validation; the network that is best on
+    them, looked at 400 times, is kept. The run is not cut short by them.
     """
     random = torch.Generator().manual_seed(seed + 1)
     n, batch = len(X), batch_size(len(X))
@@ -201,6 +212,7 @@ def descend(
         round(steps * i / 20) for i in range(1, 21)
     }
     run, clock = Run(), Clock()
+    held = None if held_out is None else _tensors(*held_out)
     Xs, ys, done, progress = torch.empty_like(Xt), torch.empty_like(yt), 0, 0.0
     while progress < 1:
         order = torch.randperm(n, generator=random)
@@ -211,6 +223,12 @@ def descend(
             done += 1
             update(rate * 0.5 * (1 + math.cos(math.pi * progress)), done)
             progress = done / steps
+            if held is not None and (done % max(1, steps // 400) == 0 or done in marks):
+                loss = clock.uncharged(lambda: net.loss(*held))
+                run.validations.append((clock.seconds(), loss))
+                if loss < run.validation:
+                    run.validation = loss
+                    run.best = net.W.numpy().copy(), net.V.numpy().copy()
             if done in marks:
                 progress = max(progress, clock.seconds() / max_seconds)
                 loss = clock.uncharged(lambda: net.loss(Xt, yt))

@@ -2,13 +2,17 @@
 
     python examples/benchmarks/depth.py           # everything: hours; goes on where it was stopped
     python examples/benchmarks/depth.py --sets concrete flights13@100000 mine.npz --hidden 32
+    python examples/benchmarks/depth.py --held-out --seeds 0 1 2   # generalisation instead of depth
     python examples/benchmarks/depth.py --quick   # a check that it works
 
 Each run is a process of its own with one thread; its result is one line of the results file (JSON),
 and a run that is in the file already is not repeated. After each run the table (Markdown) beside
 the results file is written anew; at the end one picture a set and width. ``NAME@ROWS`` takes that
 many random rows of a set. All inputs and targets are standardised (mean 0, variance 1), so that an
-MSE of 1 is what predicting the mean has; with several targets it is the mean over them.
+MSE of 1 is what predicting the mean has; with several targets it is the mean over them. With
+``--held-out`` a fifth of the rows, drawn by the seed, is for testing, and every method stops early
+by the same tenth of the others: the table has the R2 on the test rows of the network, and the
+setting, that is best on the validation rows.
 """
 
 from __future__ import annotations
@@ -32,10 +36,15 @@ if TYPE_CHECKING:
 
 OURS = ("search", "damped", "alternating")
 BASELINES = ("adam", "sgd", "lbfgs", "mlp")
+STOPPING_EARLY = ("search", "damped", "adam", "sgd")  # what --held-out knows how to stop
 RATES = (1e-2, 3e-3, 1e-3, 3e-2, 3e-4)  # Adam's; SGD takes ten times these
-KEYS = ("set", "hidden", "method", "setting", "seed")
+KEYS = ("set", "hidden", "method", "setting", "seed", "held_out")
+TITLES = {"adam": "Adam", "sgd": "SGD", "lbfgs": "L-BFGS", "mlp": "MLPRegressor"}
+TEST, VALIDATION = 0.2, 0.1  # shares of all rows, and of those that are left
 
-Cell = dict[str, Any]  # KEYS and limit; after its run n, d, q, mse, seconds, busy, trace, reason
+# KEYS and limit; after its run n, d, q, mse, seconds, busy, trace, reason; of a run with rows held
+# out also validation (the MSE there) and test_r2.
+Cell = dict[str, Any]
 
 
 def settings(method: str, rates: int, starts: int) -> list[float]:
@@ -59,7 +68,10 @@ def run_cell(cell: Cell, quick: bool) -> Cell:
     """Train once, in this process: what the cell's run found, in how many seconds."""
     X, y = data(cell["set"])
     wall, work = time.perf_counter(), time.process_time()
-    result = (run_ours if cell["method"] in OURS else run_baseline)(cell, X, y, quick)
+    if cell["held_out"]:
+        result = run_held_out(cell, X, y, quick)
+    else:
+        result = (run_ours if cell["method"] in OURS else run_baseline)(cell, X, y, quick)
     busy = (time.perf_counter() - wall) / (time.process_time() - work)
     n, d, q = *X.shape, y.shape[1]
     return {"n": n, "d": d, "q": q, "seconds": result["trace"][-1][0], "busy": busy} | result
@@ -97,6 +109,62 @@ def run_baseline(cell: Cell, X: np.ndarray, y: np.ndarray, quick: bool) -> Cell:
     else:
         run = baselines.descend(method, X, y, h, rate=cell["setting"], **common, **few)
     return {"mse": run.mse, "trace": run.trace, "reason": run.reason, "steps": run.steps}
+
+
+def run_held_out(cell: Cell, X: np.ndarray, y: np.ndarray, quick: bool) -> Cell:
+    """Train with early stopping on four fifths of the rows, and score on the others."""
+    seed, method, h = cell["seed"], cell["method"], cell["hidden"]
+    order = np.random.default_rng(seed).permutation(len(X))
+    test, train = np.split(order, [round(TEST * len(X))])
+    X, y, test_X, test_y = X[train], y[train], X[test], y[test]
+    if method in OURS:
+        from altrelu_dist import AltReLURegressor
+
+        model = AltReLURegressor(
+            h,
+            method=method,
+            random_state=seed,
+            max_time=cell["limit"],
+            early_stopping=True,
+            validation_fraction=VALIDATION,
+        )
+        begin = time.perf_counter()
+        model.fit(X, y)
+        seconds = time.perf_counter() - begin
+        history = [(e["seconds"], e["validation_loss"]) for e in model.history_]
+        trace = [(s, loss) for s, loss in history if math.isfinite(loss)]
+        found = {"reason": model.stop_reason_, "neurons": model.network_.n_hidden}
+        predicted = np.asarray(model.predict(test_X)).reshape(test_y.shape)
+        trace.append((seconds, min(loss for _, loss in trace)))
+    else:
+        import baselines
+        import torch
+
+        torch.set_num_threads(1)
+        rows = held_out_rows(len(X), seed)
+        common: Any = {"rate": cell["setting"], "seed": seed, "max_seconds": cell["limit"]}
+        common |= {"steps": 200} if quick else {}
+        run = baselines.descend(
+            method, X[~rows], y[~rows], h, held_out=(X[rows], y[rows]), **common
+        )
+        trace = run.validations
+        found = {"reason": run.reason, "neurons": h}
+        predicted = baselines.predict(run.best, test_X) if run.best else np.zeros_like(test_y)
+    errors = ((predicted - test_y) ** 2).mean(axis=0) / test_y.var(axis=0)
+    best_loss = min(loss for _, loss in trace)
+    return found | {"mse": best_loss, "trace": trace, "test_r2": float(1 - errors.mean())}
+
+
+def held_out_rows(n: int, seed: int) -> np.ndarray:
+    """The rows that ``early_stopping=True`` holds out of so many, as a mask."""
+    from altrelu_dist.engine import TILE
+    from altrelu_dist.moments.rows import Rows
+    from altrelu_dist.training.validation import HeldOut
+
+    held_out, empty = HeldOut.of(VALIDATION, n, seed), np.empty((n, 0))
+    whole = Rows(0, empty, empty)
+    tiles = [whole.part(i, min(i + TILE, n)) for i in range(0, n, TILE)]
+    return np.concatenate([held_out.mask(tile) for tile in tiles])
 
 
 def spawn(cell: Cell, quick: bool) -> Cell | None:
@@ -147,10 +215,12 @@ def report(results: list[Cell]) -> str:
     """The table: a row a set and width, a column a method, when `search` was as deep."""
     methods = [m for m in OURS + BASELINES if any(c["method"] == m for c in results)]
     compare = [m for m in BASELINES if m in methods]
-    titles = {"adam": "Adam", "sgd": "SGD", "lbfgs": "L-BFGS", "mlp": "MLPRegressor"}
-    columns = ["set", "n x d, q", "h", *(titles.get(m, f"`{m}`") for m in methods)]
+    columns = ["set", "n x d, q", "h", *(TITLES.get(m, f"`{m}`") for m in methods)]
     if "search" in methods:
-        columns += [f"{titles[m]}'s best reached" for m in compare]
+        columns += [f"{TITLES[m]}'s best reached" for m in compare]
+    spread = "search" in methods and len({c["seed"] for c in results}) > 2
+    if spread:
+        columns.append("worst seed / median")
     lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     for name, h in dict.fromkeys((c["set"], c["hidden"]) for c in results):
         cells = {
@@ -169,8 +239,49 @@ def report(results: list[Cell]) -> str:
                 winner = best(cells[m])
                 times = [reached(c, winner["mse"]) for c in cells["search"]] if winner else []
                 row.append(duration(statistics.median(times)) if times else "")
+        if spread:
+            losses = [c["mse"] for c in cells["search"]]
+            row.append(f"{max(losses) / statistics.median(losses):.3f}" if losses else "")
         lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines) + "\n"
+
+
+def report_held_out(results: list[Cell]) -> str:
+    """The table of R2 on the test rows: a row a set and width, a column a method."""
+    methods = [m for m in STOPPING_EARLY if any(c["method"] == m for c in results)]
+    seeds = sorted({c["seed"] for c in results})
+    columns = ["set", "n x d, q", "h", *(TITLES.get(m, f"`{m}`") for m in methods)]
+    if "search" in methods:
+        columns.append("`search` less the best other, a seed")
+    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+    for name, h in dict.fromkeys((c["set"], c["hidden"]) for c in results):
+        here = [c for c in results if (c["set"], c["hidden"]) == (name, h)]
+        one = here[0]
+        row = [name, f"{one['n']} x {one['d']}, {one['q']}", str(h)]
+        found = {
+            (m, s): best([c for c in here if (c["method"], c["seed"]) == (m, s)])
+            for m in methods
+            for s in seeds
+        }
+        for m in methods:
+            winners = [cell for s in seeds if (cell := found[m, s])]
+            scores = [cell["test_r2"] for cell in winners]
+            neurons = (
+                round(statistics.median(cell["neurons"] for cell in winners)) if winners else 0
+            )
+            kept = f" ({neurons} neurons)" if m in OURS else ""
+            row.append(f"{statistics.median(scores):.4f}{kept}" if winners else "")
+        if "search" in methods:
+            row.append(", ".join(_margin(found, methods, s) for s in seeds))
+        lines.append("| " + " | ".join(row) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _margin(found: dict[tuple[str, int], Cell | None], methods: list[str], seed: int) -> str:
+    """How much more R2 `search` has than the best baseline, on the test rows of one seed."""
+    ours = found["search", seed]
+    others = [cell["test_r2"] for m in methods if m not in OURS and (cell := found[m, seed])]
+    return f"{ours['test_r2'] - max(others):+.4f}" if ours and others else "?"
 
 
 def draw(results: list[Cell], folder: Path) -> Iterator[Path]:
@@ -197,7 +308,7 @@ def draw(results: list[Cell], folder: Path) -> Iterator[Path]:
             xscale="log",
             yscale="log",
             xlabel="seconds, one thread",
-            ylabel="training MSE (variance 1)",
+            ylabel=f"{'validation' if here[0]['held_out'] else 'training'} MSE (variance 1)",
         )
         axes.set_title(f"{name}: {here[0]['n']} x {here[0]['d']}, {h} neurons")
         axes.legend()
@@ -218,13 +329,18 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--rates", type=int, default=5, help="learning rates of Adam and SGD (default 5)")
     add("--starts", type=int, default=10, help="starts of `alternating` (default 10)")
     add("--limit", type=float, default=600.0, help="seconds a run at most (default 600)")
-    add("--results", type=Path, default=Path("depth.jsonl"), help="default depth.jsonl")
+    add("--held-out", action="store_true", help="early stopping and R2 on test rows")
+    add("--results", type=Path, help="default depth.jsonl, or held-out.jsonl")
     add("--report", action="store_true", help="only table and pictures of the results file")
     add("--quick", action="store_true", help="one small set, 4 neurons, few steps: a check")
     add("--cell", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.quick:
         options.hidden, options.rates, options.starts, options.limit = [4], 1, 1, 2.0
+    if options.held_out:
+        options.methods = [m for m in options.methods if m in STOPPING_EARLY]
+    name = "held-out.jsonl" if options.held_out else "depth.jsonl"
+    options.results = options.results or Path(name)
     options.sets = options.sets or (["diabetes"] if options.quick else every)
     return options
 
@@ -232,7 +348,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def plan(options: argparse.Namespace) -> list[Cell]:
     """All runs that are asked for, the sets in order."""
     return [
-        dict(zip(KEYS, (name, h, method, setting, seed), strict=True)) | {"limit": options.limit}
+        dict(zip(KEYS, (name, h, method, setting, seed, options.held_out), strict=True))
+        | {"limit": options.limit}
         for name in options.sets
         for h in options.hidden
         for seed in options.seeds
@@ -248,7 +365,9 @@ def main(arguments: list[str] | None = None) -> None:
         return
     file, results = options.results, []
     if file.exists():
-        results = [json.loads(line) for line in file.read_text().splitlines()]
+        results = [{"held_out": False} | json.loads(line) for line in file.read_text().splitlines()]
+    results = [c for c in results if c["held_out"] == options.held_out]
+    make_report = report_held_out if options.held_out else report
     known = {tuple(c[k] for k in KEYS) for c in results}
     todo = [c for c in plan(options) if tuple(c[k] for k in KEYS) not in known]
     for i, cell in enumerate([] if options.report else todo, start=1):
@@ -261,10 +380,10 @@ def main(arguments: list[str] | None = None) -> None:
         with file.open("a") as lines:
             lines.write(json.dumps(done) + "\n")
         results.append(done)
-        file.with_suffix(".md").write_text(report(results))
+        file.with_suffix(".md").write_text(make_report(results))
     for path in draw(results, file.parent):
         print(path)
-    print(report(results))
+    print(make_report(results))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from contextlib import contextmanager
@@ -12,9 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
-__all__ = ["EXIT_CODE", "Interrupts", "catch_interrupts"]
+__all__ = ["STOPPING", "Interrupts", "catch_interrupts", "say_stopping", "stop_softly"]
 
-EXIT_CODE = 130  # what a shell expects of a program that ended by Ctrl-C
+STOPPING = "stopping at the end of this step, best network kept; Ctrl-C again stops at once"
 
 
 @dataclass
@@ -34,14 +35,23 @@ class Interrupts:
             self._held = False
 
 
+def say_stopping() -> None:
+    """Tell the user; raw, because a signal handler may have interrupted a buffered write."""
+    os.write(2, f"{STOPPING}\n".encode())
+
+
 @contextmanager
-def catch_interrupts(on_request: Callable[[], None]) -> Iterator[Interrupts]:
+def catch_interrupts(
+    on_request: Callable[[], None], *, exiting: bool = False
+) -> Iterator[Interrupts]:
     """Note the first Ctrl-C instead of raising; the second raises `KeyboardInterrupt` as ever.
 
     Parameters
     ----------
     on_request : callable
         Called once, inside the signal handler: it must not take locks.
+    exiting : bool, default False
+        Whether the program ends after the second, so that any further ones are ignored.
     """
     state = Interrupts()
     if threading.current_thread() is not threading.main_thread():
@@ -50,7 +60,8 @@ def catch_interrupts(on_request: Callable[[], None]) -> Iterator[Interrupts]:
 
     def handle(_number: int, _frame: FrameType | None) -> None:
         if state.requested and not state._held:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # clearing up is short: let it be
+            # Clearing up is short: let it be.
+            signal.signal(signal.SIGINT, signal.SIG_IGN if exiting else before)
             raise KeyboardInterrupt
         if not state.requested:
             state.requested = True
@@ -62,3 +73,13 @@ def catch_interrupts(on_request: Callable[[], None]) -> Iterator[Interrupts]:
     finally:
         if signal.getsignal(signal.SIGINT) is handle:
             signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def stop_softly(on_request: Callable[[], None]) -> Iterator[None]:
+    """The same where nobody else has taken Ctrl-C over: as a library may do it."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    with catch_interrupts(on_request):
+        yield

@@ -1,0 +1,79 @@
+"""A fitted estimator as a file: a network's, and in its info what else the estimator knows."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from altrelu_dist.errors import ModelFileError
+from altrelu_dist.network import Network
+
+if TYPE_CHECKING:
+    from altrelu_dist.estimators import AltReLURegressor
+
+__all__ = ["load_estimator", "save_estimator"]
+
+_NOT_SAVED = ("client", "callback", "random_state")
+
+
+def save_estimator(
+    model: AltReLURegressor, path: str | os.PathLike[str], *, overwrite: bool
+) -> None:
+    """Save the network, and the parameters and the history with it."""
+    parameters = model.get_params(deep=False)
+    kept = {name: value for name, value in parameters.items() if name not in _NOT_SAVED}
+    if isinstance(model.random_state, numbers.Integral):
+        kept["random_state"] = int(model.random_state)
+    info = model.network_.info | {
+        "parameters": {name: _plain(value) for name, value in kept.items()},
+        "history": [{k: _plain(v) for k, v in entry.items()} for entry in model.history_],
+        "n_passes": model.n_passes_,
+        "stop_reason": model.stop_reason_,
+        "flat": model._flat,
+    }
+    replace(model.network_, info=info).save(path, overwrite=overwrite)
+
+
+def load_estimator(kind: type[AltReLURegressor], path: str | os.PathLike[str]) -> AltReLURegressor:
+    """A fitted estimator, of what was saved or of a bare network.
+
+    Raises
+    ------
+    ModelFileError
+        As `Network.load`, or if the parameters or the history are damaged.
+    """
+    network = Network.load(path)
+    try:
+        return _estimator(kind, network)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ModelFileError(f"{path} is damaged: its history or parameters: {error}") from error
+
+
+def _estimator(kind: type[AltReLURegressor], network: Network) -> AltReLURegressor:
+    info = network.info
+    known = set(kind._get_param_names())
+    parameters = {k: v for k, v in info.get("parameters", {}).items() if k in known}
+    model = kind(**{"n_hidden": network.n_hidden} | parameters)
+    model.network_ = network
+    history = [
+        {k: math.nan if v is None else v for k, v in entry.items()}
+        for entry in info.get("history", [])
+    ]
+    model._told_by(history, int(info.get("n_passes", 0)), info.get("stop_reason", "converged"))
+    model._flat = bool(info.get("flat", network.n_targets == 1))
+    model.n_features_in_ = network.n_features
+    if network.feature_names is not None:
+        model.feature_names_in_ = np.asarray(network.feature_names, dtype=object)
+    return model
+
+
+def _plain(value: Any) -> Any:
+    """A value that JSON can hold."""
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,80 @@
+"""What a user asks an estimator for, checked, as the parameters of a run."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from typing import TYPE_CHECKING, Any
+
+from sklearn.utils import check_random_state
+
+from altrelu_dist.errors import ParameterError
+from altrelu_dist.training import METHODS, Parameters
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from altrelu_dist.estimators import AltReLURegressor
+
+__all__ = ["checked", "one_name_a_column"]
+
+
+def checked(asked: AltReLURegressor) -> Parameters:
+    """The parameters of a run.
+
+    Raises
+    ------
+    ParameterError
+        If one has a value that it cannot have.
+    """
+    _whole("n_hidden", asked.n_hidden, 1)
+    if asked.max_iter is not None:
+        _whole("max_iter", asked.max_iter, 1)
+    _real("alpha", asked.alpha, 0, math.inf)
+    _real("negative_slope", asked.negative_slope, 0, 1)
+    if asked.max_time is not None:
+        _real("max_time", asked.max_time, 0, math.inf)
+    if asked.early_stopping:
+        _real("validation_fraction", asked.validation_fraction, 0, 1)
+        if asked.validation_fraction == 0:
+            raise ParameterError("validation_fraction is 0; early stopping needs rows of its own")
+    if asked.method not in METHODS:
+        raise ParameterError(f"method is {asked.method!r}; expected one of {', '.join(METHODS)}")
+    return Parameters(
+        n_hidden=int(asked.n_hidden),
+        method=asked.method,
+        alpha=float(asked.alpha),
+        negative_slope=float(asked.negative_slope),
+        max_iter=None if asked.max_iter is None else int(asked.max_iter),
+        seed=_seed(asked.random_state),
+        validation_fraction=float(asked.validation_fraction) if asked.early_stopping else 0.0,
+    )
+
+
+def one_name_a_column(what: str, names: Sequence[str] | None, of: str, count: int) -> None:
+    """Refuse names that do not fit the columns of an array."""
+    if isinstance(names, str) or (names is not None and len(names) != count):
+        found = f"is {names!r}" if isinstance(names, str) else f"has {len(names)} names"
+        raise ParameterError(
+            f"{what} {found}; expected one for each column of {of}, {count} in all"
+        )
+
+
+def _seed(random_state: Any) -> int:
+    if not isinstance(random_state, numbers.Integral):
+        return int(check_random_state(random_state).randint(2**31 - 1))
+    if random_state < 0:
+        raise ParameterError(f"random_state is {random_state}; expected an int of at least 0")
+    return int(random_state)
+
+
+def _whole(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise ParameterError(f"{name} is {value!r}; expected an int of at least {least}")
+
+
+def _real(name: str, value: Any, low: float, high: float) -> None:
+    fits = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not fits or not low <= value < high:
+        bound = f"at least {low}" + (f" and below {high}" if math.isfinite(high) else "")
+        raise ParameterError(f"{name} is {value!r}; expected a number of {bound}")

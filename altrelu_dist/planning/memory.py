@@ -1,0 +1,149 @@
+"""What each process of a run holds at its peak."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from altrelu_dist.engine import TILE
+from altrelu_dist.moments.joint import spans
+from altrelu_dist.moments.pattern import WIDE, packed_size
+from altrelu_dist.planning.work import Shape
+from altrelu_dist.training import damped, neurons, quasi_newton, trainer
+
+__all__ = ["Blocks", "resident", "solver_bytes", "worker_bytes"]
+
+# A worker process that has imported what a task needs and has not read a row.
+_WORKER = 170 << 20
+# What the process that trains loads beside that: scikit-learn, Dask's client and scheduler.
+_SOLVER = 130 << 20
+# Share of the signs that a first update may find changed: its steps have no control in one method.
+_FLIPPED = {"alternating": 0.5, "damped": 0.15, "search": 0.15}
+_MERGED = 8  # partial sums that meet in one task
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """How the rows lie: what one task reads.
+
+    Parameters
+    ----------
+    count : int
+    rows : int
+        Of the largest.
+    row_bytes : int
+        Of a row as it is read: features, targets and the weight.
+    """
+
+    count: int
+    rows: int
+    row_bytes: int
+
+
+def contribution_bytes(shape: Shape, method: str) -> int:
+    """The largest sum that a task of a pass over all rows returns."""
+    h, p, q = shape.h, shape.p, shape.q
+    loss = 8 * (h * (p + q) + 2 * q)
+    output = 8 * (h + 1) * (h + 1 + q)
+    gram = 8 * (packed_size(h, p) + h * p * (q + 1)) if method == "alternating" else 0
+    return max(loss, output, gram)
+
+
+def _kernel_bytes(shape: Shape, method: str) -> int:
+    """Beside the contribution, while a tile of a pass over all rows is at work."""
+    h, p, q, size = shape.h, shape.p, shape.q, shape.dtype.itemsize
+    rows = min(TILE, shape.n)
+    prepared = rows * (p + q) * (size + 3 * 8)
+    cheap = rows * (h * (3 * size + 8) + 4 * q * size)
+    if method != "alternating":
+        return prepared + cheap
+    return prepared + cheap + _pattern_bytes(shape, h, _FLIPPED[method])
+
+
+def _pattern_bytes(shape: Shape, h: int, flipped: float) -> int:
+    """Of the moments under a pattern, while one tile is at work."""
+    p, q, size = shape.p, shape.q, shape.dtype.itemsize
+    rows = min(TILE, shape.n)
+    sums = 8 * (packed_size(h, p) + h * p * (q + 1))
+    if p > WIDE:
+        return 2 * sums + 4 * rows * p * size
+    # An update forms products of columns for every flip.
+    products = next(iter(spans(p * (p + 1) // 2))).stop
+    flips = int(rows * h * flipped)
+    needed: int = 2 * sums + flips * (products + h + p) * size + 4 * rows * (h + p) * size
+    return needed
+
+
+def worker_bytes(
+    shape: Shape, blocks: Blocks, method: str, workers: int, threads: int, *, cached: bool
+) -> int:
+    """Peak of a worker process."""
+    block = blocks.rows * blocks.row_bytes
+    contribution = contribution_bytes(shape, method)
+    # A block is put together beside the bytes that it is decoded from.
+    task = 2 * block + _kernel_bytes(shape, method) + 2 * contribution
+    merging = _MERGED * contribution * max(1, math.ceil(math.log2(max(2, blocks.rows / TILE))) // 2)
+    kept = math.ceil(blocks.count / workers) * block if cached else 0
+    return int(
+        _WORKER + threads * max(task, merging) + kept + 2 * _sample_bytes(shape, blocks, method)
+    )
+
+
+def _sample_bytes(shape: Shape, blocks: Blocks, method: str) -> int:
+    """Of the rows that are drawn, as they were read, each with its draw."""
+    _, held, whole = trainer.row_stages(shape.p, shape.q, shape.h, shape.dtype, shape.n)
+    rows = shape.n if whole else (0 if method == "alternating" else held)
+    return rows * (blocks.row_bytes + 8)
+
+
+def solver_bytes(shape: Shape, blocks: Blocks, method: str, before: int, threads: int) -> int:
+    """Peak of the process that trains: it holds the sample and solves the systems.
+
+    Parameters
+    ----------
+    shape : Shape
+    blocks : Blocks
+    method : str
+    before : int
+        Bytes of the process before there are any data.
+    threads : int
+        That work on rows in memory.
+    """
+    h, p, q = shape.h, shape.p, shape.q
+    _, held, whole = trainer.row_stages(p, q, h, shape.dtype, shape.n)
+    rows = shape.n if whole else held
+    drawn = _sample_bytes(shape, blocks, method)
+    # Drawn, put in order and standardised; where all rows are here, sorted by their bytes too.
+    arriving = drawn * (5 if whole else 3)
+    standing = rows * (p + q) * shape.dtype.itemsize if drawn else 0
+    if whole:
+        standing += drawn
+    variables = h * (p + q) + q
+    descent = 8 * variables * (2 * quasi_newton._MEMORY + 12)
+    tiles = 2 * threads * _kernel_bytes(shape, "search")
+    m = neurons._CANDIDATES
+    candidates = 8 * 4 * m * m + min(rows, neurons._ROWS_FOR_CANDIDATES * TILE) * p * 24
+    work = descent + tiles + candidates
+    width = h if method == "alternating" else max(1, min(h, damped.LARGEST_SYSTEM // p))
+    if method == "alternating" or h * p <= trainer._MOST_BLOCKS * damped.LARGEST_SYSTEM:
+        sums = 8 * packed_size(width, p)
+        here = method != "alternating" or whole
+        levels = max(1, math.ceil(math.log2(max(2, rows / TILE)))) if here else 2
+        dense = 5 * 8 * (width * p) ** 2 + 8 * width * p * (width + 1) * 3 + 8 * width * p * p
+        pattern = (1 + threads) * _pattern_bytes(shape, width, _FLIPPED[method]) if here else 0
+        work = max(work, max(dense + 2 * sums, (2 + levels) * sums + pattern))
+    return int(before + _SOLVER + max(arriving, standing + work))
+
+
+def resident() -> int:
+    """Bytes that this process holds now."""
+    try:
+        with open("/proc/self/status") as status:
+            fields = dict(line.split(":", 1) for line in status)
+        return int(fields["VmRSS"].split()[0]) * 1024
+    except (OSError, KeyError):
+        import resource
+        import sys
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,299 @@
+"""What a run will cost, before it is started."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from altrelu_dist.planning.memory import resident, solver_bytes, worker_bytes
+from altrelu_dist.planning.model import Clock, Cluster, Limit, limit_of
+from altrelu_dist.planning.problem import machine_memory, problem_of, this_machine
+from altrelu_dist.planning.rates import Rates, measure
+from altrelu_dist.planning.refusals import check_solver, check_worker
+from altrelu_dist.planning.work import PASSES, Call, Range, Shape, Stage, multiply_adds, stages_of
+from altrelu_dist.threads import n_threads
+
+__all__ = ["Estimate", "Plan", "PlannedStage", "estimate_of", "plan", "steps_of"]
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage of a run, as the progress names it.
+
+    Ranges are the least, the typical and the most: what the data decides is known only then.
+
+    Attributes
+    ----------
+    name : str
+    rows : int
+        That it works on.
+    neurons : tuple of int
+        Fewest and most neurons.
+    rounds : Range
+        Growth stages, cycles, descents or steps.
+    passes : Range
+        Over the whole data.
+    reads : Range
+        Those of them that go to where the data lies.
+    multiply_adds : Range
+    seconds : Range
+        On this machine.
+    """
+
+    name: str
+    rows: int
+    neurons: tuple[int, int]
+    rounds: Range
+    passes: Range
+    reads: Range
+    multiply_adds: Range
+    seconds: Range
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Time and memory of a run on one cluster.
+
+    Attributes
+    ----------
+    workers, threads : int
+        Processes, and threads of each; no workers: threads of the process that trains.
+    seconds : Range
+    bytes_read : Range
+        As stored.
+    worker_memory : int
+        Peak bytes of a worker.
+    memory_limit : int or None
+        Bytes a worker may hold.
+    cached : bool
+        Whether the workers keep the data, so that it is read once.
+    limit : Limit or None
+        Where more workers stop to help; None on this machine.
+    """
+
+    workers: int
+    threads: int
+    seconds: Range
+    bytes_read: Range
+    worker_memory: int
+    memory_limit: int | None
+    cached: bool
+    limit: Limit | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do, take and hold.
+
+    Attributes
+    ----------
+    data : str or None
+        Address of the data, if there are any.
+    rows, features, targets, hidden : int
+    dtype : str
+        In which blocks are computed.
+    method : str
+    n_blocks, block_rows : int
+        Blocks of rows, each read by one task, and rows of the largest.
+    stages : tuple of PlannedStage
+    passes, multiply_adds, seconds : Range
+        Of all stages; seconds on this machine.
+    memory : int
+        Peak bytes of the process that trains.
+    here : Estimate
+        On this machine, with workers as `altrelu train` starts them.
+    cluster : Estimate or None
+        On the cluster that was asked for.
+    rates : Rates
+        What was measured here.
+    """
+
+    data: str | None
+    rows: int
+    features: int
+    targets: int
+    hidden: int
+    dtype: str
+    method: str
+    n_blocks: int
+    block_rows: int
+    stages: tuple[PlannedStage, ...]
+    passes: Range
+    multiply_adds: Range
+    seconds: Range
+    memory: int
+    here: Estimate
+    cluster: Estimate | None
+    rates: Rates
+
+    def record(self) -> dict[str, Any]:
+        """All of it, for JSON."""
+        record: dict[str, Any] = _plain(asdict(self))
+        del record["rates"]["shape"]
+        return record
+
+
+def plan(
+    store: str | os.PathLike[str] | None = None,
+    n_hidden: int = 64,
+    *,
+    method: str = "search",
+    rows: float | None = None,
+    features: int | None = None,
+    targets: int | None = None,
+    workers: int | None = None,
+    threads: int | None = None,
+    memory: int | None = None,
+    bandwidth: float | None = None,
+    client_memory: int | None = None,
+    target: str | Sequence[str] | None = None,
+    weight: str | None = None,
+) -> Plan:
+    """Say what training will do, take and hold, from about a second of measuring.
+
+    The counts come from the trainer's own rules, the speeds from its own kernels, timed here on
+    made-up rows of the right shape, and from reading a few blocks of the store.
+
+    Parameters
+    ----------
+    store : str or path, optional
+        The data, as `open_dataset` takes them. Without it give rows, features and targets.
+    n_hidden : int, default 64
+    method : {"search", "damped", "alternating"}, default "search"
+    rows : float, optional
+        Plan for so many rows like those of the store.
+    features, targets : int, optional
+        Columns of data that are not here; float32 in blocks of 16 MiB.
+    workers, threads : int, optional
+        A cluster to plan for: processes, and threads of each (by default 1), each thread with a
+        core as fast as one of this machine.
+    memory : int, optional
+        Bytes that each worker may hold.
+    bandwidth : float, optional
+        Bytes a second that the storage gives to all workers together; by default each thread
+        reads as fast as one does here.
+    client_memory : int, optional
+        Bytes that the process which trains may hold; by default this machine's memory.
+    target, weight
+        As for `open_dataset`.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    ParameterError
+        If the run cannot fit in memory, or the method cannot hold its system: the text says what
+        would.
+    DataError
+        As `open_dataset`.
+    """
+    data, shape, blocks, stored = problem_of(
+        store, n_hidden, rows, features, targets, target=target, weight=weight
+    )
+    stages = stages_of(shape, method)  # refuses before anything is measured
+    solver = solver_bytes(shape, blocks, method, resident(), n_threads())
+    check_solver(shape, solver, client_memory or machine_memory())
+    here = this_machine()
+    wanted = None
+    if (workers, threads, memory, bandwidth) != (None, None, None, None):
+        wanted = Cluster(workers or 1, threads or 1, memory, None, bandwidth or math.inf)
+    check_worker(shape, blocks, method, wanted or here)
+    rates = measure(shape, data)
+    clock = Clock(shape, blocks, stored, method, rates, here)
+    asked = None if wanted is None else estimate_of(replace(clock, cluster=wanted), stages)
+    planned = steps_of(clock, stages)
+    return Plan(
+        data=None if store is None else os.fspath(store),
+        rows=shape.n,
+        features=shape.d,
+        targets=shape.q,
+        hidden=shape.h,
+        dtype=str(shape.dtype),
+        method=method,
+        n_blocks=blocks.count,
+        block_rows=blocks.rows,
+        stages=planned,
+        passes=_total(stage.passes for stage in planned),
+        multiply_adds=_total(stage.multiply_adds for stage in planned),
+        seconds=_total(stage.seconds for stage in planned),
+        memory=solver,
+        here=estimate_of(clock, stages),
+        cluster=asked,
+        rates=rates,
+    )
+
+
+def steps_of(clock: Clock, stages: Sequence[Stage]) -> tuple[PlannedStage, ...]:
+    """The stages with their cost on one cluster."""
+    shape = clock.shape
+    made = []
+    for stage in stages:
+        passes = [call for call in stage.calls if _is_pass(call, shape)]
+        made.append(
+            PlannedStage(
+                stage.name,
+                stage.rows,
+                stage.neurons,
+                stage.rounds,
+                _total(call.count for call in passes),
+                _total(call.count for call in passes if call.everywhere),
+                _total(call.count.times(_work(call, shape)) for call in stage.calls),
+                clock.seconds(stage),
+            )
+        )
+    return tuple(made)
+
+
+def estimate_of(clock: Clock, stages: Sequence[Stage]) -> Estimate:
+    """Time and memory on one cluster, and where more workers stop to help."""
+    shape, blocks, cluster = clock.shape, clock.blocks, clock.cluster
+    planned = steps_of(clock, stages)
+    stored = shape.n * blocks.row_bytes * clock.stored
+    reads = Range.exactly(1) if clock.cached else _total(stage.reads for stage in planned)
+    return Estimate(
+        workers=cluster.workers,
+        threads=cluster.threads,
+        seconds=_total(stage.seconds for stage in planned),
+        bytes_read=reads.times(stored),
+        worker_memory=worker_bytes(
+            shape,
+            blocks,
+            clock.method,
+            max(1, cluster.workers),
+            cluster.threads,
+            cached=clock.cached,
+        ),
+        memory_limit=cluster.memory,
+        cached=clock.cached,
+        limit=limit_of(clock, stages) if cluster.cores is None else None,
+    )
+
+
+def _is_pass(call: Call, shape: Shape) -> bool:
+    return call.kernel in PASSES and call.rows >= shape.n and not call.rides
+
+
+def _work(call: Call, shape: Shape) -> float:
+    work = multiply_adds(call.kernel, shape.p, shape.q, call.neurons)
+    return work * call.rows if call.rows else work
+
+
+def _total(ranges: Any) -> Range:
+    total = Range.exactly(0)
+    for each in ranges:
+        total = total.plus(each)
+    return total
+
+
+def _plain(value: Any) -> Any:
+    """Named tuples by name: as plain ones they would be lists in JSON."""
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, tuple) else value

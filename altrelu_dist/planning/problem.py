@@ -1,0 +1,82 @@
+"""What is planned for: the sizes of the data, how they lie, and the machine at hand."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from altrelu_dist.errors import ParameterError
+from altrelu_dist.planning.memory import Blocks
+from altrelu_dist.planning.model import Cluster
+from altrelu_dist.planning.work import Shape
+
+if TYPE_CHECKING:
+    from altrelu_dist.data import DataSet
+
+__all__ = ["machine_memory", "problem_of", "this_machine"]
+
+_BLOCK_BYTES = 16 << 20  # of data that are not here: what one task reads where we choose it
+
+
+def problem_of(
+    store: str | os.PathLike[str] | None,
+    n_hidden: int,
+    rows: float | None,
+    features: int | None,
+    targets: int | None,
+    *,
+    target: str | Sequence[str] | None,
+    weight: str | None,
+) -> tuple[DataSet | None, Shape, Blocks, float]:
+    """The data if there are any, their sizes, their blocks, and bytes on disk of one in memory."""
+    if rows is not None and not (math.isfinite(rows) and rows >= 2):
+        raise ParameterError(f"rows is {rows:g}; expected at least 2")
+    if n_hidden < 1:
+        raise ParameterError(f"n_hidden is {n_hidden}; expected at least 1")
+    if store is None:
+        if rows is None or features is None:
+            raise ParameterError("without a store give rows and features, for example rows=1e9")
+        shape = Shape(int(rows), features, targets or 1, n_hidden, np.dtype(np.float32))
+        row_bytes = (shape.d + shape.q) * shape.dtype.itemsize
+        block_rows = min(shape.n, max(1, _BLOCK_BYTES // (shape.d * shape.dtype.itemsize)))
+        return None, shape, Blocks(-(-shape.n // block_rows), block_rows, row_bytes), 1.0
+    if features is not None or targets is not None:
+        raise ParameterError("features and targets are those of the store; leave them out")
+    from altrelu_dist.data import open_dataset
+    from altrelu_dist.data.dataset import find_sources
+    from altrelu_dist.data.description import bytes_on_disk
+
+    data = open_dataset(store, target=target, weight=weight)
+    arrays = [a for a in (data.X, data.y, data.sample_weight) if a is not None]
+    n, d = data.X.shape
+    q = arrays[1].shape[1]
+    single = all(array.dtype == np.float32 for array in arrays[:2])
+    shape = Shape(
+        n if rows is None else int(rows), d, q, n_hidden, np.dtype("f4" if single else "f8")
+    )
+    sources = find_sources(store, target=target, weight=weight)
+    in_memory = sum(int(array.nbytes) for array in arrays)
+    stored = sum(bytes_on_disk(source) for source in sources) / in_memory
+    count = math.ceil(data.X.numblocks[0] * shape.n / n)
+    block_rows = min(max(data.X.chunks[0]), shape.n)
+    return data, shape, Blocks(count, block_rows, in_memory // n), stored
+
+
+def this_machine() -> Cluster:
+    """The workers that Dask starts here by default."""
+    from dask.system import CPU_COUNT
+    from distributed.deploy.utils import nprocesses_nthreads
+
+    workers, threads = nprocesses_nthreads()
+    return Cluster(workers, threads, machine_memory() // workers, cores=CPU_COUNT)
+
+
+def machine_memory() -> int:
+    """Bytes that processes may use here."""
+    from distributed.system import MEMORY_LIMIT
+
+    return int(MEMORY_LIMIT)

@@ -1,0 +1,58 @@
+"""What does not fit in memory is refused, with what would."""
+
+from __future__ import annotations
+
+from altrelu_dist.errors import ParameterError
+from altrelu_dist.planning.memory import Blocks, worker_bytes
+from altrelu_dist.planning.model import Cluster
+from altrelu_dist.planning.work import Shape
+
+__all__ = ["check_solver", "check_worker"]
+
+_USABLE = 0.8  # of a worker's limit: Dask pauses the worker there
+
+
+def check_solver(shape: Shape, needed: int, memory: int) -> None:
+    """Refuse what the process that trains cannot hold."""
+    if needed > memory:
+        raise ParameterError(
+            f"the process that trains needs {_size(needed)} for {shape.h} neurons and {shape.d} "
+            f"features, and has {_size(memory)}; use fewer neurons, or a machine with more memory"
+        )
+
+
+def check_worker(shape: Shape, blocks: Blocks, method: str, cluster: Cluster) -> None:
+    """Refuse a cluster whose workers cannot hold their tasks, and say what would do."""
+    if cluster.memory is None:
+        return
+
+    def needed(threads: int, within: Blocks = blocks) -> int:
+        """With the data streamed, not kept."""
+        return worker_bytes(shape, within, method, cluster.workers, threads, cached=False)
+
+    has = int(_USABLE * cluster.memory)
+    wants = needed(cluster.threads)
+    if wants <= has:
+        return
+    would = [f"give each worker {_size(wants / _USABLE)}"]
+    fitting = next((t for t in range(cluster.threads - 1, 0, -1) if needed(t) <= has), None)
+    if fitting is not None:
+        would.append(f"start {fitting} thread{'' if fitting == 1 else 's'} in each")
+    rows = blocks.rows
+    while rows > 1:
+        rows //= 2
+        smaller = Blocks(-(-shape.n // rows), rows, blocks.row_bytes)
+        if needed(cluster.threads, smaller) <= has:
+            would.append(f"store the data in chunks of at most {rows:,} rows")
+            break
+    if method == "alternating":
+        would.append("use method='search', whose sums are small")
+    raise ParameterError(
+        f"a worker needs {_size(wants)} ({cluster.threads} x a block of {blocks.rows:,} rows, "
+        f"{_size(blocks.rows * blocks.row_bytes)}, and the sums of its tasks), and Dask lets it "
+        f"use {_size(has)} of its {_size(cluster.memory)}: {', or '.join(would)}"
+    )
+
+
+def _size(count: float) -> str:
+    return f"{count / (1 << 30):.2f} GiB" if count >= 1 << 30 else f"{count / (1 << 20):.0f} MiB"

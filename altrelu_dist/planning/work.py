@@ -1,0 +1,346 @@
+"""What a run will do, in passes over rows and neurons: from the trainer's own rules and constants.
+
+How many iterations a descent takes and how many cycles pay is known only to the data. What is
+counted is the least and the most that the trainer's rules allow, and a typical count between them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from altrelu_dist.engine import TILE
+from altrelu_dist.training import alternating, damped, neurons, pattern_state, search, trainer
+
+__all__ = ["PASSES", "Call", "Range", "Shape", "Stage", "multiply_adds", "stages_of"]
+
+# Share of the signs that flip between two patterns of which one is brought up to date to the other.
+_FLIPS = pattern_state._MANY_FLIPS / 2
+_BUILDS = pattern_state._REBUILD_AFTER + 1  # as often moments are built anew at least
+# Damped steps that are made where they may be many; they end when five of them gain little.
+_STEPS = 65
+# Function values that one iteration of the quasi-Newton method takes, its line search included.
+_VALUES_AN_ITERATION = 1.03
+
+
+# The statistics that are passes over rows, which a run counts.
+PASSES = ("summary", "sample", "whiten", "loss", "output", "gram", "delta", "kinks")
+
+
+class Range(NamedTuple):
+    """Least, typical and most of a figure."""
+
+    least: float
+    typical: float
+    most: float
+
+    @classmethod
+    def exactly(cls, value: float) -> Range:
+        """A figure that does not depend on the data."""
+        return cls(value, value, value)
+
+    @classmethod
+    def between(cls, least: float, most: float) -> Range:
+        """Where only the ends are known: the middle on the scale of factors."""
+        return cls(least, math.sqrt(least * most), most)
+
+    def plus(self, other: Range) -> Range:
+        """The sum, end by end."""
+        return Range(*(a + b for a, b in zip(self, other, strict=True)))
+
+    def times(self, factor: float | Range) -> Range:
+        """The product, end by end."""
+        factors = factor if isinstance(factor, Range) else Range.exactly(factor)
+        return Range(*(a * b for a, b in zip(self, factors, strict=True)))
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a problem.
+
+    Parameters
+    ----------
+    n : int
+        Rows.
+    d, q, h : int
+        Features, targets, hidden neurons.
+    dtype : dtype
+        In which blocks are computed.
+    """
+
+    n: int
+    d: int
+    q: int
+    h: int
+    dtype: np.dtype[Any]
+
+    @property
+    def p(self) -> int:
+        """Columns of a standardised row, the one included."""
+        return self.d + 1
+
+
+@dataclass(frozen=True)
+class Call:
+    """So many runs of one kernel.
+
+    Parameters
+    ----------
+    kernel : str
+        A statistic; ``"distinct"`` or ``"prepare"``, of rows that were drawn; ``"insert"``; or a
+        dense step: ``"remove"``, ``"system"`` (of a damped step), ``"step"`` (its solution),
+        ``"solve"`` (of the paper's hidden layer).
+    rows : int
+        That each run passes over.
+    neurons : int
+        Of the network at hand; of the dense steps, of one system.
+    count : Range
+    everywhere : bool
+        Whether it is a pass over the whole data, read from where it lies, rather than over rows
+        in memory.
+    rides : bool
+        Whether it is part of another pass over the same rows.
+    """
+
+    kernel: str
+    rows: int
+    neurons: int
+    count: Range
+    everywhere: bool = False
+    rides: bool = False
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage as the progress names it, and what it runs."""
+
+    name: str
+    rows: int
+    neurons: tuple[int, int]  # at its begin and at its end
+    rounds: Range  # growth stages, cycles, descents or steps
+    calls: tuple[Call, ...]
+
+
+def _pairs(m: int) -> int:
+    return m * (m + 1) // 2
+
+
+def multiply_adds(kernel: str, p: int, q: int, h: int) -> float:
+    """Of one row; of the kernels that pass over none, of one run."""
+    match kernel:
+        case "summary":
+            return 2.0 * (p + q)
+        case "whiten":
+            return float(p * p)
+        case "loss":
+            return 2.0 * h * (p + q)
+        case "output":
+            return h * p + (h + 1.0) ** 2 + h * q
+        case "insert":
+            m = neurons._CANDIDATES
+            return m * (p + m + h + q) + h * (p + h + q)
+        case "gram":
+            return _pairs(h) * _pairs(p) + h * p * (q + 2.0)
+        case "delta":
+            return _FLIPS * h * h * _pairs(p) + 2.0 * h * p
+        case "kinks":
+            return h * p + damped._KINK_WIDTH * h * p**2
+        case "remove":
+            return float(h**3)
+        case "system":
+            return (h * p) ** 3 / 3 + (h * p) ** 2 * (h + 1)
+        case "step" | "solve":
+            return (h * p) ** 3 / 3
+    return 0.0
+
+
+def stages_of(shape: Shape, method: str) -> tuple[Stage, ...]:
+    """The stages of a run.
+
+    Raises
+    ------
+    ParameterError
+        If the method cannot hold its system.
+    """
+    h, p, q, n = shape.h, shape.p, shape.q, shape.n
+    if method == "alternating":
+        trainer.check_alternation(h, p)
+    searched, held, whole = trainer.row_stages(p, q, h, shape.dtype, n)
+    made = [_look("summary", n)]
+    held = n if whole else held
+    if whole or method != "alternating":
+        made.append(_drawing(n, held, whole=whole))
+    part = trainer.is_part(searched, held)
+    few = min(-(-searched // TILE) * TILE, held) if part else held
+    if method == "alternating":
+        return (*made, _alternation(shape, local=whole))
+    if method == "damped":
+        steps = trainer._DAMPED_STEPS
+        if part or not whole:
+            made.append(_steps("sample", shape, few, few, steps, local=True, hinges=True))
+            steps = trainer._LAST_STEPS
+        return (*made, _steps("layers", shape, n, few, steps, local=whole, hinges=whole))
+    made.append(_growth(shape, few))
+    made.append(_cycles(shape, few, 0))
+    if part:
+        made.append(_widening(shape, held))
+        made.append(_cycles(shape, held, 1))
+    if h * p > trainer._MOST_BLOCKS * damped.LARGEST_SYSTEM:
+        least = trainer._LAST_STEPS
+        calls = _descent(n, h, least, None, everywhere=not whole)
+        made.append(Stage("layers", n, (h, h), Range.exactly(least), tuple(calls)))
+    else:
+        made.append(_steps("layers", shape, n, few, trainer._LAST_STEPS, local=whole))
+    return tuple(made)
+
+
+def _look(name: str, n: int) -> Stage:
+    call = Call(name, n, 0, Range.exactly(1), everywhere=True)
+    return Stage(name, n, (0, 0), Range.exactly(1), (call,))
+
+
+def _drawing(n: int, held: int, *, whole: bool) -> Stage:
+    """The pass that draws, and what becomes of the rows that were drawn."""
+    kernels = ("distinct", "prepare") if whole else ("prepare",)
+    calls = [Call(kernel, held, 0, Range.exactly(1)) for kernel in kernels]
+    return replace(_look("sample", n), calls=(*_look("sample", n).calls, *calls))
+
+
+def _descent(
+    rows: int, h: int, least: int, most: int | None, *, everywhere: bool = False
+) -> list[Call]:
+    """A quasi-Newton descent, the output layer refitted before and after."""
+    # Most descents end at their least: few go on lowering the loss as fast as going on asks for.
+    values = Range(least, least, most or least).times(_VALUES_AN_ITERATION)
+    return [
+        Call("loss", rows, h, values, everywhere),
+        Call("output", rows, h, Range.exactly(2), everywhere),
+    ]
+
+
+def _growth(shape: Shape, few: int) -> Stage:
+    stages = search.growth(shape.h, shape.p + shape.q)
+    calls = [Call("whiten", few, 0, Range.exactly(1))]
+    for size, wanted in stages:
+        rows = min(few, -(-wanted // TILE) * TILE) if size < shape.h else few
+        most = search._MOST_ITERATIONS if size == shape.h else None
+        calls.append(Call("insert", min(rows, _candidate_rows()), size, Range.exactly(1)))
+        calls += _descent(rows, size, search._GROWTH_ITERATIONS, most)
+    return Stage("grow", few, (0, shape.h), Range.exactly(len(stages)), tuple(calls))
+
+
+def _candidate_rows() -> int:
+    return neurons._ROWS_FOR_CANDIDATES * TILE
+
+
+def _widening(shape: Shape, held: int) -> Stage:
+    calls = _descent(held, shape.h, search._ITERATIONS, search._MOST_ITERATIONS)
+    return Stage("widen", held, (shape.h, shape.h), Range.exactly(1), tuple(calls))
+
+
+def _cycles(shape: Shape, rows: int, level: int) -> Stage:
+    """Cycles on some rows, from the fewest before one may end to where the work does."""
+    h = shape.h
+    sizes = [search.added_neurons(h, cycle) for cycle in range(len(search._CYCLE_PARTS))]
+    rounds = [_cycle(shape, rows, added) for added in sizes]
+    a_round = sum(
+        call.count.least for calls in rounds for call in calls if call.kernel in ("loss", "output")
+    ) / len(rounds)
+    least = search._LEAST_CYCLES[level]
+    passes = search.most_passes(rows, h, shape.p + shape.q, level)
+    most = max(1, math.ceil(passes / a_round))
+    count = Range.between(min(least, most), most)
+    calls = [
+        Call(call.kernel, call.rows, call.neurons, call.count.times(count).times(1 / len(rounds)))
+        for calls in rounds
+        for call in calls
+    ]
+    # The work ends the cycles, however long their descents are.
+    together = sum(call.count.most for call in calls if call.kernel in ("loss", "output"))
+    share = min(1.0, passes / together)
+    calls = [
+        replace(c, count=c.count._replace(most=max(c.count.typical, share * c.count.most)))
+        for c in calls
+    ]
+    return Stage("cycle", rows, (h, h + max(sizes)), count, tuple(calls))
+
+
+def _cycle(shape: Shape, rows: int, added: int) -> list[Call]:
+    h = shape.h
+    grown = h + added
+    calls = [Call("insert", min(rows, _candidate_rows()), grown, Range.exactly(1))]
+    calls += _descent(rows, grown, search._ITERATIONS, None)
+    before = grown
+    for size in search.pruned_sizes(grown, h):
+        calls.append(Call("output", rows, before, Range.exactly(1)))
+        calls.append(Call("remove", 0, before, Range.exactly(before - size)))
+        least = search._ITERATIONS if size == h else search._FEW_ITERATIONS
+        most = search._MOST_ITERATIONS if size == h else None
+        calls += _descent(rows, size, least, most)
+        before = size
+    return calls
+
+
+def _steps(
+    name: str,
+    shape: Shape,
+    n: int,
+    few: int,
+    steps: int,
+    *,
+    local: bool,
+    hinges: bool = False,
+) -> Stage:
+    """Damped steps; loss and gradient from all rows, curvature from few of them."""
+    h, p = shape.h, shape.p
+    width = max(1, min(h, damped.LARGEST_SYSTEM // p))
+    everywhere = not local
+    # A step that is refused costs one pass; one that counts needs the curvature again. The last
+    # steps are so few that most are made; where there are many, those that gain little end them.
+    tried = Range(min(6, steps), steps, steps)
+    counted = Range(1, tried.typical / 2, tried.most)
+    if steps > trainer._LAST_STEPS:
+        tried = Range(min(6, steps), min(_STEPS, steps), steps)
+        counted = Range(5, 0.75 * tried.typical, tried.most)
+    if width < h:  # other neurons each time: their moments are built anew
+        built, changes = counted, Range.exactly(0)
+    else:
+        built = Range(*(1 + (count - 1) / _BUILDS for count in counted))
+        changes = Range(*(count - each for count, each in zip(counted, built, strict=True)))
+    calls = [
+        Call("loss", n, h, tried.plus(Range.exactly(1)), everywhere),
+        Call("gram", few, width, built),
+        Call("delta", few, width, changes),
+        Call("kinks", few, width, counted),
+        Call("system", 0, width, counted),
+        Call("step", 0, width, tried),
+    ]
+    if hinges:
+        first = [
+            Call("insert", min(few, _candidate_rows()), h, Range.exactly(1)),
+            Call("output", few, h, Range.exactly(1)),
+        ]
+        calls = first + calls
+    if name == "layers":
+        calls.append(Call("output", n, h, Range.exactly(1), everywhere))
+    return Stage(name, n, (h, h), tried, tuple(calls))
+
+
+def _alternation(shape: Shape, *, local: bool) -> Stage:
+    """The paper's iterations: the moments of a pattern, and the true loss in the same pass."""
+    n, h, times = shape.n, shape.h, alternating.ITERATIONS
+    everywhere = not local
+    # Early patterns change so much that an update costs what building anew does.
+    built = Range(1 + times / _BUILDS, (1 + times) / 2, 1 + times)
+    changes = Range(*(1 + times - count for count in built))
+    calls = (
+        Call("gram", n, h, built, everywhere),
+        Call("delta", n, h, changes, everywhere),
+        Call("loss", n, h, Range.exactly(1), everywhere),
+        Call("loss", n, h, Range.exactly(times), everywhere, rides=True),
+        Call("solve", 0, h, Range.exactly(times)),
+    )
+    return Stage("alternating", n, (h, h), Range.exactly(times), calls)

@@ -1,0 +1,176 @@
+"""Early stopping: rows that are held out, and the network that has the least loss on them.
+
+Which rows are held out depends on their numbers and the seed alone, not on chunks or workers. In
+training they have a weight of zero, which every statistic knows how to leave out. The networks
+compared are those that a descent passes through every few iterations, and those it ends in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from altrelu_dist.engine import LocalEngine
+from altrelu_dist.errors import DataError
+from altrelu_dist.moments.loss import activate
+from altrelu_dist.moments.rows import Additive, Block, Both, Rows, Scaler, Weights
+from altrelu_dist.moments.sample import Sample, Sampler
+
+__all__ = ["DrawBoth", "HeldOut", "OfTraining", "Validation"]
+
+T = TypeVar("T")
+
+_MOST_ROWS = 65_536  # held out: more would cost time and say no more
+_PATIENCE = 6  # iterations: two rounds of the search's three sizes of a cycle
+_AGAIN = 0.5  # times the work done until the least loss is done once more before the run ends
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Which rows are held out: a share of each tile, at random."""
+
+    share: float
+    seed: int
+
+    @classmethod
+    def of(cls, fraction: float, n_rows: int, seed: int) -> HeldOut:
+        """A fraction of all rows, or as many as are of use."""
+        return cls(min(fraction, _MOST_ROWS / n_rows), seed)
+
+    def mask(self, rows: Rows) -> NDArray[np.bool_]:
+        """Which rows of a tile are held out."""
+        n = len(rows.X)
+        rng = np.random.default_rng([self.seed, rows.start, 1])
+        held = np.zeros(n, dtype=bool)
+        held[rng.permutation(n)[: int(self.share * n + rng.random())]] = True
+        return held
+
+    def training(self, rows: Rows) -> Rows:
+        """A tile with no weight on the rows that are held out."""
+        weight = np.ones(len(rows.X)) if rows.weight is None else rows.weight
+        return rows._replace(weight=np.where(self.mask(rows), weight.dtype.type(0), weight))
+
+    def validation(self, rows: Rows) -> Sample:
+        """The rows of a tile that are held out."""
+        take = np.flatnonzero(self.mask(rows))
+        weight = None if rows.weight is None else rows.weight[take]
+        return Sample(rows.X[take], rows.y[take], weight, np.zeros(take.size))
+
+
+@dataclass(frozen=True)
+class OfTraining(Generic[T]):
+    """A statistic of the training rows of a tile."""
+
+    held_out: HeldOut
+    statistic: Callable[[Rows], T]
+
+    def __call__(self, rows: Rows) -> T:
+        """Contribute one tile."""
+        return self.statistic(self.held_out.training(rows))
+
+
+@dataclass(frozen=True)
+class DrawBoth:
+    """A sample of the training rows and the held-out rows, in one pass."""
+
+    held_out: HeldOut
+    sampler: Sampler
+
+    def __call__(self, rows: Rows) -> Both[Sample, Sample]:
+        """Contribute one tile."""
+        return Both(self.sampler(self.held_out.training(rows)), self.held_out.validation(rows))
+
+
+@dataclass(frozen=True)
+class Squares(Additive):
+    """Sum of squared residuals over some rows."""
+
+    total: float
+
+
+@dataclass(frozen=True)
+class SquaredResiduals:
+    """Sum over rows of ``|f(x) - y|^2``."""
+
+    weights: Weights
+    slope: float
+
+    def __call__(self, block: Block) -> Squares:
+        """Contribute one block."""
+        x, y = block
+        residual = activate(x @ self.weights.W.astype(x.dtype), self.slope)
+        residual = residual @ self.weights.V.astype(x.dtype)
+        residual += x[:, -1:] * self.weights.c.astype(x.dtype)
+        residual -= y
+        return Squares(float(np.einsum("iq,iq->", residual, residual, dtype=np.float64)))
+
+
+class Validation:
+    """The held-out rows, and the best network on them so far.
+
+    Parameters
+    ----------
+    drawn : Rows
+        The rows that are held out, as they are stored.
+    scaler : Scaler
+        Of the training rows.
+    slope : float
+        Negative slope of the activation.
+    start : Weights
+        What is returned if no network is better: the mean of the targets.
+
+    Raises
+    ------
+    DataError
+        If no row, or none with weight, is held out.
+    """
+
+    def __init__(self, drawn: Rows, scaler: Scaler, slope: float, start: Weights) -> None:
+        weighted = len(drawn.X) if drawn.weight is None else np.count_nonzero(drawn.weight)
+        if weighted == 0:
+            raise DataError(
+                "early stopping: no row with weight is held out for validation; raise "
+                "validation_fraction, or train without early stopping"
+            )
+        self._engine = LocalEngine.of(drawn).prepared(scaler)
+        self._ones = sum(float(np.vdot(x[:, -1], x[:, -1])) for x, _ in self._engine.tiles)
+        self._slope = slope
+        self.best = start
+        self._most = start.n_hidden  # a cycle has more neurons than were asked for
+        self.least = self.loss(start)
+        self._patience = _PATIENCE
+        self._rows_then = self._rows_now = 0
+
+    def loss(self, weights: Weights) -> float:
+        """Mean square over the held-out rows, in standardised units."""
+        squares = self._engine.reduce(SquaredResiduals(weights, self._slope), "validation")
+        return squares.total / self._ones
+
+    def saw(self, weights: Weights, rows: int, *, whole: bool) -> None:
+        """Compare a network with the best.
+
+        Parameters
+        ----------
+        weights : Weights
+        rows : int
+            Rows visited so far, the measure of the work done.
+        whole : bool
+            Whether this iteration counts towards the end of the run.
+        """
+        loss = self.loss(weights)
+        self._rows_now = rows
+        if loss < self.least and weights.n_hidden <= self._most:
+            self.best, self.least = weights, loss
+            self._patience, self._rows_then = _PATIENCE, rows
+        elif whole:
+            self._patience -= 1
+
+    @property
+    def stagnates(self) -> bool:
+        """Whether the least loss is some iterations, and a good part of the work, ago."""
+        waited = self._rows_now - self._rows_then
+        return self._patience <= 0 and waited >= _AGAIN * self._rows_then

@@ -1,0 +1,354 @@
+"""The plan of a run: its counts against real runs, its model against itself, its refusals."""
+
+from __future__ import annotations
+
+import json
+import math
+import tracemalloc
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from altrelu_dist import AltReLURegressor, convert, plan
+from altrelu_dist.cli.app import app
+from altrelu_dist.engine import Engine
+from altrelu_dist.errors import ParameterError
+from altrelu_dist.planning.memory import _SOLVER, Blocks, solver_bytes, worker_bytes
+from altrelu_dist.planning.model import Clock, Cluster, limit_of
+from altrelu_dist.planning.plan import estimate_of, steps_of
+from altrelu_dist.planning.rates import Cost, Rates
+from altrelu_dist.planning.work import Call, Range, Shape, multiply_adds, stages_of
+from altrelu_dist.training import trainer
+
+FLOAT32 = np.dtype(np.float32)
+KERNELS = (
+    "summary",
+    "sample",
+    "distinct",
+    "prepare",
+    "whiten",
+    "loss",
+    "output",
+    "insert",
+    "gram",
+    "delta",
+)
+DENSE = ("kinks", "remove", "system", "step", "solve")
+MANY = 10**9
+
+
+def rates(shape, second=1e10):
+    """Those of a machine that does so many multiply-adds a second, whatever they are for."""
+    p, q, h = shape.p, shape.q, shape.h
+    costs = {
+        kernel: Cost(h, multiply_adds(kernel, p, q, h) / second) for kernel in (*KERNELS, *DENSE)
+    }
+    for kernel in ("remove", "system", "step", "solve"):
+        costs[kernel] = Cost(h, 0.0, multiply_adds(kernel, p, q, h) / second)
+    return Rates(shape, second, 1e10, 1e8, 1, 1.0, 1.0, costs)
+
+
+def clock(shape, method="search", *, cluster=None, rows=1 << 17):
+    blocks = Blocks(-(-shape.n // rows), min(rows, shape.n), 4 * (shape.d + shape.q))
+    cluster = cluster or Cluster(8, 2)
+    return Clock(shape, blocks, 0.5, method, rates(shape), cluster), stages_of(shape, method)
+
+
+def wavy(n, d=2):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((n, d)).astype("float32")
+    y = np.sin(2 * X[:, 0]) + np.abs(X[:, -1]) + 0.05 * rng.standard_normal(n)
+    return X, y.astype("float32")
+
+
+# --- what is done -----------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("small_samples")
+@pytest.mark.parametrize("method", ["search", "damped", "alternating"])
+def test_passes_are_those_of_a_run_on_more_rows_than_are_held(method):
+    X, y = wavy(20_000)
+    model = AltReLURegressor(4, method=method, random_state=0).fit(X, y)
+    steps = steps_of(*clock(Shape(20_000, 2, 1, 4, FLOAT32), method))
+    least, _, most = (sum(step.passes[end] for step in steps) for end in range(3))
+    assert least <= model.n_passes_ <= most
+    layers = sum(entry["stage"] == "layers" for entry in model.history_)
+    if method == "alternating" or layers > trainer._LAST_STEPS:
+        assert model.n_passes_ == most
+    recorded = dict.fromkeys(entry["stage"] for entry in model.history_)
+    assert set(recorded) <= {step.name for step in steps}
+
+
+@pytest.mark.parametrize("method", ["search", "damped", "alternating"])
+def test_passes_are_those_of_a_run_on_rows_in_memory(method):
+    X, y = wavy(1_000)
+    model = AltReLURegressor(4, method=method, random_state=0).fit(X, y)
+    steps = steps_of(*clock(Shape(1_000, 2, 1, 4, FLOAT32), method))
+    least, _, most = (sum(step.passes[end] for step in steps) for end in range(3))
+    if method == "alternating":
+        assert model.n_passes_ == least == most
+    # A descent that has nothing left to gain ends before its least; a cycle that has begun is
+    # ended, and a line search may take longer than most.
+    assert least <= 2 * model.n_passes_
+    assert model.n_passes_ <= 1.2 * most + 700
+
+
+@pytest.mark.usefixtures("small_samples")
+@pytest.mark.parametrize("n", [1_200, 1_500, 20_000])
+def test_counts_of_the_search_hold_those_of_a_run(n, monkeypatch):
+    """Stage by stage: values of the loss, and the most rows that any of them saw."""
+    X, y = wavy(n)
+    stage, made = "", {}
+    reduce = Engine.reduce
+
+    def counting(self, statistic, name):
+        if name == "loss-and-gradient":
+            count, rows = made.get(stage, (0, 0))
+            made[stage] = (count + 1, max(rows, self.n_rows))
+        return reduce(self, statistic, name)
+
+    def follow(progress):
+        nonlocal stage
+        stage = progress.stage
+
+    monkeypatch.setattr(Engine, "reduce", counting)
+    AltReLURegressor(4, random_state=0, callback=follow).fit(X, y)
+    foreseen = {}
+    for step in stages_of(Shape(n, 2, 1, 4, FLOAT32), "search"):
+        values = [call for call in step.calls if call.kernel == "loss"]
+        before = foreseen.get(step.name, (0, 0))
+        most = sum(call.count.most for call in values)
+        rows = max((call.rows for call in values), default=0)
+        foreseen[step.name] = (before[0] + most, max(before[1], rows))
+    for name, (count, rows) in made.items():
+        # A cycle that has begun is ended, and a line search may take longer than most.
+        assert 0 < count <= 1.2 * foreseen[name][0] + 100
+        assert rows == pytest.approx(foreseen[name][1], rel=0.1)
+
+
+def test_ranges_are_in_order():
+    for method in ("search", "damped", "alternating"):
+        for n in (500, 100_000, MANY):
+            for step in steps_of(*clock(Shape(n, 20, 2, 24, FLOAT32), method)):
+                for each in (step.rounds, step.passes, step.multiply_adds, step.seconds):
+                    assert 0 <= each.least <= each.typical <= each.most
+
+
+def test_multiply_adds_are_those_of_the_loss_of_all_rows():
+    steps = {s.name: s for s in steps_of(*clock(Shape(MANY, 30, 1, 64, FLOAT32)))}
+    output = 64 * 31 + 65**2 + 64
+    a_row = 11 * 2 * 64 * 32 + output
+    assert steps["layers"].multiply_adds.typical == pytest.approx(a_row * MANY, rel=0.01)
+
+
+# --- the model --------------------------------------------------------------------------------
+
+
+def test_twice_the_rows_double_the_passes_and_leave_the_search():
+    once = Shape(MANY, 30, 1, 32, FLOAT32)
+    twice = replace(once, n=2 * MANY)
+    one, two = (estimate_of(*clock(shape)) for shape in (once, twice))
+    assert two.bytes_read.typical == pytest.approx(2 * one.bytes_read.typical, rel=1e-3)
+    assert two.worker_memory == one.worker_memory
+    for a, b in zip(*(steps_of(*clock(shape)) for shape in (once, twice)), strict=True):
+        assert a.name == b.name
+        if a.name in ("grow", "cycle", "widen"):
+            assert a.rows == b.rows
+            assert a.seconds == b.seconds
+        elif a.name == "summary":
+            assert b.seconds.typical == pytest.approx(2 * a.seconds.typical, rel=0.02)
+
+
+def test_more_workers_are_never_slower_and_hardly_faster_beyond_the_limit():
+    shape = Shape(10**11, 32, 1, 64, FLOAT32)
+    made, stages = clock(shape, cluster=Cluster(1, 2))
+    limit = limit_of(made, stages)
+    seconds = {
+        workers: estimate_of(replace(made, cluster=Cluster(workers, 2)), stages).seconds.typical
+        for workers in (1, 2, 8, 32, limit.workers, 2 * limit.workers, 100 * limit.workers)
+    }
+    in_order = [seconds[workers] for workers in sorted(seconds)]
+    assert in_order == sorted(in_order, reverse=True)
+    assert seconds[2 * limit.workers] > 0.9 * seconds[limit.workers]
+    assert seconds[limit.workers] == pytest.approx(limit.seconds, rel=1e-6)
+    assert sum(limit.shares.values()) == pytest.approx(limit.seconds)
+
+
+def test_the_limit_has_its_reason():
+    big = Shape(10**11, 32, 1, 64, FLOAT32)
+    assert limit_of(*clock(big)).reason == "scheduler"
+    assert limit_of(*clock(Shape(10**6, 32, 1, 64, FLOAT32))).reason == "search"
+    slow = Cluster(8, 2, bandwidth=1e8)
+    assert limit_of(*clock(big, cluster=slow)).reason == "reading"
+    few = limit_of(*clock(Shape(10**9, 32, 1, 64, FLOAT32), "alternating", rows=1 << 25))
+    assert few.reason == "blocks"
+
+
+def test_cached_data_is_read_once():
+    shape = Shape(10**7, 30, 1, 8, FLOAT32)
+    streamed, kept = (
+        estimate_of(*clock(shape, cluster=Cluster(2, 1, memory))) for memory in (1 << 30, 8 << 30)
+    )
+    assert (streamed.cached, kept.cached) == (False, True)
+    assert kept.bytes_read.most == pytest.approx(streamed.bytes_read.most / 14)
+    assert kept.seconds.typical < streamed.seconds.typical
+    assert kept.worker_memory > streamed.worker_memory
+
+
+def test_a_pass_reads_no_faster_than_the_storage_gives():
+    shape = Shape(MANY, 30, 1, 8, FLOAT32)
+    made, _ = clock(shape, cluster=Cluster(10_000, 1, bandwidth=1e8))
+    call = Call("loss", shape.n, shape.h, Range.exactly(1), everywhere=True)
+    assert made.one_pass(call).reading == pytest.approx(MANY * 31 * 4 * 0.5 / 1e8)
+    assert made.one_pass(call).slowest == "reading"
+
+
+# --- memory -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "n", "d", "h"),
+    [("search", 20_000, 20, 8), ("damped", 10_000, 30, 24), ("alternating", 10_000, 12, 24)],
+)
+def test_memory_covers_a_run_and_is_not_far_above_it(method, n, d, h):
+    X, y = wavy(n, d)
+    model = AltReLURegressor(h, method=method, max_iter=1, random_state=0)
+    AltReLURegressor(1, method=method, max_iter=1, random_state=0).fit(X[:100], y[:100])
+    tracemalloc.start()
+    try:
+        model.fit(X, y)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    shape = Shape(n, d, 1, h, FLOAT32)
+    foreseen = solver_bytes(shape, Blocks(1, n, 4 * (d + 1)), method, 0, 1)
+    assert peak <= foreseen - _SOLVER <= 5 * peak + (16 << 20)
+
+
+def test_a_workers_memory_grows_with_its_threads_and_blocks_not_with_the_rows():
+    shape = Shape(MANY, 30, 1, 32, FLOAT32)
+    blocks = Blocks(MANY >> 17, 1 << 17, 124)
+
+    def needed(of=shape, threads=1, within=blocks):
+        return worker_bytes(of, within, "search", 4, threads, cached=False)
+
+    assert needed() == needed(replace(shape, n=10 * MANY))
+    assert needed(threads=2) > needed()
+    assert needed(within=replace(blocks, rows=1 << 19)) > needed()
+
+
+# --- refusals ---------------------------------------------------------------------------------
+
+
+def test_what_cannot_fit_is_refused_with_what_would():
+    with pytest.raises(ParameterError, match="method='search' or fewer neurons"):
+        plan(rows=1e6, features=300, n_hidden=64, method="alternating")
+    with pytest.raises(ParameterError, match=r"store the data in chunks of at most [\d,]+ rows"):
+        plan(rows=1e9, features=1, n_hidden=2, workers=2, threads=8, memory=300 << 20)
+    with pytest.raises(ParameterError, match=r"give each worker .* or use method='search'"):
+        plan(rows=1e8, features=60, n_hidden=100, method="alternating", workers=4, memory=512 << 20)
+    with pytest.raises(ParameterError, match=r"the process that trains needs .* fewer neurons"):
+        plan(rows=1e9, features=1000, n_hidden=64, client_memory=200 << 20)
+    with pytest.raises(ParameterError, match="without a store give rows and features"):
+        plan(rows=1e9)
+    with pytest.raises(ParameterError, match="expected at least 2"):
+        plan(rows=math.nan, features=3)
+
+
+# --- as a user has it -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plan")
+    X, y = wavy(20_000, 3)
+    np.savez(folder / "wavy.npz", X=X, y=y)
+    convert(folder / "wavy.npz", folder / "wavy.zarr")
+    return folder / "wavy.zarr"
+
+
+def run(*arguments):
+    result = CliRunner(env={"COLUMNS": "160"}).invoke(app, [str(word) for word in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def test_the_plan_of_a_store(store):
+    made = plan(store, 4)
+    assert (made.rows, made.features, made.targets) == (20_000, 3, 1)
+    assert (made.n_blocks, made.block_rows, made.dtype) == (5, 4096, "float32")
+    assert [stage.name for stage in made.stages] == ["summary", "sample", "grow", "cycle", "layers"]
+    assert made.seconds.typical == pytest.approx(
+        sum(stage.seconds.typical for stage in made.stages)
+    )
+    on_disk = sum(f.stat().st_size for f in store.rglob("*") if f.is_file())
+    assert made.here.bytes_read.typical == pytest.approx(on_disk, rel=0.01) or (
+        not made.here.cached and made.here.bytes_read.typical > on_disk
+    )
+    assert made.cluster is None
+    as_if = plan(store, 4, rows=2e9, workers=10)
+    assert as_if.rows == 2e9
+    assert as_if.n_blocks == 500_000
+    assert as_if.cluster.limit.workers >= 1
+
+
+def test_the_command_has_help_with_an_example():
+    shown = " ".join(run("plan", "--help").stdout.split())
+    assert "Example: altrelu plan" in shown
+    assert "--threads-per-worker" in shown
+
+
+def test_the_command(store):
+    shown = run("plan", store, "--hidden", 4, "--workers", 8, "--memory", "4GiB")
+    assert shown.exit_code == 0, shown.output
+    for word in ("20,000 rows", "grow", "cycle", "layers", "this machine", "8 x 1", "4.00 GiB"):
+        assert word in shown.stdout
+    assert "stops scaling at about" in shown.stdout
+
+
+def test_the_command_for_data_that_nobody_has():
+    words = ("plan", "--rows", "1e11", "--features", 8, "--hidden", 4, "--workers", 2000)
+    # So slow a store that no machine has another bottleneck.
+    result = run(*words, "--threads-per-worker", 2, "--bandwidth", "50MiB", "--json")
+    assert result.exit_code == 0, result.output
+    record = json.loads(result.stdout)
+    assert record["rows"] == 1e11
+    assert record["data"] is None
+    assert record["cluster"]["workers"] == 2000
+    assert record["cluster"]["threads"] == 2
+    assert record["cluster"]["limit"]["reason"] == "reading"
+    assert record["seconds"].keys() == {"least", "typical", "most"}
+    cluster = record["cluster"]
+    assert cluster["seconds"]["typical"] > cluster["bytes_read"]["typical"] / (50 * 2**20)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("--rows", "1e9"), "give rows and features"),
+        (("--rows", "1e9", "--features", 3, "--bandwidth", "fast"), "--bandwidth fast: not a size"),
+        (("--rows", "1e9", "--features", 3, "--memory", "1MiB"), "at least 256MiB"),
+        (("nowhere.zarr",), "no such file or folder"),
+        (
+            ("--rows", "1e9", "--features", 999, "--method", "alternating"),
+            "use method='search' or fewer neurons",
+        ),
+    ],
+)
+def test_errors_are_one_line(words, line):
+    result = run("plan", *words)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert line in result.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.cluster
+def test_a_cluster_that_is_there(store, process_client):
+    address = process_client.scheduler.address
+    result = run("plan", store, "--hidden", 4, "--scheduler", address, "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)["cluster"]
+    assert (found["workers"], found["threads"]) == (2, 1)
+    assert found["memory_limit"] > 0

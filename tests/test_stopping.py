@@ -1,0 +1,293 @@
+"""What ends a run and what it keeps: early stopping, time, Ctrl-C; what the last half bought."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import threading
+import time
+
+import dask.array as da
+import numpy as np
+import pytest
+from oracles import same
+
+from altrelu_dist import AltReLURegressor
+from altrelu_dist.engine import TILE
+from altrelu_dist.errors import DataError, ParameterError
+from altrelu_dist.interrupts import catch_interrupts
+from altrelu_dist.moments import Rows, Weights
+from altrelu_dist.moments.rows import Scaler
+from altrelu_dist.training.progress import Monitor, OutOfTimeError, last_doubling
+from altrelu_dist.training.validation import HeldOut, Validation
+
+METHODS = {"search": 2, "damped": 15, "alternating": 5}
+
+
+def noisy(rng, n=600, d=4):
+    X = rng.standard_normal((n, d))
+    return X, np.abs(X[:, 0]) + 0.5 * X[:, 1] + rng.standard_normal(n)
+
+
+def held_out_rows(n, fraction, seed):
+    held, nothing = HeldOut.of(fraction, n, seed), np.empty((n, 0))
+    whole = Rows(0, nothing, nothing)
+    tiles = [whole.part(i, min(i + TILE, n)) for i in range(0, n, TILE)]
+    return np.concatenate([held.mask(tile) for tile in tiles])
+
+
+# Early stopping
+
+
+def test_a_share_of_the_rows_is_held_out():
+    n = 3 * TILE + 100
+    held = held_out_rows(n, 0.1, seed=1)
+    assert held.sum() == pytest.approx(0.1 * n, abs=4)
+    assert (held != held_out_rows(n, 0.1, seed=2)).any()
+    assert held_out_rows(20, 0.1, seed=0).sum() == 2
+    many = HeldOut.of(0.1, 10**9, 0)
+    assert many.share * 10**9 == pytest.approx(65_536)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_held_out_rows_are_not_trained_on(method, rng):
+    X, y = noisy(rng)
+    held = held_out_rows(len(X), 0.25, seed=3)
+    parameters = {"method": method, "max_iter": METHODS[method], "random_state": 3}
+    stopping = {"early_stopping": True, "validation_fraction": 0.25}
+    one = AltReLURegressor(6, **parameters, **stopping).fit(X, y)
+    other = y.copy()
+    other[held] = other[held] + 1e-9 * rng.standard_normal(held.sum())
+    two = AltReLURegressor(6, **parameters, **stopping).fit(X, other)
+    losses = [e["loss"] for e in one.history_]
+    assert losses == [e["loss"] for e in two.history_], "the training saw the rows held out"
+    # The network that is kept has the least loss on them that the history tells.
+    kept = np.mean((one.predict(X[held]) - y[held]) ** 2)
+    told = one.history_[-1]["validation_loss"]
+    assert kept == pytest.approx(told)
+    assert told <= min(e["validation_loss"] for e in one.history_[1:])
+    assert told < np.var(y[held]) * 1.1
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("method", METHODS)
+def test_the_same_bits_on_dask_and_whatever_the_chunks(method, weighted, rng, small_samples):
+    del small_samples  # so that all three stages of a run over more rows than fit are passed
+    X, y = noisy(rng, n=4 * TILE + 77)
+    weight = rng.integers(0, 3, len(X)).astype(float) if weighted else None
+    models = []
+    for chunk in (len(X), 1999):
+        lazy = [None if a is None else da.from_array(a, chunks=(chunk, -1)[: a.ndim])
+                for a in (X, y, weight)]  # fmt: skip
+        model = AltReLURegressor(4, method=method, max_iter=2, early_stopping=True, random_state=1)
+        models.append(model.fit(lazy[0], lazy[1], lazy[2]))
+    assert math.isfinite(models[0].history_[-1]["validation_loss"])
+    for model in models[1:]:
+        for name in ("hidden_weights", "hidden_bias", "output_weights", "output_bias"):
+            assert same(getattr(model.network_, name), getattr(models[0].network_, name))
+    held = held_out_rows(len(X), 0.1, seed=1)
+    share = None if weight is None else weight[held]
+    kept = np.average((models[0].predict(X[held]) - y[held]) ** 2, weights=share)
+    assert kept == pytest.approx(models[0].history_[-1]["validation_loss"])
+
+
+def test_it_stops_and_generalises_where_the_network_is_too_large(rng):
+    X, y = noisy(rng, n=300, d=8)
+    new_X, new_y = noisy(rng, n=3000, d=8)
+    scores = {}
+    for stopping in (False, True):
+        model = AltReLURegressor(24, early_stopping=stopping, random_state=0, max_iter=2)
+        scores[stopping] = model.fit(X, y).score(new_X, new_y)
+    assert model.stop_reason_ in ("early_stopping", "max_iter")
+    assert model.network_.n_hidden < 24
+    assert scores[True] > max(0, scores[False]) + 0.1
+
+
+def test_noise_leaves_the_mean(rng):
+    X, y = rng.standard_normal((60, 5)), rng.standard_normal(60)
+    model = AltReLURegressor(8, early_stopping=True, validation_fraction=0.5, random_state=0)
+    model.fit(X, y)
+    held = held_out_rows(60, 0.5, seed=0)
+    assert np.mean((model.predict(X[held]) - y[held]) ** 2) <= np.mean(
+        (y[~held].mean() - y[held]) ** 2
+    ) + 1e-12  # fmt: skip
+
+
+def test_early_stopping_of_too_few_rows_says_so(rng):
+    X, y = noisy(rng, n=3)
+    with pytest.raises(DataError, match="no row with weight is held out"):
+        AltReLURegressor(2, early_stopping=True, random_state=0).fit(X, y)
+
+
+@pytest.mark.parametrize("fraction", [0, 1, -0.1, "half", None, math.nan])
+def test_a_fraction_that_cannot_be_is_named(fraction, rng):
+    model = AltReLURegressor(2, early_stopping=True, validation_fraction=fraction)
+    with pytest.raises(ParameterError, match="validation_fraction"):
+        model.fit(*noisy(rng))
+
+
+def test_only_iterations_over_all_rows_count_towards_the_end(rng):
+    X, y = noisy(rng)
+    scaler = Scaler(np.dtype(float), np.zeros(4), np.ones(4), np.zeros(1), 1.0, 1.0)
+    start = Weights(np.zeros((5, 2)), np.zeros((2, 1)), np.zeros(1))
+    bad = Weights(start.W, start.V, np.array([9.0]))
+    good = Weights(start.W, start.V, np.array([y.mean()]))
+    validation = Validation(Rows(0, X, y[:, None]), scaler, 0.0, start)
+    assert validation.least == pytest.approx(np.mean(y**2))
+    validation.saw(good, 100, whole=False)
+    assert validation.best is good
+    assert validation.least == pytest.approx(np.var(y))
+    for _ in range(20):
+        validation.saw(bad, 1000, whole=False)
+    assert not validation.stagnates
+    for rows in range(101, 107):
+        validation.saw(bad, rows, whole=True)
+    assert not validation.stagnates, "six iterations, but next to no work"
+    validation.saw(bad, 150, whole=True)
+    assert validation.stagnates
+    large = Weights(np.zeros((5, 3)), np.zeros((3, 1)), np.array([y.mean()]) + 1e-9)
+    validation.least = math.inf
+    validation.saw(large, 160, whole=True)
+    assert validation.best is good, "more neurons than were asked for"
+
+
+# Time
+
+
+@pytest.mark.parametrize("n", [2000, 40_000])
+@pytest.mark.parametrize("method", METHODS)
+def test_max_time_is_kept_and_leaves_a_network(method, n, rng):
+    X, y = noisy(rng, n=n, d=10)
+    begin = time.perf_counter()
+    model = AltReLURegressor(40, method=method, max_time=1.0, random_state=0).fit(X, y)
+    took = time.perf_counter() - begin
+    assert took < 1.0 + 1.0  # 0.3 s, but the machine may be busy
+    assert model.score(X, y) > 0
+    if model.stop_reason_ == "max_time":
+        assert model.history_[-1]["seconds"] > 0.3
+
+
+def test_a_pass_that_is_out_of_time_gives_up():
+    monitor = Monitor(max_time=0.0)
+    with pytest.raises(OutOfTimeError):
+        monitor.in_time(len)(())
+    assert monitor.reason == "max_time"
+    assert Monitor().in_time(len)((1, 2)) == 2
+
+
+def test_the_last_pass_is_kept_back_but_at_most_half_of_the_time():
+    monitor = Monitor(max_time=1000.0)
+    monitor.reserve = 400.0
+    assert not monitor.stopped
+    monitor.reserve = 5000.0
+    assert not monitor.stopped
+    monitor._start -= 500
+    assert monitor.stopped
+
+
+# What the last half of the time bought
+
+
+def entry(seconds, loss, rows=None, sample=math.nan, stage="cycle"):
+    told = {"seconds": seconds, "loss": loss, "sample_loss": sample, "stage": stage}
+    return told if rows is None else told | {"loss_rows": rows}
+
+
+def test_the_last_doubling():
+    mean = entry(0.1, 1.0)
+    full = [mean, entry(1, 0.5, 10), entry(2, 0.4, 10), entry(3, 0.3, 10), entry(4, 0.2, 10)]
+    assert last_doubling(full) == pytest.approx(0.5)
+    # Over more rows the comparison starts anew.
+    wider = [
+        mean,
+        entry(1, 1.0, 10, 0.4),
+        entry(3, 1.0, 10, 0.2),
+        entry(4, 1.0, 20, 0.3, "widen"),
+        entry(5, 1.0, 20, 0.15),
+    ]
+    assert last_doubling(wider) == pytest.approx(0.75)
+    grown = [mean, entry(1, 1.0, 10, 0.4, "grow"), entry(3, 1.0, 20, 0.3, "grow")]
+    assert math.isnan(last_doubling(grown)), "the network grew over ever more rows"
+    assert math.isnan(last_doubling([mean, entry(1, 0.5, 10)]))
+    assert math.isnan(last_doubling([]))
+    assert last_doubling([mean, entry(1, 0.0, 10), entry(4, 0.0, 10)]) == 0
+
+
+def test_a_run_tells_its_last_doubling_and_keeps_it(rng, tmp_path):
+    X, y = noisy(rng)
+    model = AltReLURegressor(4, random_state=0, max_iter=5).fit(X, y)
+    losses = [(e["seconds"], e["loss"]) for e in model.history_]
+    at_half = [loss for seconds, loss in losses if seconds <= losses[-1][0] / 2][-1]
+    assert model.last_doubling_ == pytest.approx(1 - losses[-1][1] / at_half)
+    model.save(tmp_path / "model.zarr")
+    assert AltReLURegressor.load(tmp_path / "model.zarr").last_doubling_ == model.last_doubling_
+
+
+# Ctrl-C
+
+
+def press_at(iteration, times=1):
+    """A callback that presses Ctrl-C as soon as so many iterations are recorded."""
+
+    def callback(progress):
+        if progress.iteration == iteration:
+            for _ in range(times):
+                os.kill(os.getpid(), signal.SIGINT)
+
+    return callback
+
+
+@pytest.fixture
+def plain_ctrl_c():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("plain_ctrl_c")
+@pytest.mark.parametrize("method", METHODS)
+def test_the_first_ctrl_c_keeps_the_best_network(method, rng, capfd):
+    X, y = noisy(rng)
+    model = AltReLURegressor(4, method=method, random_state=0, callback=press_at(3))
+    model.fit(X, y)
+    assert model.stop_reason_ == "interrupted"
+    assert model.score(X, y) > 0.2
+    assert "best network kept; Ctrl-C again stops at once" in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("plain_ctrl_c")
+def test_the_second_ctrl_c_raises(rng):
+    model = AltReLURegressor(4, random_state=0, callback=press_at(3, times=2))
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(*noisy(rng))
+    assert not hasattr(model, "network_")
+
+
+@pytest.mark.usefixtures("plain_ctrl_c")
+def test_ctrl_c_before_there_is_a_network_raises(rng):
+    with pytest.raises(KeyboardInterrupt):
+        AltReLURegressor(4, random_state=0, callback=press_at(0)).fit(*noisy(rng))
+
+
+def test_somebody_elses_handler_is_left_alone(rng):
+    with catch_interrupts(lambda: None) as interrupts:
+        before = signal.getsignal(signal.SIGINT)
+
+        def callback(progress):
+            del progress
+            assert signal.getsignal(signal.SIGINT) is before
+
+        AltReLURegressor(3, max_iter=1, random_state=0, callback=callback).fit(*noisy(rng))
+    assert not interrupts.requested
+
+
+@pytest.mark.usefixtures("plain_ctrl_c")
+def test_a_fit_in_another_thread_leaves_ctrl_c_alone(rng):
+    X, y = noisy(rng)
+    model = AltReLURegressor(3, max_iter=1, random_state=0)
+    thread = threading.Thread(target=model.fit, args=(X, y))
+    thread.start()
+    thread.join()
+    assert model.score(X, y) > 0

@@ -184,10 +184,10 @@ def stages_of(shape: Shape, method: str) -> tuple[Stage, ...]:
             steps = trainer._LAST_STEPS
         return (*made, _steps("layers", shape, n, few, steps, local=whole, hinges=whole))
     made.append(_growth(shape, few))
-    made.append(_cycles(shape, few, 0))
+    made.append(_cycles(shape, few, 0, last=few == held))
     if part:
         made.append(_widening(shape, held))
-        made.append(_cycles(shape, held, 1))
+        made.append(_cycles(shape, held, 1, last=True))
     if h * p > trainer._MOST_BLOCKS * damped.LARGEST_SYSTEM:
         least = trainer._LAST_STEPS
         calls = _descent(n, h, least, None, everywhere=not whole)
@@ -241,7 +241,7 @@ def _widening(shape: Shape, held: int) -> Stage:
     return Stage("widen", held, (shape.h, shape.h), Range.exactly(1), tuple(calls))
 
 
-def _cycles(shape: Shape, rows: int, level: int) -> Stage:
+def _cycles(shape: Shape, rows: int, level: int, *, last: bool) -> Stage:
     """Cycles on some rows, from the fewest before one may end to where the work does."""
     h = shape.h
     sizes = [search.added_neurons(h, cycle) for cycle in range(len(search._CYCLE_PARTS))]
@@ -249,10 +249,11 @@ def _cycles(shape: Shape, rows: int, level: int) -> Stage:
     a_round = sum(
         call.count.least for calls in rounds for call in calls if call.kernel in ("loss", "output")
     ) / len(rounds)
-    least = search._LEAST_CYCLES[level]
     passes = search.most_passes(rows, h, shape.p + shape.q, level)
     most = max(1, math.ceil(passes / a_round))
-    count = Range.between(min(least, most), most)
+    count = Range.between(min(search._LEAST_CYCLES, most), most)
+    if not last:
+        count = Range.exactly(min(search._FIRST_CYCLES, most))
     calls = [
         Call(call.kernel, call.rows, call.neurons, call.count.times(count).times(1 / len(rounds)))
         for calls in rounds

@@ -33,7 +33,8 @@ _ROWS_A_WEIGHT = 40  # while the network grows
 # the latest after so much work: multiply-adds, but at least and at most so many passes.
 _WORTH = 0.01
 _WORK, _LEAST_PASSES, _MOST_PASSES = 5e10, 6_000, 15_000
-_LEAST_CYCLES = (6, 3)  # on the rows of the first level, and of the next
+_LEAST_CYCLES = 4  # a round of the sizes
+_FIRST_CYCLES = 3  # where more rows are to come: what suits few rows does not last on more of them
 _SHORTER = 4  # times fewer passes at the next level: its passes are so much longer
 _NOTHING_LEFT = 1e-13  # of the variance of the targets
 
@@ -61,20 +62,48 @@ def search(
     """
     monitor = levels[0].monitor
     weights, loss = _grow(levels[0], n_hidden, rng, descend)
+    overall = _Overall(levels[-1])
     done = 0
     for level, objective in enumerate(levels):
         if monitor.stopped:
             break
         if level:
             monitor.enter("widen")
+            weights = overall.best or weights
             weights, loss = descend(objective, weights, _ITERATIONS, _MOST_ITERATIONS)
             objective.record(loss, weights)
         monitor.enter("cycle")
-        left = None if cycles is None else cycles - done
-        weights, loss, made = _cycles(objective, weights, loss, n_hidden, rng, descend, left, level)
+        left = np.inf if cycles is None else cycles - done
+        if level < len(levels) - 1:
+            left = min(left, _FIRST_CYCLES)
+            overall.saw(weights)
+        weights, loss, made = _cycles(
+            objective, weights, loss, n_hidden, rng, descend, left, level, overall
+        )
         done += made
     monitor.ran_out = cycles is not None and done >= cycles
     return weights, loss
+
+
+class _Overall:
+    """The best over the rows of the last level of what few rows led to.
+
+    Only where these are all rows, in memory: there one more pass costs next to nothing.
+    """
+
+    def __init__(self, objective: Objective) -> None:
+        self.objective = objective
+        self.best: Weights | None = None
+        self._least = np.inf
+
+    def saw(self, weights: Weights) -> None:
+        """Find out what a network is worth."""
+        if not (self.objective.whole and isinstance(self.objective.engine, LocalEngine)):
+            return
+        loss, _ = self.objective.evaluate(weights)
+        if loss < self._least:
+            self.best, self._least = weights, loss
+        self.objective.record(loss, weights)
 
 
 def _cycles(
@@ -84,8 +113,9 @@ def _cycles(
     n_hidden: int,
     rng: np.random.Generator,
     descend: Descent,
-    cycles: int | None,
+    cycles: float,
     level: int,
+    overall: _Overall,
 ) -> tuple[Weights, float, int]:
     """Grow-and-prune cycles on some rows, as long as they are worth their while."""
     engine, monitor = objective.engine, objective.monitor
@@ -95,19 +125,21 @@ def _cycles(
     begun = monitor.rows
     track = [(0, loss)]
     done = 0
-    while loss > _NOTHING_LEFT and not monitor.stopped and (cycles is None or done < cycles):
+    while loss > _NOTHING_LEFT and not monitor.stopped and done < cycles:
         added = added_neurons(n_hidden, done)
         trial, trial_loss = _cycle(objective, weights, added, n_hidden, rng, descend)
         done += 1
         if trial.n_hidden <= n_hidden and trial_loss < loss:
             weights, loss = trial, trial_loss
+            if objective is not overall.objective:
+                overall.saw(weights)
         used = monitor.rows - begun
         track.append((used, loss))
         share = used / (passes * engine.n_rows)
         monitor.fraction = (level + min(1.0, share)) / (level + 1)
         objective.record(loss, weights, added=added)
         before = next(value for at, value in reversed(track) if at <= 2 / 3 * used)
-        if share >= 1 or (done >= _LEAST_CYCLES[level] and loss > (1 - _WORTH) * before):
+        if share >= 1 or (done >= _LEAST_CYCLES and loss > (1 - _WORTH) * before):
             break
     return weights, loss, done
 

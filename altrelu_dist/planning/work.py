@@ -251,7 +251,7 @@ def _cycles(shape: Shape, rows: int, level: int, *, last: bool) -> Stage:
     ) / len(rounds)
     passes = search.most_passes(rows, h, shape.p + shape.q, level)
     most = max(1, math.ceil(passes / a_round))
-    count = Range.between(min(search._LEAST_CYCLES, most), most)
+    count = Range.between(min(search._LEAST_CYCLES[level], most), most)
     if not last:
         count = Range.exactly(min(search._FIRST_CYCLES, most))
     calls = [

@@ -33,7 +33,7 @@ _ROWS_A_WEIGHT = 40  # while the network grows
 # the latest after so much work: multiply-adds, but at least and at most so many passes.
 _WORTH = 0.01
 _WORK, _LEAST_PASSES, _MOST_PASSES = 5e10, 6_000, 15_000
-_LEAST_CYCLES = 4  # a round of the sizes
+_LEAST_CYCLES = (6, 4)  # on the rows of the first level, if it is the last, and of the second
 _FIRST_CYCLES = 3  # where more rows are to come: what suits few rows does not last on more of them
 _SHORTER = 4  # times fewer passes at the next level: its passes are so much longer
 _NOTHING_LEFT = 1e-13  # of the variance of the targets
@@ -139,7 +139,7 @@ def _cycles(
         monitor.fraction = (level + min(1.0, share)) / (level + 1)
         objective.record(loss, weights, added=added)
         before = next(value for at, value in reversed(track) if at <= 2 / 3 * used)
-        if share >= 1 or (done >= _LEAST_CYCLES and loss > (1 - _WORTH) * before):
+        if share >= 1 or (done >= _LEAST_CYCLES[level] and loss > (1 - _WORTH) * before):
             break
     return weights, loss, done
 

@@ -65,11 +65,12 @@ def search(
     overall = _Overall(levels[-1])
     done = 0
     for level, objective in enumerate(levels):
+        if level:  # also where the run ends here: what was told of all rows is what is kept
+            weights = overall.best or weights
         if monitor.stopped:
             break
         if level:
             monitor.enter("widen")
-            weights = overall.best or weights
             weights, loss = descend(objective, weights, _ITERATIONS, _MOST_ITERATIONS)
             objective.record(loss, weights)
         monitor.enter("cycle")

@@ -75,7 +75,7 @@ def test_passes_are_those_of_a_run_on_more_rows_than_are_held(method):
     least, _, most = (sum(step.passes[end] for step in steps) for end in range(3))
     assert least <= model.n_passes_ <= most
     layers = sum(entry["stage"] == "layers" for entry in model.history_)
-    if method == "alternating" or layers > trainer._LAST_STEPS:
+    if method == "alternating" or (method == "damped" and layers > trainer._LAST_STEPS):
         assert model.n_passes_ == most
     recorded = dict.fromkeys(entry["stage"] for entry in model.history_)
     assert set(recorded) <= {step.name for step in steps}
@@ -139,7 +139,7 @@ def test_ranges_are_in_order():
 def test_multiply_adds_are_those_of_the_loss_of_all_rows():
     steps = {s.name: s for s in steps_of(*clock(Shape(MANY, 30, 1, 64, FLOAT32)))}
     output = 64 * 31 + 65**2 + 64
-    a_row = 11 * 2 * 64 * 32 + output
+    a_row = (1 + trainer._LAST_STEPS) * 2 * 64 * 32 + output
     assert steps["layers"].multiply_adds.typical == pytest.approx(a_row * MANY, rel=0.01)
 
 
@@ -156,6 +156,7 @@ def test_twice_the_rows_double_the_passes_and_leave_the_search():
         assert a.name == b.name
         if a.name in ("grow", "cycle", "widen"):
             assert a.rows == b.rows
+        if a.name == "grow":
             assert a.seconds == b.seconds
         elif a.name == "summary":
             assert b.seconds.typical == pytest.approx(2 * a.seconds.typical, rel=0.02)
@@ -192,7 +193,7 @@ def test_cached_data_is_read_once():
         estimate_of(*clock(shape, cluster=Cluster(2, 1, memory))) for memory in (1 << 30, 8 << 30)
     )
     assert (streamed.cached, kept.cached) == (False, True)
-    assert kept.bytes_read.most == pytest.approx(streamed.bytes_read.most / 14)
+    assert kept.bytes_read.most == pytest.approx(streamed.bytes_read.most / 15)
     assert kept.seconds.typical < streamed.seconds.typical
     assert kept.worker_memory > streamed.worker_memory
 

@@ -184,10 +184,10 @@ def stages_of(shape: Shape, method: str) -> tuple[Stage, ...]:
             steps = trainer._LAST_STEPS
         return (*made, _steps("layers", shape, n, few, steps, local=whole, hinges=whole))
     made.append(_growth(shape, few))
-    made.append(_cycles(shape, few, 0, last=few == held))
+    made.append(_cycles(shape, few, 0, last=few == held, grown=few))
     if part:
-        made.append(_widening(shape, held))
-        made.append(_cycles(shape, held, 1, last=True))
+        made.append(_widening(shape, held, told=not whole))
+        made.append(_cycles(shape, held, 1, last=True, grown=few, told=not whole))
     if h * p > trainer._MOST_BLOCKS * damped.LARGEST_SYSTEM:
         least = trainer._LAST_STEPS
         calls = _descent(n, h, least, None, everywhere=not whole)
@@ -222,58 +222,77 @@ def _descent(
 
 
 def _growth(shape: Shape, few: int) -> Stage:
-    stages = search.growth(shape.h, shape.p + shape.q)
-    calls = [Call("whiten", few, 0, Range.exactly(1))]
-    for size, wanted in stages:
+    stages = len(search.growth(shape.h, shape.p + shape.q))
+    calls = [Call("whiten", few, 0, Range.exactly(1)), *_grown(shape, few)]
+    return Stage("grow", few, (0, shape.h), Range.exactly(stages), tuple(calls))
+
+
+def _grown(shape: Shape, few: int) -> list[Call]:
+    """A network from no neuron to all."""
+    calls: list[Call] = []
+    for size, wanted in search.growth(shape.h, shape.p + shape.q):
         rows = min(few, -(-wanted // TILE) * TILE) if size < shape.h else few
         most = search._MOST_ITERATIONS if size == shape.h else None
         calls.append(Call("insert", min(rows, _candidate_rows()), size, Range.exactly(1)))
         calls += _descent(rows, size, search._GROWTH_ITERATIONS, most)
-    return Stage("grow", few, (0, shape.h), Range.exactly(len(stages)), tuple(calls))
+    return calls
 
 
 def _candidate_rows() -> int:
     return neurons._ROWS_FOR_CANDIDATES * TILE
 
 
-def _widening(shape: Shape, held: int) -> Stage:
+def _widening(shape: Shape, held: int, *, told: bool) -> Stage:
     calls = _descent(held, shape.h, search._ITERATIONS, search._MOST_ITERATIONS)
+    if told:
+        calls.append(Call("loss", shape.n, shape.h, Range.exactly(1), everywhere=True))
     return Stage("widen", held, (shape.h, shape.h), Range.exactly(1), tuple(calls))
 
 
-def _cycles(shape: Shape, rows: int, level: int, *, last: bool) -> Stage:
+def _cycles(
+    shape: Shape, rows: int, level: int, *, last: bool, grown: int, told: bool = False
+) -> Stage:
     """Cycles on some rows, from the fewest before one may end to where the work does."""
     h = shape.h
-    sizes = [search.added_neurons(h, cycle) for cycle in range(len(search._CYCLE_PARTS))]
-    rounds = [_cycle(shape, rows, added) for added in sizes]
-    a_round = sum(
-        call.count.least for calls in rounds for call in calls if call.kernel in ("loss", "output")
-    ) / len(rounds)
+    inserting = search.inserted_neurons(h)
+    first = [Call("insert", min(rows, _candidate_rows()), h + inserting, Range.exactly(1))]
+    first += _pruned(shape, rows, h + inserting)
+    other = _grown(shape, grown) + _pruned(shape, rows, 2 * h)
     passes = search.most_passes(rows, h, shape.p + shape.q, level)
-    most = max(1, math.ceil(passes / a_round))
+    left = max(0.0, passes - _passes(first, rows))
+    most = 1 + math.ceil(left / _passes(other, rows))
     count = Range.between(min(search._LEAST_CYCLES[level], most), most)
     if not last:
         count = Range.exactly(min(search._FIRST_CYCLES, most))
-    calls = [
-        Call(call.kernel, call.rows, call.neurons, call.count.times(count).times(1 / len(rounds)))
-        for calls in rounds
-        for call in calls
-    ]
+    others = Range(*(each - 1 for each in count))
+    calls = first + [replace(call, count=call.count.times(others)) for call in other]
     # The work ends the cycles, however long their descents are.
-    together = sum(call.count.most for call in calls if call.kernel in ("loss", "output"))
-    share = min(1.0, passes / together)
+    share = min(1.0, passes * rows / sum(c.count.most * c.rows for c in calls if _counts(c)))
     calls = [
         replace(c, count=c.count._replace(most=max(c.count.typical, share * c.count.most)))
         for c in calls
     ]
-    return Stage("cycle", rows, (h, h + max(sizes)), count, tuple(calls))
+    if told:
+        # Those that lowered the loss.
+        tell = Range(0, *(min(each, search._TOLD - 1) for each in count[1:]))
+        calls.append(Call("loss", shape.n, h, tell, everywhere=True))
+    grown_to = 2 * h if count.most > 1 else h + inserting
+    return Stage("cycle", rows, (h, grown_to), count, tuple(calls))
 
 
-def _cycle(shape: Shape, rows: int, added: int) -> list[Call]:
+def _counts(call: Call) -> bool:
+    return call.kernel in ("loss", "output")
+
+
+def _passes(calls: list[Call], rows: int) -> float:
+    """The passes over so many rows that calls amount to at least."""
+    return sum(call.count.least * call.rows for call in calls if _counts(call)) / rows
+
+
+def _pruned(shape: Shape, rows: int, grown: int) -> list[Call]:
+    """A network with more neurons than were asked for, descended and pruned."""
     h = shape.h
-    grown = h + added
-    calls = [Call("insert", min(rows, _candidate_rows()), grown, Range.exactly(1))]
-    calls += _descent(rows, grown, search._ITERATIONS, None)
+    calls = _descent(rows, grown, search._ITERATIONS, None)
     before = grown
     for size in search.pruned_sizes(grown, h):
         calls.append(Call("output", rows, before, Range.exactly(1)))

@@ -68,10 +68,15 @@ class Objective:
             self.monitor.reserve = self.monitor.seconds - begun
         return result
 
-    def record(self, loss: float, weights: Weights, **details: Any) -> None:
-        """Note an iteration that ended at ``weights``, whose loss over these rows is ``loss``."""
+    def record(
+        self, loss: float, weights: Weights, *, overall: float = np.nan, **details: Any
+    ) -> None:
+        """Note an iteration that ended at ``weights``, whose loss over these rows is ``loss``.
+
+        ``overall`` is its loss over all rows, where these are not all and it is known.
+        """
         self.monitor.saw(weights, whole=self.whole)
-        losses = {"loss": loss} if self.whole else {"sample_loss": loss}
+        losses = {"loss": loss} if self.whole else {"loss": overall, "sample_loss": loss}
         self.monitor.record(**losses, loss_rows=self.engine.n_rows, **details)
 
     def penalty(self, weights: Weights) -> float:

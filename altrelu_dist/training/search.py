@@ -1,7 +1,9 @@
 """Search over the neurons: grow, then cycles that add neurons and prune back, cheap passes between.
 
 Closed form decides which neuron comes and which goes; quasi-Newton passes arrange those that are
-there. A cycle is kept only if the loss fell. It all runs on rows in memory.
+there. The first cycle adds single neurons, the others cross the network with one that is grown
+anew: neurons that were arranged together are worth more than as many that were not. A cycle is kept
+only if the loss fell. It all runs on rows in memory.
 """
 
 from __future__ import annotations
@@ -15,13 +17,21 @@ from altrelu_dist.moments.rows import Weights
 from altrelu_dist.training.neurons import insert, remove
 from altrelu_dist.training.objective import Objective
 
-__all__ = ["Descent", "added_neurons", "growth", "most_passes", "pruned_sizes", "search"]
+__all__ = [
+    "Descent",
+    "Overall",
+    "growth",
+    "inserted_neurons",
+    "most_passes",
+    "pruned_sizes",
+    "search",
+]
 
 # From where it starts, down: for so many iterations, and on to so many while it is worth it.
 Descent = Callable[[Objective, Weights, int, "int | None"], tuple[Weights, float]]
 
 _GROWTH_STAGES = 8
-_CYCLE_PARTS = (2, 4, 8, 1)  # a cycle adds h / 2, then h / 4, h / 8, h neurons, and so on
+_INSERTED_PART = 2  # the first cycle adds h / 2 neurons
 _PRUNING_STAGES = 3
 _GROWTH_ITERATIONS = 100  # of a descent while the network grows
 _ITERATIONS = 150  # of one in a cycle
@@ -34,13 +44,15 @@ _ROWS_A_WEIGHT = 40  # while the network grows
 _WORTH = 0.01
 _WORK, _LEAST_PASSES, _MOST_PASSES = 5e10, 6_000, 15_000
 _LEAST_CYCLES = (6, 4)  # on the rows of the first level, if it is the last, and of the second
-_FIRST_CYCLES = 3  # where more rows are to come: what suits few rows does not last on more of them
+_TOLD = 5  # networks of which the loss over all rows is found where that is a pass over the data
+_FIRST_CYCLES = 1  # where more rows are to come: what suits few rows does not last on more of them
 _SHORTER = 4  # times fewer passes at the next level: its passes are so much longer
 _NOTHING_LEFT = 1e-13  # of the variance of the targets
 
 
 def search(
     levels: Sequence[Objective],
+    overall: Overall,
     n_hidden: int,
     rng: np.random.Generator,
     descend: Descent,
@@ -53,6 +65,8 @@ def search(
     levels : sequence of Objective
         Over rows in memory, in random order; each over more of them than the one before, where
         the search goes on with what it has found.
+    overall : Overall
+        Keeps what is best over all rows.
     n_hidden : int
     rng : numpy.random.Generator
     descend : Descent
@@ -60,9 +74,9 @@ def search(
     cycles : int, optional
         Most grow-and-prune cycles; by default as many as are worth their while.
     """
-    monitor = levels[0].monitor
-    weights, loss = _grow(levels[0], n_hidden, rng, descend)
-    overall = _Overall(levels[-1])
+    few, monitor = levels[0], levels[0].monitor
+    monitor.enter("grow")
+    weights, loss = _grow(few, n_hidden, rng, descend, overall)
     done = 0
     for level, objective in enumerate(levels):
         if level:  # also where the run ends here: what was told of all rows is what is kept
@@ -72,43 +86,58 @@ def search(
         if level:
             monitor.enter("widen")
             weights, loss = descend(objective, weights, _ITERATIONS, _MOST_ITERATIONS)
-            objective.record(loss, weights)
+            objective.record(loss, weights, overall=overall.loss(objective, weights))
         monitor.enter("cycle")
         left = np.inf if cycles is None else cycles - done
         if level < len(levels) - 1:
             left = min(left, _FIRST_CYCLES)
-            overall.saw(weights)
         weights, loss, made = _cycles(
-            objective, weights, loss, n_hidden, rng, descend, left, level, overall
+            objective, few, weights, loss, n_hidden, rng, descend, left, level, overall
         )
         done += made
     monitor.ran_out = cycles is not None and done >= cycles
     return weights, loss
 
 
-class _Overall:
-    """The best over the rows of the last level of what few rows led to.
+class Overall:
+    """What the networks that some rows led to are worth over all of them, and the best of them.
 
-    Only where these are all rows, in memory: there one more pass costs next to nothing.
+    Where all rows are in memory every network is compared; else, since each costs a pass over the
+    data, a few of those that the rows of the last level led to.
+
+    Parameters
+    ----------
+    everything, last : Objective
+        Over all rows, and over those of the last level, which may be the same.
     """
 
-    def __init__(self, objective: Objective) -> None:
-        self.objective = objective
+    def __init__(self, everything: Objective, last: Objective) -> None:
+        self._everything = everything
+        self._last = last
+        self._left = _TOLD
         self.best: Weights | None = None
-        self._least = np.inf
+        self.least = np.inf
 
-    def saw(self, weights: Weights) -> None:
-        """Find out what a network is worth."""
-        if not (self.objective.whole and isinstance(self.objective.engine, LocalEngine)):
-            return
-        loss, _ = self.objective.evaluate(weights)
-        if loss < self._least:
-            self.best, self._least = weights, loss
-        self.objective.record(loss, weights)
+    def loss(self, objective: Objective, weights: Weights) -> float:
+        """The loss over all rows of what those of ``objective`` led to.
+
+        NaN where it is the same, or where a pass is too much.
+        """
+        if objective is self._everything or self._everything.monitor.stopped:
+            return np.nan
+        if self._last is not self._everything:
+            if objective is not self._last or self._left == 0:
+                return np.nan
+            self._left -= 1
+        loss, _ = self._everything.evaluate(weights)
+        if loss < self.least:
+            self.best, self.least = weights, loss
+        return loss
 
 
 def _cycles(
     objective: Objective,
+    few: Objective,
     weights: Weights,
     loss: float,
     n_hidden: int,
@@ -116,7 +145,7 @@ def _cycles(
     descend: Descent,
     cycles: float,
     level: int,
-    overall: _Overall,
+    overall: Overall,
 ) -> tuple[Weights, float, int]:
     """Grow-and-prune cycles on some rows, as long as they are worth their while."""
     engine, monitor = objective.engine, objective.monitor
@@ -127,18 +156,26 @@ def _cycles(
     track = [(0, loss)]
     done = 0
     while loss > _NOTHING_LEFT and not monitor.stopped and done < cycles:
-        added = added_neurons(n_hidden, done)
-        trial, trial_loss = _cycle(objective, weights, added, n_hidden, rng, descend)
+        if done == 0:
+            more = inserted_neurons(n_hidden) + n_hidden - weights.n_hidden
+            trial = insert(objective, weights, more, rng)
+        else:
+            other, _ = _grow(few, n_hidden, rng, descend)
+            if monitor.stopped:
+                break
+            trial = _crossed(weights, other)
+        added = trial.n_hidden - weights.n_hidden
+        trial, trial_loss = _pruned(objective, trial, n_hidden, descend)
         done += 1
+        told = np.nan
         if trial.n_hidden <= n_hidden and trial_loss < loss:
             weights, loss = trial, trial_loss
-            if objective is not overall.objective:
-                overall.saw(weights)
+            told = overall.loss(objective, weights)
         used = monitor.rows - begun
         track.append((used, loss))
         share = used / (passes * engine.n_rows)
         monitor.fraction = (level + min(1.0, share)) / (level + 1)
-        objective.record(loss, weights, added=added)
+        objective.record(loss, weights, overall=told, added=added)
         before = next(value for at, value in reversed(track) if at <= 2 / 3 * used)
         if share >= 1 or (done >= _LEAST_CYCLES[level] and loss > (1 - _WORTH) * before):
             break
@@ -146,54 +183,64 @@ def _cycles(
 
 
 def _grow(
-    objective: Objective, n_hidden: int, rng: np.random.Generator, descend: Descent
+    objective: Objective,
+    n_hidden: int,
+    rng: np.random.Generator,
+    descend: Descent,
+    overall: Overall | None = None,
 ) -> tuple[Weights, float]:
-    """From no neuron to all, in stages, each on as many rows as its weights call for."""
+    """From no neuron to all, in stages, each on as many rows as its weights call for.
+
+    Recorded where ``overall`` is given, to be told: where it is the network that is kept.
+    """
     engine, monitor = objective.engine, objective.monitor
     assert isinstance(engine, LocalEngine)
     x, y = engine.tiles[0]
     p, q = x.shape[1], y.shape[1]
     weights = Weights(np.zeros((p, 0)), np.zeros((0, q)), np.zeros(q))
     loss = np.inf
-    monitor.enter("grow")
     for size, rows in growth(n_hidden, p + q):
         part = engine.leading(-(-rows // TILE)) if size < n_hidden else engine
         here = objective if part.n_rows == engine.n_rows else objective.over(part)
         weights = insert(here, weights, size - weights.n_hidden, rng)
         most = _MOST_ITERATIONS if size == n_hidden else None
         weights, loss = descend(here, weights, _GROWTH_ITERATIONS, most)
-        here.record(loss, weights, neurons=weights.n_hidden)
+        if overall is not None:
+            told = overall.loss(here, weights) if size == n_hidden else np.nan
+            here.record(loss, weights, overall=told, neurons=weights.n_hidden)
         if monitor.stopped:
             break
-    if here is not objective:  # stopped while it had only seen some of the rows
+    if overall is not None and here is not objective:
+        # stopped while it had only seen some of the rows
         weights, loss = objective.refit_output(weights)
         objective.record(loss, weights)
     return weights, loss
 
 
-def _cycle(
-    objective: Objective,
-    weights: Weights,
-    added: int,
-    n_hidden: int,
-    rng: np.random.Generator,
-    descend: Descent,
+def _crossed(one: Weights, other: Weights) -> Weights:
+    """The neurons of two networks; what it computes is the mean of what they do."""
+    return Weights(
+        np.hstack([one.W, other.W]), np.vstack([one.V, other.V]) / 2, (one.c + other.c) / 2
+    )
+
+
+def _pruned(
+    objective: Objective, weights: Weights, n_hidden: int, descend: Descent
 ) -> tuple[Weights, float]:
-    """Add neurons, descend, prune back in stages with descents between."""
-    trial = insert(objective, weights, added + n_hidden - weights.n_hidden, rng)
-    trial, loss = descend(objective, trial, _ITERATIONS, None)
-    for size in pruned_sizes(trial.n_hidden, n_hidden):
+    """Descend, prune in stages with descents between."""
+    weights, loss = descend(objective, weights, _ITERATIONS, None)
+    for size in pruned_sizes(weights.n_hidden, n_hidden):
         if objective.monitor.stopped:
             break
-        trial = remove(objective, trial, trial.n_hidden - size)
-        last = trial.n_hidden == n_hidden
-        trial, loss = descend(
+        weights = remove(objective, weights, weights.n_hidden - size)
+        last = weights.n_hidden == n_hidden
+        weights, loss = descend(
             objective,
-            trial,
+            weights,
             _ITERATIONS if last else _FEW_ITERATIONS,
             _MOST_ITERATIONS if last else None,
         )
-    return trial, loss
+    return weights, loss
 
 
 def growth(n_hidden: int, columns: int) -> list[tuple[int, int]]:
@@ -202,9 +249,9 @@ def growth(n_hidden: int, columns: int) -> list[tuple[int, int]]:
     return [(size, _ROWS_A_WEIGHT * size * columns) for size in sorted(sizes)]
 
 
-def added_neurons(n_hidden: int, cycle: int) -> int:
-    """How many neurons a cycle, counted from 0, adds."""
-    return max(1, n_hidden // _CYCLE_PARTS[cycle % len(_CYCLE_PARTS)])
+def inserted_neurons(n_hidden: int) -> int:
+    """How many neurons the first cycle adds."""
+    return max(1, n_hidden // _INSERTED_PART)
 
 
 def pruned_sizes(grown: int, n_hidden: int) -> list[int]:

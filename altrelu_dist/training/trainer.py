@@ -21,7 +21,7 @@ from altrelu_dist.training.neurons import insert
 from altrelu_dist.training.objective import Objective
 from altrelu_dist.training.progress import Monitor
 from altrelu_dist.training.quasi_newton import quasi_newton
-from altrelu_dist.training.search import search
+from altrelu_dist.training.search import Overall, search
 from altrelu_dist.training.validation import DrawBoth, HeldOut, OfTraining, Validation
 from altrelu_dist.training.whitening import Whitening
 
@@ -38,7 +38,7 @@ _NEARLY_ALL = 1.25  # a sample of most rows costs as much as all of them and fin
 _SAMPLE_BYTES = 2**28
 _DAMPED_STEPS = 200
 _MOST_BLOCKS = 4  # of neurons, each with a system of its own, for the last steps to take turns
-_LAST_STEPS = 10  # on all rows where the search saw a sample: each is a pass over the data
+_LAST_STEPS = 6  # on all rows where the search saw a sample: each is a pass over the data
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,8 @@ def _search(stages: Stages, summary: Summary, parameters: Parameters) -> tuple[W
     rng = np.random.default_rng(parameters.seed)
     levels = [few] if few is held else [few, held]
     arrange = partial(quasi_newton, whitening=Whitening.of(few))
-    weights, loss = search(levels, parameters.n_hidden, rng, arrange, parameters.max_iter)
+    overall = Overall(everything, held)
+    weights, loss = search(levels, overall, parameters.n_hidden, rng, arrange, parameters.max_iter)
     if few is everything and monitor.stopped:
         return weights, loss
     monitor.enter("layers")
@@ -191,11 +192,14 @@ def _search(stages: Stages, summary: Summary, parameters: Parameters) -> tuple[W
         # Too wide for layer solves to reach every neuron in so few passes.
         weights, loss = arrange(everything, weights, _LAST_STEPS)
         everything.record(loss, weights)
-        return weights, loss
-    ran_out = monitor.ran_out
-    weights, loss = descend(everything, few, weights, _LAST_STEPS, rng)
-    monitor.ran_out = ran_out  # the last steps are few by design
-    return _refitted(everything, weights, loss)
+    else:
+        ran_out = monitor.ran_out
+        weights, loss = descend(everything, few, weights, _LAST_STEPS, rng)
+        monitor.ran_out = ran_out  # the last steps are few by design
+        weights, loss = _refitted(everything, weights, loss)
+    if overall.best is not None and overall.least < loss:
+        return overall.best, overall.least
+    return weights, loss
 
 
 def _damped(stages: Stages, summary: Summary, parameters: Parameters) -> tuple[Weights, float]:

@@ -176,6 +176,22 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         DataError
             If the data cannot be trained on; the text names what was found and where.
         """
+        before = dict(self.__dict__)
+        try:
+            return self._fit(X, y, sample_weight, feature_names, target_names)
+        except BaseException:
+            # What was fitted before is still what it was.
+            self.__dict__ = before
+            raise
+
+    def _fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        feature_names: Sequence[str] | None,
+        target_names: Sequence[str] | None,
+    ) -> Self:
         parameters = checked(self)
         self._told = 0
         engine, dtype = self._rows(X, y, sample_weight)

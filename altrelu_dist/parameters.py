@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from altrelu_dist.estimators import AltReLURegressor
 
-__all__ = ["checked", "one_name_a_column"]
+__all__ = ["checked", "known_method", "one_name_a_column", "whole_number"]
 
 
 def checked(asked: AltReLURegressor) -> Parameters:
@@ -27,9 +27,9 @@ def checked(asked: AltReLURegressor) -> Parameters:
     ParameterError
         If one has a value that it cannot have.
     """
-    _whole("n_hidden", asked.n_hidden, 1)
+    whole_number("n_hidden", asked.n_hidden, 1)
     if asked.max_iter is not None:
-        _whole("max_iter", asked.max_iter, 1)
+        whole_number("max_iter", asked.max_iter, 1)
     _real("alpha", asked.alpha, 0, math.inf)
     _real("negative_slope", asked.negative_slope, 0, 1)
     if asked.max_time is not None:
@@ -38,8 +38,7 @@ def checked(asked: AltReLURegressor) -> Parameters:
         _real("validation_fraction", asked.validation_fraction, 0, 1)
         if asked.validation_fraction == 0:
             raise ParameterError("validation_fraction is 0; early stopping needs rows of its own")
-    if asked.method not in METHODS:
-        raise ParameterError(f"method is {asked.method!r}; expected one of {', '.join(METHODS)}")
+    known_method(asked.method)
     return Parameters(
         n_hidden=int(asked.n_hidden),
         method=asked.method,
@@ -68,7 +67,14 @@ def _seed(random_state: Any) -> int:
     return int(random_state)
 
 
-def _whole(name: str, value: Any, least: int) -> None:
+def known_method(method: Any) -> None:
+    """Refuse what is no method."""
+    if method not in METHODS:
+        raise ParameterError(f"method is {method!r}; expected one of {', '.join(METHODS)}")
+
+
+def whole_number(name: str, value: Any, least: int) -> None:
+    """Refuse what is no int of at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
         raise ParameterError(f"{name} is {value!r}; expected an int of at least {least}")
 

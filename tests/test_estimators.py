@@ -654,3 +654,13 @@ def test_a_model_of_which_the_extras_are_damaged_is_refused(data, tmp_path, wron
     group.attrs["info"] = dict(group.attrs["info"]) | wrong
     with pytest.raises(ModelFileError, match="damaged"):
         AltReLURegressor.load(tmp_path / "model.zarr")
+
+
+def test_a_fit_that_fails_leaves_what_was_fitted_before(rng):
+    X, y = rng.standard_normal((50, 3)), rng.standard_normal(50)
+    model = AltReLURegressor(2, random_state=0, max_iter=1).fit(X, y)
+    before = model.predict(X)
+    with pytest.raises(DataError, match="NaN"):
+        model.fit(pd.DataFrame(np.full((50, 6), np.nan), columns=list("abcdef")), np.ones((50, 2)))
+    np.testing.assert_array_equal(model.predict(X), before)
+    assert model.n_features_in_ == 3

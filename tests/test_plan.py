@@ -353,3 +353,13 @@ def test_a_cluster_that_is_there(store, process_client):
     found = json.loads(result.stdout)["cluster"]
     assert (found["workers"], found["threads"]) == (2, 1)
     assert found["memory_limit"] > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("method", "serach"), ("n_hidden", 8.5), ("features", -1), ("workers", -3), ("threads", 0)],
+)
+def test_parameters_that_cannot_be_are_named(name, value):
+    sizes = {"rows": 1e6, "features": 4} | {name: value}
+    with pytest.raises(ParameterError, match=f"{name} is {value!r}; expected"):
+        plan(**sizes)

@@ -114,10 +114,11 @@ def test_noise_leaves_the_mean(rng):
     ) + 1e-12  # fmt: skip
 
 
-def test_early_stopping_of_too_few_rows_says_so(rng):
-    X, y = noisy(rng, n=3)
+def test_early_stopping_on_rows_without_weight_says_so(rng):
+    X, y = noisy(rng, n=20)
+    weight = np.where(held_out_rows(20, 0.1, seed=0), 0.0, 1.0)
     with pytest.raises(DataError, match="no row with weight is held out"):
-        AltReLURegressor(2, early_stopping=True, random_state=0).fit(X, y)
+        AltReLURegressor(2, early_stopping=True, random_state=0).fit(X, y, weight)
 
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.1, "half", None, math.nan])
@@ -291,3 +292,14 @@ def test_a_fit_in_another_thread_leaves_ctrl_c_alone(rng):
     thread.start()
     thread.join()
     assert model.score(X, y) > 0
+
+
+@pytest.mark.parametrize(("n", "fraction"), [(2, 0.1), (5, 0.1), (3, 0.99), (10, 0.01)])
+@pytest.mark.parametrize("seed", range(5))
+def test_few_rows_leave_some_to_train_on_and_some_to_validate(n, fraction, seed):
+    rng = np.random.default_rng(seed)
+    X, y = rng.standard_normal((n, 2)), rng.standard_normal(n)
+    model = AltReLURegressor(
+        2, early_stopping=True, validation_fraction=fraction, random_state=seed
+    ).fit(X, y)
+    assert np.isfinite(model.predict(X)).all()

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from altrelu_dist.parameters import known_method, whole_number
 from altrelu_dist.planning.memory import resident, solver_bytes, worker_bytes
 from altrelu_dist.planning.model import Clock, Cluster, Limit, limit_of
 from altrelu_dist.planning.problem import machine_memory, problem_of, this_machine
@@ -187,11 +188,17 @@ def plan(
     Raises
     ------
     ParameterError
-        If the run cannot fit in memory, or the method cannot hold its system: the text says what
-        would.
+        If a parameter has a value that it cannot have, the run cannot fit in memory (the text
+        says what would), or the method cannot hold its system.
     DataError
         As `open_dataset`.
     """
+    known_method(method)
+    whole_number("n_hidden", n_hidden, 1)
+    sizes = {"features": features, "targets": targets, "workers": workers, "threads": threads}
+    for name, value in sizes.items():
+        if value is not None:
+            whole_number(name, value, 1)
     data, shape, blocks, stored = problem_of(
         store, n_hidden, rows, features, targets, target=target, weight=weight
     )

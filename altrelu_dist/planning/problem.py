@@ -54,10 +54,8 @@ def problem_of(
     arrays = [a for a in (data.X, data.y, data.sample_weight) if a is not None]
     n, d = data.X.shape
     q = arrays[1].shape[1]
-    single = all(array.dtype == np.float32 for array in arrays[:2])
-    shape = Shape(
-        n if rows is None else int(rows), d, q, n_hidden, np.dtype("f4" if single else "f8")
-    )
+    dtype = np.dtype("f4" if data.X.dtype == np.float32 else "f8")  # as an estimator computes
+    shape = Shape(n if rows is None else int(rows), d, q, n_hidden, dtype)
     sources = find_sources(store, target=target, weight=weight)
     in_memory = sum(int(array.nbytes) for array in arrays)
     stored = sum(bytes_on_disk(source) for source in sources) / in_memory

@@ -135,10 +135,15 @@ def insert(objective: Objective, weights: Weights, count: int, rng: np.random.Ge
 
 
 def remove(objective: Objective, weights: Weights, count: int) -> Weights:
-    """Drop ``count`` neurons, the cheapest first, the output layer refitted after each."""
+    """Drop ``count`` neurons, the cheapest first, the output layer refitted after each.
+
+    Fewer where the run has to end.
+    """
     moments = objective.hidden_moments(weights.W)
     keep = np.arange(weights.n_hidden)
     for _ in range(count):
+        if objective.monitor.stopped:
+            break
         costs = removal_costs(moments, solve_output(moments, objective.ridge), objective.ridge)
         worst = int(np.argmin(costs))
         keep = np.delete(keep, worst)

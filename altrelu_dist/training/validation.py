@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from altrelu_dist.engine import LocalEngine
+from altrelu_dist.engine import TILE, LocalEngine
 from altrelu_dist.errors import DataError
 from altrelu_dist.moments.loss import activate
 from altrelu_dist.moments.rows import Additive, Block, Both, Rows, Scaler, Weights
@@ -35,18 +35,23 @@ class HeldOut:
 
     share: float
     seed: int
+    one_tile: bool = False  # whether that is all the data: some row is then held out, and not all
 
     @classmethod
     def of(cls, fraction: float, n_rows: int, seed: int) -> HeldOut:
         """A fraction of all rows, or as many as are of use."""
-        return cls(min(fraction, _MOST_ROWS / n_rows), seed)
+        return cls(min(fraction, _MOST_ROWS / n_rows), seed, n_rows <= TILE)
 
     def mask(self, rows: Rows) -> NDArray[np.bool_]:
         """Which rows of a tile are held out."""
         n = len(rows.X)
         rng = np.random.default_rng([self.seed, rows.start, 1])
         held = np.zeros(n, dtype=bool)
-        held[rng.permutation(n)[: int(self.share * n + rng.random())]] = True
+        order = rng.permutation(n)
+        count = int(self.share * n + rng.random())
+        if self.one_tile:
+            count = min(max(count, 1), n - 1)
+        held[order[:count]] = True
         return held
 
     def training(self, rows: Rows) -> Rows:

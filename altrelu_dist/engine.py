@@ -71,12 +71,12 @@ _Partial = list["_Open | _Node"]
 
 
 class Engine(ABC):
-    """Runs statistics over all rows and counts what that cost."""
+    """Runs statistics over all rows."""
 
     def __init__(self, n_rows: int) -> None:
         self.n_rows = n_rows
-        self.passes = 0
 
+    @abstractmethod
     def reduce(self, statistic: Callable[[Any], C], name: str) -> C:
         """Pass over all rows once.
 
@@ -87,11 +87,6 @@ class Engine(ABC):
         name : str
             What the tasks are called in the Dask dashboard.
         """
-        self.passes += 1
-        return self._reduce(statistic, name)
-
-    @abstractmethod
-    def _reduce(self, statistic: Callable[[Any], C], name: str) -> C: ...
 
     @abstractmethod
     def prepared(self, prepare: Callable[[Rows], Any]) -> Engine:
@@ -128,7 +123,8 @@ class LocalEngine(Engine):
         n_tiles = min(n_tiles, len(self.tiles))
         return LocalEngine(self.tiles[:n_tiles], min(n_tiles * TILE, self.n_rows))
 
-    def _reduce(self, statistic: Callable[[Any], C], name: str) -> C:
+    def reduce(self, statistic: Callable[[Any], C], name: str) -> C:
+        """Pass over all rows once."""
         del name
         nodes: _Partial = []
         with one_blas_thread():
@@ -189,7 +185,8 @@ class DaskEngine(Engine):
         """The same rows, prepared in the tasks: they are read again each pass."""
         return DaskEngine(self._X, self._y, self._weight, self._client, prepare)
 
-    def _reduce(self, statistic: Callable[[Any], C], name: str) -> C:
+    def reduce(self, statistic: Callable[[Any], C], name: str) -> C:
+        """Pass over all rows once."""
         import dask
         import dask.array as da
 

@@ -77,7 +77,8 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     client : distributed.Client, optional
         Where Dask and Zarr data is trained; by default the current client, else this process.
         Data in memory goes to a cluster only if the client is given. A clone shares it, as it
-        does the callback; a pickled estimator leaves it behind.
+        does the callback; a pickled estimator leaves it behind. dask-ml's `GridSearchCV` takes
+        estimators without one: there the fits are tasks of the current client.
 
     Attributes
     ----------

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from altrelu_dist.errors import DataError, ExistsError, ModelFileError, ParameterError
+from altrelu_dist.replacing import replacing, stored_format
 
 __all__ = ["Network"]
 
@@ -127,8 +126,8 @@ class Network:
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the network to a Zarr group, complete or not at all.
 
-        The group is written beside ``path`` and swapped in when it is whole; until then an
-        existing file stays as it was.
+        The group is written beside ``path`` and swapped in when it is whole; until then, and if
+        that fails or is interrupted, an existing file stays as it was.
 
         Parameters
         ----------
@@ -140,18 +139,18 @@ class Network:
         ExistsError
             If ``path`` exists and is not to be overwritten, or is a folder of something else than
             a network.
+        DataError
+            If it cannot be written, for example because the disk is full.
         """
         import zarr
         from zarr.codecs import Crc32cCodec
 
-        target = Path(path)
+        target = Path(path).resolve()
         if target.exists() and not overwrite:
-            raise ExistsError(f"{target} exists; choose another name or ask to overwrite it")
-        if target.is_dir() and any(target.iterdir()) and not _is_network(target):
-            raise ExistsError(f"{target} is a folder, but not a saved network: it is not replaced")
-        token = secrets.token_hex(4)
-        beside = target.with_name(f".{target.name}.{token}.part")
-        try:
+            raise ExistsError(f"{path} exists; choose another name or ask to overwrite it")
+        if target.is_dir() and any(target.iterdir()) and stored_format(target) != FORMAT:
+            raise ExistsError(f"{path} is a folder, but not a saved network: it is not replaced")
+        with replacing(target) as beside:
             group = zarr.open_group(beside, mode="w", zarr_format=3)
             for name in _ARRAYS:
                 values = np.ascontiguousarray(getattr(self, name), dtype=np.float64)
@@ -172,9 +171,6 @@ class Network:
                     "info": json.loads(json.dumps(self.info)),
                 }
             )
-            _swap(beside, target, token)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Network:
@@ -228,14 +224,6 @@ class Network:
             raise ModelFileError(f"{path} is damaged: {_line(error)}") from error
 
 
-def _is_network(folder: Path) -> bool:
-    try:
-        kind = json.loads((folder / "zarr.json").read_bytes())["attributes"]["format"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-    return bool(kind == FORMAT)
-
-
 def _read(group: Any, name: str) -> Floats:
     array = group[name]
     if array.nchunks_initialized != array.nchunks and array.size:
@@ -244,24 +232,6 @@ def _read(group: Any, name: str) -> Floats:
     if not np.isfinite(values).all():
         raise ModelFileError(f"array {name!r} holds values that are not finite")
     return values
-
-
-def _swap(new: Path, target: Path, token: str) -> None:
-    """Put ``new`` in the place of ``target``; what was there is deleted last."""
-    if not target.exists():
-        new.rename(target)
-        return
-    old = target.with_name(f".{target.name}.{token}.old")
-    target.rename(old)
-    try:
-        new.rename(target)
-    except BaseException:
-        old.rename(target)
-        raise
-    if old.is_dir() and not old.is_symlink():
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        old.unlink()
 
 
 def _line(error: BaseException) -> str:

@@ -170,10 +170,16 @@ def test_overwriting_replaces_a_plain_file(network, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["model.zarr"]
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    ("error", "seen"),
+    [
+        (OSError(28, "No space left on device"), DataError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ],
+)
 @pytest.mark.parametrize("existing", [True, False])
 def test_a_failure_while_writing_leaves_what_was(
-    rng, network, tmp_path, monkeypatch, error, existing
+    rng, network, tmp_path, monkeypatch, error, seen, existing
 ):
     path = tmp_path / "model.zarr"
     if existing:
@@ -189,44 +195,70 @@ def test_a_failure_while_writing_leaves_what_was(
         return create(self, name, **kwargs)
 
     monkeypatch.setattr(zarr.Group, "create_array", failing)
-    with pytest.raises(type(error)):
+    with pytest.raises(seen) as caught:
         random_network(rng).save(path, overwrite=True)
+    if seen is DataError:
+        assert str(caught.value) == f"{path}: the disk is full; what was written is removed"
     assert written
     assert files_of(tmp_path) == before
     assert [p.name for p in tmp_path.iterdir()] == (["model.zarr"] if existing else [])
 
 
-def test_a_failure_while_swapping_leaves_the_old_one(rng, network, tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", [OSError("the disk\nwent away"), KeyboardInterrupt("went away")])
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_failure_while_swapping_leaves_one_whole_network(
+    rng, network, tmp_path, monkeypatch, error, after, at
+):
+    """Before or after either of the two renames."""
     path = tmp_path / "model.zarr"
+    other = random_network(rng)
     network.save(path)
-    before = files_of(tmp_path)
-    rename = type(path).rename
+    rename, calls = type(path).rename, []
 
     def failing(self, target):
-        if self.name.endswith(".part"):
-            raise OSError("the disk went away")
-        return rename(self, target)
+        calls.append(target)
+        fails = len(calls) == at + 1
+        if fails and not after:
+            raise error
+        moved = rename(self, target)
+        if fails:
+            raise error
+        return moved
 
     monkeypatch.setattr(type(path), "rename", failing)
-    with pytest.raises(OSError, match="went away"):
-        random_network(rng).save(path, overwrite=True)
+    expected = DataError if isinstance(error, OSError) else KeyboardInterrupt
+    with pytest.raises(expected, match="went away") as caught:
+        other.save(path, overwrite=True)
     monkeypatch.undo()
-    assert files_of(tmp_path) == before
+    assert "\n" not in str(caught.value)
+    kept = other if at == 1 and after else network
+    assert same(Network.load(path).output_weights, kept.output_weights)
     assert [p.name for p in tmp_path.iterdir()] == ["model.zarr"]
 
 
+def test_overwriting_through_a_link_replaces_what_it_leads_to(rng, network, tmp_path):
+    network.save(tmp_path / "model.zarr")
+    (tmp_path / "link.zarr").symlink_to(tmp_path / "model.zarr")
+    other = random_network(rng, 2, 2, 1)
+    other.save(tmp_path / "link.zarr", overwrite=True)
+    assert (tmp_path / "link.zarr").is_symlink()
+    assert same(Network.load(tmp_path / "model.zarr").hidden_weights, other.hidden_weights)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link.zarr", "model.zarr"]
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_cannot_be_written_is_an_os_error(network, tmp_path):
+def test_a_folder_that_cannot_be_written_is_one_line(network, tmp_path):
     folder = tmp_path / "locked"
     folder.mkdir(mode=0o500)
-    with pytest.raises(OSError, match="denied"):
+    with pytest.raises(DataError, match=r"model\.zarr: cannot be written: .*denied$"):
         network.save(folder / "model.zarr")
     assert list(folder.iterdir()) == []
 
 
-def test_a_folder_that_is_a_file_is_an_os_error(network, tmp_path):
+def test_a_folder_that_is_a_file_is_one_line(network, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="file"):
+    with pytest.raises(DataError, match=r"file/model\.zarr: cannot be written: Not a directory$"):
         network.save(tmp_path / "file" / "model.zarr")
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 

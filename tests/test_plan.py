@@ -66,13 +66,18 @@ def wavy(n, d=2):
 # --- what is done -----------------------------------------------------------------------------
 
 
+def run_and_plan(n, method):
+    """A run on so many rows, its planned steps, and the least and the most passes of them all."""
+    model = AltReLURegressor(4, method=method, random_state=0).fit(*wavy(n))
+    steps = steps_of(*clock(Shape(n, 2, 1, 4, FLOAT32), method))
+    least, _, most = (sum(step.passes[end] for step in steps) for end in range(3))
+    return model, steps, least, most
+
+
 @pytest.mark.usefixtures("small_samples")
 @pytest.mark.parametrize("method", ["search", "damped", "alternating"])
 def test_passes_are_those_of_a_run_on_more_rows_than_are_held(method):
-    X, y = wavy(20_000)
-    model = AltReLURegressor(4, method=method, random_state=0).fit(X, y)
-    steps = steps_of(*clock(Shape(20_000, 2, 1, 4, FLOAT32), method))
-    least, _, most = (sum(step.passes[end] for step in steps) for end in range(3))
+    model, steps, least, most = run_and_plan(20_000, method)
     assert least <= model.n_passes_ <= most
     layers = sum(entry["stage"] == "layers" for entry in model.history_)
     if method == "alternating" or (method == "damped" and layers > trainer._LAST_STEPS):
@@ -83,10 +88,7 @@ def test_passes_are_those_of_a_run_on_more_rows_than_are_held(method):
 
 @pytest.mark.parametrize("method", ["search", "damped", "alternating"])
 def test_passes_are_those_of_a_run_on_rows_in_memory(method):
-    X, y = wavy(1_000)
-    model = AltReLURegressor(4, method=method, random_state=0).fit(X, y)
-    steps = steps_of(*clock(Shape(1_000, 2, 1, 4, FLOAT32), method))
-    least, _, most = (sum(step.passes[end] for step in steps) for end in range(3))
+    model, _, least, most = run_and_plan(1_000, method)
     if method == "alternating":
         assert model.n_passes_ == least == most
     # A descent that has nothing left to gain ends before its least; a cycle that has begun is

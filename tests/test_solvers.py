@@ -412,6 +412,8 @@ def test_insertion_takes_the_best_candidates_one_after_the_other(seed, q, h, slo
         moments = CandidateMoments(candidates, given_weights, slope)(block)
         order = insertion_order(moments, 3)
         assert len(set(order)) == 3
+        asked = iter([False, False, True])
+        assert insertion_order(moments, 3, lambda asked=asked: next(asked)) == order[:2]
         W = weights.W
         for chosen in order:
             now = Weights(W, np.zeros((W.shape[1], q)), np.zeros(q))

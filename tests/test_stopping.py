@@ -11,7 +11,7 @@ import time
 import dask.array as da
 import numpy as np
 import pytest
-from oracles import same
+from oracles import objective_over, random_block, random_weights, same
 
 from altrelu_dist import AltReLURegressor
 from altrelu_dist.engine import TILE
@@ -19,7 +19,10 @@ from altrelu_dist.errors import DataError, ParameterError
 from altrelu_dist.interrupts import catch_interrupts
 from altrelu_dist.moments import Rows, Weights
 from altrelu_dist.moments.rows import Scaler
+from altrelu_dist.training import damped
+from altrelu_dist.training.neurons import insert
 from altrelu_dist.training.progress import Monitor, OutOfTimeError, last_doubling
+from altrelu_dist.training.search import Overall, search
 from altrelu_dist.training.validation import HeldOut, Validation
 
 METHODS = {"search": 2, "damped": 15, "alternating": 5}
@@ -153,6 +156,26 @@ def test_only_iterations_over_all_rows_count_towards_the_end(rng):
     assert validation.best is good, "more neurons than were asked for"
 
 
+def test_a_network_that_few_rows_led_to_is_counted_once(rng, small_samples, monkeypatch):
+    del small_samples
+    counted = []
+    saw = Validation.saw
+
+    def noting(self, weights, rows, *, whole):
+        counted.append(whole)
+        saw(self, weights, rows, whole=whole)
+
+    monkeypatch.setattr(Validation, "saw", noting)
+    X, y = noisy(rng, n=5500)
+    model = AltReLURegressor(3, early_stopping=True, random_state=0, max_iter=2).fit(X, y)
+    made = model.history_[1:]
+    widened = [entry["stage"] for entry in made].index("widen")
+    assert {entry["loss_rows"] for entry in made[:widened]} == {TILE}
+    losses = [entry["loss"] for entry in made[:widened] if entry["stage"] == "cycle"]
+    assert all(loss < model.history_[0]["loss"] for loss in losses), "over all rows, too"
+    assert sum(counted) == sum(entry["loss_rows"] > TILE for entry in made)
+
+
 # Time
 
 
@@ -177,6 +200,45 @@ def test_a_pass_that_is_out_of_time_gives_up():
     assert Monitor().in_time(len)((1, 2)) == 2
 
 
+def test_a_pass_gives_up_before_a_tile_that_would_take_too_long():
+    monitor = Monitor(max_time=1000.0)
+
+    def long(block):
+        monitor._start -= block
+        return block
+
+    timed = monitor.in_time(long)
+    assert timed(300) == 300
+    assert timed(400) == 400
+    with pytest.raises(OutOfTimeError):  # of 300 seconds that are left
+        timed(1)
+    assert monitor.reason == "max_time"
+
+
+def test_a_damped_step_is_not_begun_that_would_take_too_long(rng, monkeypatch):
+    monitor = Monitor(max_time=1000.0)
+    objective = objective_over(random_block(rng, 300, 3), monitor=monitor)
+
+    class Long(damped.DampedSystem):
+        def step(self, gradient, damping):
+            monitor._start -= 400
+            return super().step(gradient, damping)
+
+    monkeypatch.setattr(damped, "DampedSystem", Long)
+    found = damped.descend(objective, objective, random_weights(rng, 4, 3), 10, rng)
+    assert not found.ran_out
+    assert len(monitor.history) == 3  # where it began, and two steps
+
+
+def test_neurons_are_inserted_even_where_no_time_is_left(rng):
+    block = random_block(rng, 300, 3)
+    objective = objective_over(block, monitor=Monitor(max_time=0.0))
+    none = Weights(np.zeros((4, 0)), np.zeros((0, 1)), np.zeros(1))
+    weights, loss = objective.refit_output(insert(objective, none, 5, rng))
+    assert weights.n_hidden == 5
+    assert loss < np.var(block.y)
+
+
 def test_the_last_pass_is_kept_back_but_at_most_half_of_the_time():
     monitor = Monitor(max_time=1000.0)
     monitor.reserve = 400.0
@@ -185,6 +247,39 @@ def test_the_last_pass_is_kept_back_but_at_most_half_of_the_time():
     assert not monitor.stopped
     monitor._start -= 500
     assert monitor.stopped
+
+
+@pytest.mark.parametrize("end", ["interrupt", "max_time", "max_iter"])
+def test_what_is_best_over_all_rows_outlasts_the_few_that_were_searched(end, rng):
+    """A search that ends before it widens keeps it; one that widens begins there."""
+    monitor = Monitor(
+        lambda now: end == "interrupt" and now.stage == "cycle" and now.iteration == 3,
+        max_time=1000.0,
+    )
+    everything = objective_over(random_block(rng, 3 * TILE, 3), monitor=monitor)
+    few = everything.over(everything.engine.leading(1))
+    begun, ended = [], []
+
+    def descend(objective, weights, iterations, most):
+        """Ever better by what it says, ever worse in truth."""
+        del iterations, most
+        begun.append((objective, weights))
+        refitted, _ = everything.refit_output(weights)
+        ended.append(Weights(refitted.W, refitted.V, refitted.c + len(ended)))
+        if end == "max_time" and len(ended) == 4:
+            monitor._start -= 2000
+        return ended[-1], 0.5 ** len(ended)
+
+    found = search([few, everything], Overall(everything, everything), 2, rng, descend, 1)
+    grown, cycled = ended[1], ended[3]  # of two stages of growth, and two descents of a cycle
+    assert everything.evaluate(grown)[0] < everything.evaluate(cycled)[0]
+    if end == "max_iter":
+        assert found.ran_out
+        assert begun[4][0] is everything
+        assert begun[4][1] is grown
+    else:
+        assert len(begun) == 4
+        assert found.weights is grown
 
 
 # What the last half of the time bought

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from altrelu_dist.errors import DataError, ExistsError
+from altrelu_dist.replacing import stored_format
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,12 +42,5 @@ def check_store(path: Path, *, overwrite: bool, kind: str) -> None:
         raise DataError(
             f"{path}: the folder {path.parent} cannot be written: {error.strerror}"
         ) from error
-    if path.exists() and _format_of(path) != kind:
+    if path.exists() and stored_format(path) != kind:
         raise ExistsError(f"{path}: exists and is not an {kind}, so it is not replaced")
-
-
-def _format_of(path: Path) -> object:
-    try:
-        return json.loads((path / "zarr.json").read_bytes())["attributes"]["format"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None

@@ -1,15 +1,15 @@
 """Data: opening it as Dask arrays, converting it to the package's own format, describing it."""
 
-from altrelu_dist.data.conversion import Summary, convert
+from altrelu_dist.data.conversion import Conversion, convert
 from altrelu_dist.data.dataset import DataSet, open_dataset
 from altrelu_dist.data.description import ColumnSummary, Description, describe
 from altrelu_dist.data.outputs import check_output, write_beside
 
 __all__ = [
     "ColumnSummary",
+    "Conversion",
     "DataSet",
     "Description",
-    "Summary",
     "check_output",
     "convert",
     "describe",

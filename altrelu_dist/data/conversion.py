@@ -30,7 +30,7 @@ CHUNK_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
-class Summary:
+class Conversion:
     """What `convert` wrote.
 
     Attributes
@@ -76,7 +76,7 @@ def convert(
     dtype: Literal["float32", "float64"] | None = None,
     chunk_bytes: int = CHUNK_BYTES,
     progress: Callable[[int, float], object] | None = None,
-) -> Summary:
+) -> Conversion:
     """Write data of any format as a chunked Zarr store with checksums, in bounded memory.
 
     Parameters
@@ -105,7 +105,7 @@ def convert(
 
     Returns
     -------
-    Summary
+    Conversion
 
     Raises
     ------
@@ -142,7 +142,7 @@ def convert(
             raise DataError(f"{text}: has no rows{left}")
         writer.finish()
         n_bytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    return Summary(
+    return Conversion(
         destination=os.fspath(destination),
         rows=writer.rows,
         n_features=len(first.feature_names),

@@ -1,24 +1,18 @@
-"""Writing files and folders: beside the old one first, swapped in when complete."""
+"""Where outputs may be written, and writing them whole or not at all."""
 
 from __future__ import annotations
 
-import errno
 import os
-import shutil
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
-from altrelu_dist.data.source import one_line
 from altrelu_dist.data.zarr_store import STORE_MARKS
-from altrelu_dist.errors import AltReLUError, DataError, ExistsError
+from altrelu_dist.errors import DataError, ExistsError
+from altrelu_dist.replacing import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def check_output(destination: str | os.PathLike[str], *, overwrite: bool) -> Path:
@@ -83,43 +77,5 @@ def write_beside(destination: str | os.PathLike[str], *, overwrite: bool) -> Ite
     ExistsError, DataError
         As `check_output`; or the disk is full, or a write fails.
     """
-    path = check_output(destination, overwrite=overwrite)
-    partial = path.with_name(f".{path.stem}.{uuid4().hex[:8]}.partial{path.suffix}")
-    try:
-        yield partial
-        _swap(partial, path)
-    except BaseException as error:
-        _remove(partial)
-        if not isinstance(error, OSError) or isinstance(error, AltReLUError):
-            raise
-        full = "the disk is full; what was written is removed"
-        why = full if error.errno in _FULL else f"cannot be written: {one_line(error)}"
-        raise DataError(f"{os.fspath(destination)}: {why}") from error
-
-
-def _swap(new: Path, path: Path) -> None:
-    """Put the new one in place; the old one comes back if that fails."""
-    if not path.exists():
-        new.rename(path)
-        return
-    old = new.with_suffix(".old")
-    path.rename(old)
-    try:
-        new.rename(path)
-    except BaseException:
-        old.rename(path)
-        raise
-    if old.is_dir():
-        shutil.rmtree(old)
-    else:
-        old.unlink()
-
-
-def _remove(path: Path) -> None:
-    """Remove a file or folder, again if a writing thread that was interrupted puts it back."""
-    for pause in (0.0, 0.05, 0.2):
-        time.sleep(pause)
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+    with replacing(check_output(destination, overwrite=overwrite)) as path:
+        yield path

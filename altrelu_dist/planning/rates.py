@@ -218,10 +218,10 @@ class _Bench:
         objective = self._objective(_LEAST_ROWS)
         network, whitening = self._network(h), Whitening.of(objective)
         objective.reduce(LossAndGradient(network), "loss")
-        before = objective.engine.passes
+        before = objective.monitor.passes
         begun = time.thread_time()
         quasi_newton(objective, network, _ITERATIONS, whitening=whitening)
-        return (time.thread_time() - begun) / (objective.engine.passes - before)
+        return (time.thread_time() - begun) / (objective.monitor.passes - before)
 
     def _objective(self, rows: int) -> Objective:
         block = Block(self._block.x[:rows], self._block.y[:rows])

@@ -19,7 +19,7 @@ from altrelu_dist.solvers.hidden_layer import solve_hidden
 from altrelu_dist.solvers.output_layer import solve_output
 from altrelu_dist.training.objective import Objective
 from altrelu_dist.training.pattern_state import PatternState
-from altrelu_dist.training.progress import OutOfTimeError
+from altrelu_dist.training.progress import Outcome, OutOfTimeError
 
 __all__ = ["ITERATIONS", "alternate", "random_directions"]
 
@@ -35,7 +35,7 @@ def random_directions(n_columns: int, n_hidden: int, rng: np.random.Generator) -
 
 def alternate(
     objective: Objective, W: Floats, target_squares: Floats, iterations: int = ITERATIONS
-) -> tuple[Weights, float]:
+) -> Outcome:
     """Alternate from a hidden layer; the best network met and its objective.
 
     One pass an iteration: the moments under the pattern of the hidden layer hold both layers'
@@ -59,7 +59,7 @@ def alternate(
     except OutOfTimeError:
         best, least = objective.refit_output(weights)
         objective.record(least, best)
-        return best, least
+        return Outcome(best, least, ran_out=False)
     for iteration in range(iterations + 1):
         hidden = HiddenGram(
             moments.hidden_gram(W, moments.with_features(W), objective.ones),
@@ -86,6 +86,5 @@ def alternate(
         monitor.fraction = iteration / iterations if iterations else 1.0
         objective.record(loss, weights, current_loss=loss * monitor.unit)
         if last:
-            monitor.ran_out = iteration == iterations
             break
-    return best, least
+    return Outcome(best, least, ran_out=iteration == iterations)

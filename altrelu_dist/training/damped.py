@@ -16,7 +16,7 @@ from altrelu_dist.moments.rows import Weights
 from altrelu_dist.solvers.hidden_layer import DampedSystem
 from altrelu_dist.training.objective import Objective
 from altrelu_dist.training.pattern_state import PatternState
-from altrelu_dist.training.progress import OutOfTimeError
+from altrelu_dist.training.progress import Outcome, OutOfTimeError
 
 __all__ = ["LARGEST_SYSTEM", "descend"]
 
@@ -33,7 +33,7 @@ def descend(
     steps: int,
     rng: np.random.Generator,
     tolerance: float = 1e-4,
-) -> tuple[Weights, float]:
+) -> Outcome:
     """Take damped steps while they lower the loss.
 
     Parameters
@@ -52,9 +52,8 @@ def descend(
 
     Returns
     -------
-    weights : Weights
-    loss : float
-        Objective over the rows of ``objective``.
+    Outcome
+        Its loss is the objective over the rows of ``objective``.
     """
     monitor = objective.monitor
     weights = weights.balanced()
@@ -68,13 +67,15 @@ def descend(
     losses = [loss]
     system: DampedSystem | None = None
     neurons = np.arange(h)
+    solving = 0.0  # seconds, which nothing can cut short
     for taken in range(steps):
-        if monitor.stopped:
+        if monitor.ends_within(solving):
             break
         if damping > _MOST_DAMPING:
             if width == h:
                 break
             damping, growth, system = _FIRST_DAMPING, 2.0, None  # the next neurons' turn
+        begun = monitor.seconds
         if system is None:
             if width < h:
                 neurons = np.sort(rng.choice(h, size=width, replace=False))
@@ -87,9 +88,17 @@ def descend(
                 moments = pattern.at(picked.W)
             except OutOfTimeError:
                 break
+            if monitor.ends_within(solving):
+                break
+            begun = monitor.seconds
             system = DampedSystem(moments, picked, kinks.blocks, curvature.ones, curvature.ridge)
+        if monitor.stopped:
+            break
         share = curvature.ones / objective.ones
         step = system.step(_of(gradient, neurons, share), damping)
+        solving = monitor.seconds - begun
+        if monitor.stopped:
+            break
         trial = _moved(weights, neurons, step.W, step.output).balanced()
         trial_loss, trial_gradient = objective.evaluate(trial)
         foreseen = step.foreseen / curvature.ones
@@ -108,8 +117,8 @@ def descend(
         if len(losses) > 5 and width == h and losses[-6] - loss <= tolerance * loss:
             break
     else:
-        monitor.ran_out = True
-    return weights, loss
+        return Outcome(weights, loss, ran_out=True)
+    return Outcome(weights, loss, ran_out=False)
 
 
 def _of(gradient: LossGradient, neurons: np.ndarray, share: float) -> LossGradient:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from altrelu_dist.moments.rows import Additive, Block, Floats, Weights
 from altrelu_dist.solvers.linalg import Factor
 from altrelu_dist.solvers.output_layer import removal_costs, solve_output
 from altrelu_dist.training.objective import Objective
+from altrelu_dist.training.progress import OutOfTimeError
 
 __all__ = ["CandidateMoments", "draw_hinges", "insert", "insertion_order", "remove"]
 
@@ -87,11 +89,14 @@ def draw_hinges(
     return np.vstack([direction.T, -np.einsum("ij,ij->i", direction, middle)])
 
 
-def insertion_order(moments: CandidateGram, count: int) -> list[int]:
+def insertion_order(
+    moments: CandidateGram, count: int, enough: Callable[[], bool] = lambda: False
+) -> list[int]:
     """The candidates that lower the sum of squares most, one after the other.
 
     The gain of a candidate f is ``|f_o' r|^2 / f_o' f_o``, f_o = f with the present features
-    projected out; a chosen one is projected out of the others before the next is chosen.
+    projected out; a chosen one is projected out of the others before the next is chosen. No more
+    are chosen once there are ``enough``.
     """
     factor = Factor(moments.present_gram)
     white = factor.whiten(moments.present)
@@ -107,7 +112,7 @@ def insertion_order(moments: CandidateGram, count: int) -> list[int]:
         gain = np.divide(gain, power, out=np.zeros_like(gain), where=power > floor)
         gain[chosen] = 0
         best = int(np.argmax(gain))
-        if not gain[best] > 0:
+        if not gain[best] > 0 or enough():
             break
         chosen.append(best)
         column = gram[:, best] - factor_columns[:, :done] @ factor_columns[best, :done]
@@ -119,14 +124,22 @@ def insertion_order(moments: CandidateGram, count: int) -> list[int]:
 
 
 def insert(objective: Objective, weights: Weights, count: int, rng: np.random.Generator) -> Weights:
-    """Add up to ``count`` neurons, with output weights of zero until the next refit."""
-    engine = objective.engine
+    """Add up to ``count`` neurons, with output weights of zero until the next refit.
+
+    Where the run has to end before they are compared they are the first that were drawn.
+    """
+    engine, monitor = objective.engine, objective.monitor
     assert isinstance(engine, LocalEngine)
     drawn = draw_hinges(engine, weights, objective.slope, max(_CANDIDATES, 4 * count), rng)
     part = engine.leading(_ROWS_FOR_CANDIDATES)
-    moments = part.reduce(CandidateMoments(drawn, weights, objective.slope), "candidates")
-    objective.monitor.visited(part.n_rows, whole=False)
-    chosen = drawn[:, insertion_order(moments, count)]
+    compared = monitor.in_time(CandidateMoments(drawn, weights, objective.slope))
+    try:
+        moments = part.reduce(compared, "candidates")
+    except OutOfTimeError:
+        chosen = drawn[:, :count]
+    else:
+        monitor.visited(part.n_rows, whole=False)
+        chosen = drawn[:, insertion_order(moments, count, lambda: monitor.stopped)]
     return Weights(
         np.hstack([weights.W, chosen]),
         np.vstack([weights.V, np.zeros((chosen.shape[1], weights.c.size))]),

@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from altrelu_dist.moments.rows import Block, Weights
     from altrelu_dist.training.validation import Validation
 
-__all__ = ["Callback", "Monitor", "OutOfTimeError", "Progress", "last_doubling"]
+__all__ = ["Callback", "Monitor", "OutOfTimeError", "Outcome", "Progress", "last_doubling"]
 
 T = TypeVar("T")
 
@@ -60,6 +60,14 @@ class Progress:
 Callback = Callable[[Progress], "bool | None"]
 
 
+class Outcome(NamedTuple):
+    """What a method ends with."""
+
+    weights: Weights
+    loss: float  # objective over the rows of the last level
+    ran_out: bool  # of the iterations that it was given
+
+
 class OutOfTimeError(Exception):
     """A pass gave up because the run has to end."""
 
@@ -81,7 +89,6 @@ class Monitor:
         self._max_time = math.inf if max_time is None else max_time
         self.history: list[dict[str, Any]] = []
         self.reason: str | None = None
-        self.ran_out = False  # of the iterations it was given
         self.stage = "summary"
         self.passes = 0
         self.rows = 0
@@ -101,9 +108,17 @@ class Monitor:
     @property
     def stopped(self) -> bool:
         """Whether the run has to end here."""
+        return self.ends_within(0.0)
+
+    def ends_within(self, seconds: float) -> bool:
+        """Whether the run has to end before so many seconds pass: then it ends here.
+
+        Asked before what takes that long and cannot be cut short.
+        """
         # At most half of the time is kept back: a network that was trained a little is better
         # than one that was not, in too much time either way.
-        late = self.seconds + min(self.reserve, self._max_time / 2) >= self._max_time
+        kept = min(self.reserve, self._max_time / 2)
+        late = self.seconds + seconds + kept >= self._max_time
         if self.reason is None and late:
             self.reason = "max_time"
         return self.reason is not None
@@ -113,12 +128,20 @@ class Monitor:
         self.reason = self.reason or "interrupted"
 
     def in_time(self, statistic: Callable[[Block], T]) -> Callable[[Block], T]:
-        """The same statistic of a tile, but once the run has to end an `OutOfTimeError`."""
+        """The same statistic of a tile, but where the run has to end an `OutOfTimeError`.
+
+        It has to where another tile would take too long, as the last one took.
+        """
+        took = 0.0
 
         def timed(block: Block) -> T:
-            if self.stopped:
+            nonlocal took
+            if self.ends_within(took):
                 raise OutOfTimeError
-            return statistic(block)
+            begun = self.seconds
+            contribution = statistic(block)
+            took = self.seconds - begun
+            return contribution
 
         return timed
 

@@ -16,6 +16,7 @@ from altrelu_dist.engine import TILE, LocalEngine
 from altrelu_dist.moments.rows import Weights
 from altrelu_dist.training.neurons import insert, remove
 from altrelu_dist.training.objective import Objective
+from altrelu_dist.training.progress import Outcome
 
 __all__ = [
     "Descent",
@@ -57,8 +58,8 @@ def search(
     rng: np.random.Generator,
     descend: Descent,
     cycles: int | None = None,
-) -> tuple[Weights, float]:
-    """Find a network of ``n_hidden`` neurons; it and its objective over the rows of the last level.
+) -> Outcome:
+    """Find a network of ``n_hidden`` neurons.
 
     Parameters
     ----------
@@ -95,8 +96,7 @@ def search(
             objective, few, weights, loss, n_hidden, rng, descend, left, level, overall
         )
         done += made
-    monitor.ran_out = cycles is not None and done >= cycles
-    return weights, loss
+    return Outcome(weights, loss, ran_out=cycles is not None and done >= cycles)
 
 
 class Overall:

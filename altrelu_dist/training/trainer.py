@@ -11,7 +11,7 @@ import numpy as np
 
 from altrelu_dist.engine import TILE, Engine, LocalEngine
 from altrelu_dist.errors import DataError, ParameterError
-from altrelu_dist.moments.rows import Rows, Scaler, Weights
+from altrelu_dist.moments.rows import Floats, Rows, Scaler, Weights
 from altrelu_dist.moments.sample import Sampler, distinct
 from altrelu_dist.moments.summary import Columns, Summary, summarise
 from altrelu_dist.threads import one_blas_thread
@@ -19,7 +19,7 @@ from altrelu_dist.training.alternating import ITERATIONS, alternate, random_dire
 from altrelu_dist.training.damped import LARGEST_SYSTEM, descend
 from altrelu_dist.training.neurons import insert
 from altrelu_dist.training.objective import Objective
-from altrelu_dist.training.progress import Monitor
+from altrelu_dist.training.progress import Monitor, Outcome
 from altrelu_dist.training.quasi_newton import quasi_newton
 from altrelu_dist.training.search import Overall, search
 from altrelu_dist.training.validation import DrawBoth, HeldOut, OfTraining, Validation
@@ -60,6 +60,14 @@ class Stages(NamedTuple):
     everything: Objective
     held: Objective
     few: Objective
+
+
+class Problem(NamedTuple):
+    """What a method works on, in standardised units."""
+
+    stages: Stages
+    n_columns: int  # the one included
+    target_squares: Floats  # (q,), sums over all rows
 
 
 @dataclass(frozen=True)
@@ -166,60 +174,59 @@ def _train(
     if isinstance(held.engine, LocalEngine) and is_part(searched, held.engine.n_rows):
         part = held.engine.leading(-(-searched // TILE))
         stages = Stages(everything, held, held.over(part))
-    weights, loss = _METHODS[parameters.method](stages, summary, parameters)
+    squares = summary.targets.squares * everything.ones
+    squares /= summary.targets.weight * float(summary.targets.variance.sum())
+    found = _METHODS[parameters.method](Problem(stages, p, squares), parameters)
     monitor.fraction = 1.0
-    if parameters.max_iter is not None and monitor.ran_out and monitor.reason is None:
+    if parameters.max_iter is not None and found.ran_out and monitor.reason is None:
         monitor.reason = "max_iter"
     if monitor.validation is not None:
         return Trained(monitor.validation.best, scaler, summary)
-    return Trained(weights if loss < mean_loss else nothing, scaler, summary)
+    return Trained(found.weights if found.loss < mean_loss else nothing, scaler, summary)
 
 
-def _search(stages: Stages, summary: Summary, parameters: Parameters) -> tuple[Weights, float]:
+def _search(problem: Problem, parameters: Parameters) -> Outcome:
     """Neuron search on few rows, then on more of them, damped steps on all."""
-    del summary
-    everything, held, few = stages
+    everything, held, few = problem.stages
     monitor = everything.monitor
     rng = np.random.default_rng(parameters.seed)
     levels = [few] if few is held else [few, held]
     arrange = partial(quasi_newton, whitening=Whitening.of(few))
     overall = Overall(everything, held)
-    weights, loss = search(levels, overall, parameters.n_hidden, rng, arrange, parameters.max_iter)
+    found = search(levels, overall, parameters.n_hidden, rng, arrange, parameters.max_iter)
     if few is everything and monitor.stopped:
-        return weights, loss
+        return found
     monitor.enter("layers")
+    weights = found.weights
     if weights.W.size > _MOST_BLOCKS * LARGEST_SYSTEM:
         # Too wide for layer solves to reach every neuron in so few passes.
         weights, loss = arrange(everything, weights, _LAST_STEPS)
         everything.record(loss, weights)
     else:
-        ran_out = monitor.ran_out
-        weights, loss = descend(everything, few, weights, _LAST_STEPS, rng)
-        monitor.ran_out = ran_out  # the last steps are few by design
-        weights, loss = _refitted(everything, weights, loss)
+        last = descend(everything, few, weights, _LAST_STEPS, rng)
+        weights, loss = _refitted(everything, last.weights, last.loss)
     if overall.best is not None and overall.least < loss:
-        return overall.best, overall.least
-    return weights, loss
+        weights, loss = overall.best, overall.least
+    return Outcome(weights, loss, found.ran_out)  # the last steps are few by design
 
 
-def _damped(stages: Stages, summary: Summary, parameters: Parameters) -> tuple[Weights, float]:
+def _damped(problem: Problem, parameters: Parameters) -> Outcome:
     """Damped steps from hinges through pairs of rows: on few rows, then on all."""
-    everything, _, few = stages
+    everything, _, few = problem.stages
     rng = np.random.default_rng(parameters.seed)
-    p, q = summary.features.mean.size + 1, summary.targets.mean.size
+    p, q = problem.n_columns, problem.target_squares.size
     none = Weights(np.zeros((p, 0)), np.zeros((0, q)), np.zeros(q))
     weights, _ = few.refit_output(insert(few, none, parameters.n_hidden, rng))
     steps = _DAMPED_STEPS if parameters.max_iter is None else parameters.max_iter
+    ran_out = None
     if few is not everything:
         everything.monitor.enter("sample")
-        weights, _ = descend(few, few, weights, steps, rng)
+        weights, _, ran_out = descend(few, few, weights, steps, rng)
         steps = min(steps, _LAST_STEPS)
-    ran_out = everything.monitor.ran_out
     everything.monitor.enter("layers")
-    weights, loss = descend(everything, few, weights, steps, rng)
-    if few is not everything:
-        everything.monitor.ran_out = ran_out
-    return _refitted(everything, weights, loss)
+    last = descend(everything, few, weights, steps, rng)
+    weights, loss = _refitted(everything, last.weights, last.loss)
+    return Outcome(weights, loss, last.ran_out if ran_out is None else ran_out)
 
 
 def _refitted(everything: Objective, weights: Weights, loss: float) -> tuple[Weights, float]:
@@ -233,17 +240,16 @@ def _refitted(everything: Objective, weights: Weights, loss: float) -> tuple[Wei
     return refitted, refitted_loss
 
 
-def _alternating(stages: Stages, summary: Summary, parameters: Parameters) -> tuple[Weights, float]:
+def _alternating(problem: Problem, parameters: Parameters) -> Outcome:
     """The paper's alternation from random directions, every iteration on all rows."""
-    everything = stages.everything
-    p, h = summary.features.mean.size + 1, parameters.n_hidden
+    everything = problem.stages.everything
+    p, h = problem.n_columns, parameters.n_hidden
     check_alternation(h, p)
     everything.monitor.enter("alternating")
     W = random_directions(p, h, np.random.default_rng(parameters.seed))
-    squares = summary.targets.squares * everything.ones
-    squares /= summary.targets.weight * float(summary.targets.variance.sum())
     limit = parameters.max_iter
-    return alternate(everything, W, squares, ITERATIONS if limit is None else limit)
+    iterations = ITERATIONS if limit is None else limit
+    return alternate(everything, W, problem.target_squares, iterations)
 
 
 def check_alternation(h: int, p: int) -> None:
@@ -255,7 +261,7 @@ def check_alternation(h: int, p: int) -> None:
         )
 
 
-_METHODS: dict[str, Callable[[Stages, Summary, Parameters], tuple[Weights, float]]] = {
+_METHODS: dict[str, Callable[[Problem, Parameters], Outcome]] = {
     "search": _search,
     "damped": _damped,
     "alternating": _alternating,

@@ -42,7 +42,7 @@ def replacing(path: Path) -> Iterator[Path]:
     DataError
         In place of any error of the file system, in one line.
     """
-    beside = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
+    beside = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.partial{path.suffix}")
     try:
         yield beside
         _swap(beside, path)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles import activate, features, penalty, random_weights, same
 
-from altrelu_dist.moments import HiddenGram, Rows, Weights, summarise
+from altrelu_dist.moments import HiddenGram, Rows, Scaler, Weights, summarise
 from altrelu_dist.network import Network
 
 DTYPES = ("float64", "float32", "float16", "int64", "uint8", "bool")
@@ -139,3 +139,31 @@ def test_contributions_add_field_by_field(rng):
     assert same(total.gram, a.gram + b.gram)
     assert same(total.cross, a.cross + b.cross)
     assert same(total.squares, a.squares + b.squares)
+
+
+@given(
+    n=st.integers(1, 700),
+    d=st.integers(1, 5),
+    dtype=st.sampled_from(["float32", "float64"]),
+    size=st.sampled_from([1e-30, 1e-3, 1.0, 1e6, 1e30]),
+    offset=st.sampled_from([0.0, 1.0, 1e5]),
+)
+def test_standardising_loses_no_digits(n, d, dtype, size, offset):
+    rng = np.random.default_rng([n, d])
+    X = ((rng.standard_normal((n, d)) + offset) * size).astype(dtype)
+    center = np.full(d, offset * size) * (1 + 1e-9)
+    scale = np.full(d, size)
+    constant = d > 1
+    if constant:
+        scale[0] = np.inf
+    scaler = Scaler(np.dtype(dtype), center, scale, np.zeros(1), 1.0, 1.0)
+    x, _ = scaler(Rows(0, X, np.zeros((n, 1))))
+    wide = X.astype(np.longdouble)
+    expected = ((wide - center) / scale).astype(np.float64)
+    close = 4 * float(np.finfo(dtype).eps)
+    assert x[:, constant:-1] == pytest.approx(expected[:, constant:], rel=close, abs=close)
+    assert (x[:, -1] == 1).all()
+    if constant:
+        assert (x[:, 0] == 0).all()
+    parts = [scaler(Rows(at, X[at : at + 1], np.zeros((1, 1)))).x for at in range(min(n, 9))]
+    assert same(np.concatenate(parts), x[:9])

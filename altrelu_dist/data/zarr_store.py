@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from altrelu_dist.data.arrays import ArrayInfo, ArraySource, choose_arrays
+from altrelu_dist.data.raw_chunks import read_rows
 from altrelu_dist.data.source import (
     READ_BYTES,
     Array,
@@ -52,7 +53,7 @@ class ZarrRows(RowReader):
             array = zarr.open_array(self.address, path=self.array, mode="r")
             if array.shape[0] != self.shape[0]:
                 raise DataError(f"{self.address}: has changed since it was opened")
-            block = np.asarray(array[start:stop])
+            block = read_rows(array, start, stop)
         except (AltReLUError, MemoryError):
             raise
         except Exception as error:

@@ -20,6 +20,7 @@ from altrelu_dist.moments.joint import column_products, joint_grams, spans
 from altrelu_dist.moments.rows import Additive, Array, Block, Floats
 
 __all__ = [
+    "MOST_FLIPPED",
     "WIDE",
     "PatternChange",
     "PatternDelta",
@@ -31,6 +32,8 @@ __all__ = [
 
 # Columns above which a pattern's moments are rebuilt rather than updated.
 WIDE = 128
+# Share of the signs of a block above which two rebuilds are sooner, and smaller, than an update.
+MOST_FLIPPED = 0.1
 
 
 def packed_size(n_hidden: int, n_columns: int) -> int:
@@ -156,6 +159,10 @@ class PatternDelta:
         x, y = block
         before, after = (x @ W.astype(x.dtype) > 0 for W in (self.old, self.new))
         flipped = before != after
+        flips = int(np.count_nonzero(flipped))
+        if flips > MOST_FLIPPED * flipped.size:
+            there, here = (PatternMoments(W, self.slope)(block) for W in (self.new, self.old))
+            return PatternChange(there.M - here.M, there.N - here.N, flips)
         some = np.flatnonzero(flipped.any(axis=1))
         x, y = x[some], y[some]
         before, after, flipped = before[some], after[some], flipped[some]
@@ -178,7 +185,7 @@ class PatternDelta:
             for j in range(h):
                 np.add(D[j, j:], D[j:, j], out=M[at : at + h - j, span])
                 at += h - j
-        return PatternChange(M, _with_targets(change, x, y), int(rows.size))
+        return PatternChange(M, _with_targets(change, x, y), flips)
 
 
 def _slopes(active: NDArray[np.bool_], slope: float, x: Array) -> Array:

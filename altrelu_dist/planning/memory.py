@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from altrelu_dist.engine import TILE
 from altrelu_dist.moments.joint import spans
-from altrelu_dist.moments.pattern import WIDE, packed_size
+from altrelu_dist.moments.pattern import MOST_FLIPPED, WIDE, packed_size
 from altrelu_dist.planning.work import Shape
 from altrelu_dist.training import damped, neurons, quasi_newton, trainer
 
@@ -17,8 +17,10 @@ __all__ = ["Blocks", "resident", "solver_bytes", "worker_bytes"]
 _WORKER = 170 << 20
 # What the process that trains loads beside that: scikit-learn, Dask's client and scheduler.
 _SOLVER = 130 << 20
-# Share of the signs that a first update may find changed: its steps have no control in one method.
-_FLIPPED = {"alternating": 0.5, "damped": 0.15, "search": 0.15}
+# Buffers of blocks that the C library keeps when they are freed, in the arenas of the threads that
+# read and decode, and the most of it. Measured: 35 MiB with blocks of 8 MiB, 130 with 16 MiB.
+_BUFFERS_KEPT = 8
+_MOST_KEPT = 128 << 20
 _MERGED = 8  # partial sums that meet in one task
 
 
@@ -57,10 +59,10 @@ def _kernel_bytes(shape: Shape, method: str) -> int:
     cheap = rows * (h * (3 * size + 8) + 4 * q * size)
     if method != "alternating":
         return prepared + cheap
-    return prepared + cheap + _pattern_bytes(shape, h, _FLIPPED[method])
+    return prepared + cheap + _pattern_bytes(shape, h)
 
 
-def _pattern_bytes(shape: Shape, h: int, flipped: float) -> int:
+def _pattern_bytes(shape: Shape, h: int) -> int:
     """Of the moments under a pattern, while one tile is at work."""
     p, q, size = shape.p, shape.q, shape.dtype.itemsize
     rows = min(TILE, shape.n)
@@ -69,7 +71,7 @@ def _pattern_bytes(shape: Shape, h: int, flipped: float) -> int:
         return 2 * sums + 4 * rows * p * size
     # An update forms products of columns for every flip.
     products = next(iter(spans(p * (p + 1) // 2))).stop
-    flips = int(rows * h * flipped)
+    flips = int(rows * h * MOST_FLIPPED)
     needed: int = 2 * sums + flips * (products + h + p) * size + 4 * rows * (h + p) * size
     return needed
 
@@ -82,10 +84,14 @@ def worker_bytes(
     contribution = contribution_bytes(shape, method)
     # A block is put together beside the bytes that it is decoded from.
     task = 2 * block + _kernel_bytes(shape, method) + 2 * contribution
+    freed = min(_BUFFERS_KEPT * block, _MOST_KEPT)
     merging = _MERGED * contribution * max(1, math.ceil(math.log2(max(2, blocks.rows / TILE))) // 2)
     kept = math.ceil(blocks.count / workers) * block if cached else 0
     return int(
-        _WORKER + threads * max(task, merging) + kept + 2 * _sample_bytes(shape, blocks, method)
+        _WORKER
+        + threads * (max(task, merging) + freed)
+        + kept
+        + 2 * _sample_bytes(shape, blocks, method)
     )
 
 
@@ -130,7 +136,7 @@ def solver_bytes(shape: Shape, blocks: Blocks, method: str, before: int, threads
         here = method != "alternating" or whole
         levels = max(1, math.ceil(math.log2(max(2, rows / TILE)))) if here else 2
         dense = 5 * 8 * (width * p) ** 2 + 8 * width * p * (width + 1) * 3 + 8 * width * p * p
-        pattern = (1 + threads) * _pattern_bytes(shape, width, _FLIPPED[method]) if here else 0
+        pattern = (1 + threads) * _pattern_bytes(shape, width) if here else 0
         work = max(work, max(dense + 2 * sums, (2 + levels) * sums + pattern))
     return int(before + _SOLVER + max(arriving, standing + work))
 

@@ -34,8 +34,9 @@ KERNELS = (
     "insert",
     "gram",
     "delta",
+    "kinks",
 )
-DENSE = ("kinks", "remove", "system", "step", "solve")
+DENSE = ("choose", "iterate", "metric", "remove", "system", "step", "solve")
 MANY = 10**9
 
 
@@ -43,10 +44,9 @@ def rates(shape, second=1e10):
     """Those of a machine that does so many multiply-adds a second, whatever they are for."""
     p, q, h = shape.p, shape.q, shape.h
     costs = {
-        kernel: Cost(h, multiply_adds(kernel, p, q, h) / second) for kernel in (*KERNELS, *DENSE)
+        kernel: Cost(p, q, h, multiply_adds(kernel, p, q, h) / second)
+        for kernel in (*KERNELS, *DENSE)
     }
-    for kernel in ("remove", "system", "step", "solve"):
-        costs[kernel] = Cost(h, 0.0, multiply_adds(kernel, p, q, h) / second)
     return Rates(shape, second, 1e10, 1e8, 1, 1.0, 1.0, costs)
 
 

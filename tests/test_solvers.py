@@ -24,6 +24,7 @@ from oracles import (
 
 from altrelu_dist.moments import (
     Block,
+    HiddenGram,
     HiddenMoments,
     KinkMoments,
     LossAndGradient,
@@ -32,8 +33,8 @@ from altrelu_dist.moments import (
 )
 from altrelu_dist.solvers import (
     DampedSystem,
+    Removal,
     output_squares,
-    removal_costs,
     solve_hidden,
     solve_output,
 )
@@ -133,7 +134,7 @@ def test_output_layer_is_ridge_regression_on_the_hidden_features(seed, q, ridge,
 def test_removal_cost_is_what_refitting_without_the_neuron_costs(seed, q, ridge, slope, weighted):
     block, weights = problem(seed, q, weighted)
     moments = HiddenMoments(weights.W, slope)(block)
-    costs = removal_costs(moments, solve_output(moments, ridge), ridge)
+    costs = Removal(moments, ridge).costs()
 
     def objective(neurons):
         H = features(block.x, weights.W[:, neurons], slope)
@@ -153,11 +154,58 @@ def test_a_neuron_that_does_nothing_costs_nothing():
     W[:, 1] = 0  # dead
     W[:, 3] = 2 * W[:, 2]  # twice the same hinge
     moments = HiddenMoments(W)(block)
-    output = solve_output(moments, 0.0)
-    costs = removal_costs(moments, output, 0.0)
+    costs = Removal(moments, 0.0).costs()
     assert costs[1] == 0
     assert costs[2:] == pytest.approx([0, 0], abs=1e-6 * costs[0])
     assert costs[0] > 0
+
+
+@given(
+    seed=st.integers(0, 50),
+    ridge=st.sampled_from([0.0, 1e-3]),
+    apart=st.sampled_from([0.0, 1e-3, 1e-2]),
+)
+def test_neurons_go_in_the_order_of_what_refitting_without_each_costs(seed, ridge, apart):
+    block, weights = problem(seed, 2, False, h=9)
+    W = weights.W.copy()
+    W[:, 8] = 0  # dead
+    W[:, 4:8] = W[:, :4] * [1, 2, 1, 0.5] + apart * W[:, 4:8]  # nearly copies
+    moments = HiddenMoments(W)(block)
+    scale = (block.y**2).sum()
+
+    def objective(neurons):
+        H = features(block.x, W[:, neurons], 0.0)
+        ridges = output_ridge(len(neurons), ridge)
+        output = least_squares(H, block.y, ridges)
+        return ((H @ output - block.y) ** 2).sum() + (ridges @ output**2).sum()
+
+    left = Removal(moments, ridge)
+    while left.neurons.size:
+        least = min(objective(np.delete(left.neurons, j)) for j in range(left.neurons.size))
+        expected = least - objective(left.neurons)
+        costs = left.costs()
+        assert costs.min() == pytest.approx(expected, rel=1e-3, abs=1e-7 * scale)
+        left.drop(int(np.argmin(costs)))
+        assert objective(left.neurons) <= least + 1e-7 * scale
+        H = features(block.x, W[:, left.neurons], 0.0)
+        ridges = output_ridge(left.neurons.size, ridge)
+        found = ((H @ left.output - block.y) ** 2).sum() + (ridges @ left.output**2).sum()
+        assert found == pytest.approx(objective(left.neurons), rel=1e-5)
+
+
+@given(seed=st.integers(0, 50), decades=st.floats(0, 9))
+def test_neurons_that_went_leave_what_a_new_factorisation_finds(seed, decades):
+    block, weights = problem(seed, 2, False, h=12)
+    W = weights.W.copy()
+    W[:, 6:] = W[:, :6] + 10**-decades * W[:, 6:]
+    moments = HiddenMoments(W)(block)
+    left = Removal(moments, 1e-6)
+    while left.neurons.size:
+        some = np.append(left.neurons, 12)
+        others = HiddenGram(moments.gram[np.ix_(some, some)], moments.cross[some], moments.squares)
+        costs = Removal(others, 1e-6).costs()
+        assert left.costs() == pytest.approx(costs, rel=1e-3, abs=1e-7 * (block.y**2).sum())
+        left.drop(int(np.argmin(left.costs())))
 
 
 # The hidden layer
@@ -364,7 +412,7 @@ def test_singular_systems_have_finite_solutions_that_fit(name, slope):
     best = ((H @ least_squares(H, block.y) - block.y) ** 2).sum()
     refitted = weights.with_output(output)
     assert squares(block, refitted, slope) <= best + 1e-5 * scale
-    assert (removal_costs(hidden, output, 0.0) >= 0).all()
+    assert (Removal(hidden, 0.0).costs() >= 0).all()
     moments = PatternMoments(weights.W, slope)(block)
     W = solve_hidden(moments, refitted, 0.0)
     assert np.isfinite(W).all()

@@ -10,7 +10,6 @@ up for each j the classes in which it is active. Every row then counts once for 
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,18 +18,14 @@ from altrelu_dist.moments.rows import Array, Floats
 
 __all__ = ["column_products", "joint_grams", "spans"]
 
-# Neurons times columns up to which one Gram matrix of all of them is the shortest call.
-_SMALL = 64
-# Columns above which, if they are more than the neurons, one Gram matrix a pair of neurons keeps
-# the core busy, while the products of columns would cost as much as what is done with them.
-_WIDE = 64
+# Columns, and those for each neuron, above which one Gram matrix a pair of neurons keeps the core
+# busy, while the products of columns would cost as much as what is done with them.
+_WIDE, _WIDE_A_NEURON = 64, 2.5
 # Rows of a class that keep its product efficient, and neurons whose classes are told apart.
 _ROWS_IN_CLASS = 128
 _MOST_TOGETHER = 5
 # Products of columns formed at once: with the rows of a class they fit the core's own cache.
 _PRODUCTS_AT_ONCE = 250
-# Rows of a small design that are formed at once.
-_ROWS_AT_ONCE = 1024
 
 
 def joint_grams(x: Array, active: NDArray[np.bool_]) -> Floats:
@@ -44,34 +39,9 @@ def joint_grams(x: Array, active: NDArray[np.bool_]) -> Floats:
     p, h = x.shape[1], active.shape[1]
     if h == 0:
         return np.zeros((0, p * (p + 1) // 2))
-    if h * p <= _SMALL:
-        return _by_design(x, active)
-    if p > max(_WIDE, h):
+    if p > min(max(_WIDE, h), _WIDE_A_NEURON * h):
         return _by_pair(x, active)
     return _by_class(x, active)
-
-
-def _by_design(x: Array, active: NDArray[np.bool_]) -> Floats:
-    (n, p), h = x.shape, active.shape[1]
-    gram = np.zeros((h * p, h * p), dtype=x.dtype)
-    pattern, columns = active.T.astype(x.dtype), np.ascontiguousarray(x.T)
-    design = np.empty((min(n, _ROWS_AT_ONCE), h, p), dtype=x.dtype)
-    for start in range(0, n, _ROWS_AT_ONCE):
-        rows = slice(start, start + _ROWS_AT_ONCE)
-        part = design[: columns[0, rows].size]
-        # Written along the rows: short loops over few columns would take longer than the product.
-        for j in range(h):
-            np.multiply(pattern[j, rows], columns[:, rows], out=part[:, j].T)
-        flat = part.reshape(-1, h * p)
-        gram += flat.T @ flat
-    return gram.ravel()[_packed_places(h, p)].astype(np.float64)
-
-
-@lru_cache(maxsize=8)
-def _packed_places(h: int, p: int) -> NDArray[np.intp]:
-    """Where the entries of the packed matrix are in the full one."""
-    (j, k), (u, v) = np.triu_indices(h), np.triu_indices(p)
-    return (j[:, None] * p + u) * (h * p) + k[:, None] * p + v
 
 
 def _by_pair(x: Array, active: NDArray[np.bool_]) -> Floats:

@@ -16,6 +16,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from altrelu_dist.moments.explicit import explicit_moments, is_small
 from altrelu_dist.moments.joint import column_products, joint_grams, spans
 from altrelu_dist.moments.rows import Additive, Array, Block, Floats
 
@@ -135,6 +136,8 @@ class PatternMoments:
         """Contribute one block."""
         x, y = block
         active = x @ self.W.astype(x.dtype) > 0
+        if is_small(x, active.shape[1]):
+            return PatternGram(*explicit_moments(x, y, _slopes(active, self.slope, x)))
         M = joint_grams(x, active)
         if self.slope:
             _blend(M, x, active.shape[1], self.slope)
@@ -212,8 +215,9 @@ def _blend(M: Floats, x: Array, h: int, slope: float) -> None:
 
 def _with_targets(slopes: Array, x: Array, y: Array) -> Floats:
     """N: products of slopes and columns with the targets and with the one, (h, p, q + 1)."""
+    fewer = slopes.shape[1] < x.shape[1]  # those are multiplied with the targets
     N = np.empty((slopes.shape[1], x.shape[1], y.shape[1] + 1))
-    for t in range(y.shape[1]):
-        N[:, :, t] = slopes.T @ (x * y[:, t, None])
-    N[:, :, -1] = slopes.T @ (x * x[:, -1:])
+    for t, target in enumerate((*y.T, x[:, -1])):
+        each = target[:, None]
+        N[:, :, t] = (slopes * each).T @ x if fewer else slopes.T @ (x * each)
     return N

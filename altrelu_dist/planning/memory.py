@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from altrelu_dist.engine import TILE
+from altrelu_dist.moments.explicit import MOST_COLUMNS
 from altrelu_dist.moments.joint import spans
 from altrelu_dist.moments.pattern import MOST_FLIPPED, WIDE, packed_size
 from altrelu_dist.planning.work import Shape
@@ -72,8 +73,9 @@ def _pattern_bytes(shape: Shape, h: int) -> int:
     # An update forms products of columns for every flip.
     products = next(iter(spans(p * (p + 1) // 2))).stop
     flips = int(rows * h * MOST_FLIPPED)
+    design = min(h * p, MOST_COLUMNS) * rows * size
     needed: int = 2 * sums + flips * (products + h + p) * size + 4 * rows * (h + p) * size
-    return needed
+    return needed + design
 
 
 def worker_bytes(
@@ -125,17 +127,26 @@ def solver_bytes(shape: Shape, blocks: Blocks, method: str, before: int, threads
     if whole:
         standing += drawn
     variables = h * (p + q) + q
-    descent = 8 * variables * (2 * quasi_newton._MEMORY + 12)
+    levels = max(1, math.ceil(math.log2(max(2, rows / TILE))))
+    merging = 8 * (3 * threads + levels) * variables
+    descent = 8 * variables * (2 * quasi_newton._MEMORY + 12) + merging
     tiles = 2 * threads * _kernel_bytes(shape, "search")
     m = neurons._CANDIDATES
     candidates = 8 * 4 * m * m + min(rows, neurons._ROWS_FOR_CANDIDATES * TILE) * p * 24
     work = descent + tiles + candidates
+    if method == "search":
+        # The whitening's two matrices stay; to make them takes the sums of the tiles and the
+        # Gram matrix, its factor, an identity and the inverse.
+        standing += 2 * 8 * p**2
+        work = max(work, 8 * (3 * threads + levels + 4) * p**2)
     width = h if method == "alternating" else max(1, min(h, damped.LARGEST_SYSTEM // p))
     if method == "alternating" or h * p <= trainer._MOST_BLOCKS * damped.LARGEST_SYSTEM:
         sums = 8 * packed_size(width, p)
         here = method != "alternating" or whole
-        levels = max(1, math.ceil(math.log2(max(2, rows / TILE)))) if here else 2
+        levels = levels if here else 2
         dense = 5 * 8 * (width * p) ** 2 + 8 * width * p * (width + 1) * 3 + 8 * width * p * p
+        if method != "alternating":
+            dense += 6 * 8 * p**2  # the eigenvectors of a neuron's kinks
         pattern = (1 + threads) * _pattern_bytes(shape, width) if here else 0
         work = max(work, max(dense + 2 * sums, (2 + levels) * sums + pattern))
     return int(before + _SOLVER + max(arriving, standing + work))

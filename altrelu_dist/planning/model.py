@@ -133,24 +133,25 @@ class Clock:
         if call.everywhere and not call.rides:
             return self.one_pass(call).seconds
         if call.everywhere:
-            work = call.rows * self.rates.row_seconds(call.kernel, call.neurons)
+            work = call.rows * self.rates.seconds(call.kernel, call.neurons)
             return work / self.cluster.at_once
         return self._here(call)
 
     def _here(self, call: Call) -> float:
         """In the process that trains, its threads on tiles side by side."""
-        tiles = max(1, math.ceil(call.rows / TILE))
-        gain = min(self.rates.speedup, tiles)
-        row = self.rates.row_seconds(call.kernel, call.neurons)
-        return self.rates.run_seconds(call.kernel, call.neurons) + call.rows * row / gain
+        each = self.rates.seconds(call.kernel, call.neurons)
+        if call.rows == 0:
+            return each
+        gain = min(self.rates.speedup, math.ceil(call.rows / TILE))
+        return call.rows * each / gain
 
     def one_pass(self, call: Call, *, first: bool = False) -> Pass:
         """A pass over all rows where they lie; the first reads them in any case."""
         blocks, cluster, rates = self.blocks, self.cluster, self.rates
         in_threads = cluster.workers == 0
-        row = rates.row_seconds(call.kernel, call.neurons)
+        row = rates.seconds(call.kernel, call.neurons)
         if call.kernel not in ("summary", "sample"):
-            row += rates.row_seconds("prepare", 0)
+            row += rates.seconds("prepare", 0)
         read_again = first or call.kernel == "summary" or not self.cached
         if read_again:
             row += blocks.row_bytes / rates.read

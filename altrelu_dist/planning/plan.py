@@ -210,7 +210,8 @@ def plan(
     if (workers, threads, memory, bandwidth) != (None, None, None, None):
         wanted = Cluster(workers or 1, threads or 1, memory, None, bandwidth or math.inf)
     check_worker(shape, blocks, method, wanted or here)
-    rates = measure(shape, data)
+    kernels = {call.kernel for stage in stages for call in stage.calls}
+    rates = measure(shape, kernels | {"prepare"}, data)
     clock = Clock(shape, blocks, stored, method, rates, here)
     asked = None if wanted is None else estimate_of(replace(clock, cluster=wanted), stages)
     planned = steps_of(clock, stages)

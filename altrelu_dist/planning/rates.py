@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,9 +19,15 @@ from altrelu_dist.moments.sample import Sampler, distinct
 from altrelu_dist.moments.summary import summarise
 from altrelu_dist.planning.work import Shape, multiply_adds
 from altrelu_dist.solvers.hidden_layer import DampedSystem
+from altrelu_dist.solvers.output_layer import Removal
 from altrelu_dist.threads import n_threads, one_blas_thread
 from altrelu_dist.training import damped
-from altrelu_dist.training.neurons import insert, remove
+from altrelu_dist.training.neurons import (
+    _CANDIDATES,
+    CandidateMoments,
+    draw_hinges,
+    insertion_order,
+)
 from altrelu_dist.training.objective import Objective
 from altrelu_dist.training.progress import Monitor
 from altrelu_dist.training.quasi_newton import _MEMORY, quasi_newton
@@ -35,26 +41,30 @@ if TYPE_CHECKING:
 __all__ = ["Cost", "Rates", "measure"]
 
 _MOST_WORK = 4e8  # multiply-adds of one run of what is timed: larger ones are timed in part
+_MOST_GRAM = 2e9  # of a Gram matrix under a pattern, which is only itself on a whole tile
 _LEAST_SECONDS = 0.03
 _LEAST_ROWS = 64
-_SYSTEM = 640  # unknowns of the dense system that is timed
+# Of larger problems a smaller one is timed, and its seconds are extrapolated by multiply-adds.
+_COLUMNS, _NEURONS, _TARGETS = 256, 256, 64
+_WEIGHTS = 1 << 15  # of a hidden layer on which the quasi-Newton method is timed
+_SYSTEM = 1280  # unknowns of the dense system that is timed
 _ITERATIONS = _MEMORY + 5  # so that the quasi-Newton method's memory is full at the end
 _READ_SECONDS = 0.25
 _READ_ROWS = 1 << 16  # of the store that stands for data which are not here
 
 
 class Cost(NamedTuple):
-    """Seconds of a kernel on one thread: for each run, and for each row.
+    """Seconds of a kernel on one thread: of each row, or of each run of a dense step.
 
-    Both grow with the neurons, ``row`` and ``run`` being those of a network of ``neurons``: a part
-    of them stays as it is, the other grows as the multiply-adds do.
+    They are those of a problem of ``p`` columns, ``q`` targets and ``h`` neurons, of which ``base``
+    stays as it is when the neurons are others; what is left grows as the multiply-adds do.
     """
 
-    neurons: int
-    row: float
-    run: float = 0.0
-    row_base: float = 0.0
-    run_base: float = 0.0
+    p: int
+    q: int
+    h: int
+    seconds: float
+    base: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -88,30 +98,27 @@ class Rates:
     busy: float
     costs: dict[str, Cost]
 
-    def row_seconds(self, kernel: str, neurons: int) -> float:
-        """Of one row on one thread."""
-        cost = self.costs[kernel]
-        work = cost.row_base + (cost.row - cost.row_base) * self._growth(kernel, neurons)
-        return work * self.busy
-
-    def run_seconds(self, kernel: str, neurons: int) -> float:
-        """Of one run, whatever the rows."""
-        cost = self.costs[kernel]
-        work = cost.run_base + (cost.run - cost.run_base) * self._growth(kernel, neurons)
-        return work * self.busy
-
-    def _growth(self, kernel: str, neurons: int) -> float:
-        p, q = self.shape.p, self.shape.q
-        timed = multiply_adds(kernel, p, q, self.costs[kernel].neurons)
-        return multiply_adds(kernel, p, q, neurons) / timed if timed else 1.0
+    def seconds(self, kernel: str, neurons: int) -> float:
+        """Of one row on one thread; of a dense step, of one run."""
+        cost, p, q = self.costs[kernel], self.shape.p, self.shape.q
+        size, timed = (_work(kernel, *of) for of in ((p, q, neurons), cost[:3]))
+        base = cost.base * (p + q) / (cost.p + cost.q)
+        return (base + (cost.seconds - cost.base) * size / timed) * self.busy
 
 
-def measure(shape: Shape, data: DataSet | None = None) -> Rates:
+def _work(kernel: str, p: int, q: int, h: int) -> float:
+    """What the seconds of a kernel are in proportion to."""
+    return multiply_adds(kernel, p, q, h) or float(p + q)
+
+
+def measure(shape: Shape, kernels: Collection[str], data: DataSet | None = None) -> Rates:
     """Time what a run of this shape is made of.
 
     Parameters
     ----------
     shape : Shape
+    kernels : collection of str
+        That it uses.
     data : DataSet, optional
         Its first blocks are read; without data a small store is written and read.
     """
@@ -122,7 +129,7 @@ def measure(shape: Shape, data: DataSet | None = None) -> Rates:
         bench = _Bench(shape, rng)
         threads, speedup = bench.side_by_side()
         begun, work = time.perf_counter(), time.thread_time()
-        costs = bench.costs()
+        costs = bench.costs(kernels)
         passed, work = time.perf_counter() - begun, time.thread_time() - work
         return Rates(
             shape=shape,
@@ -137,19 +144,21 @@ def measure(shape: Shape, data: DataSet | None = None) -> Rates:
 
 
 class _Bench:
-    """A small problem of the same columns, and the time that the trainer's parts take on it."""
+    """A problem of one tile, as wide or nearly so, and the time of the trainer's parts on it."""
 
     def __init__(self, shape: Shape, rng: np.random.Generator) -> None:
-        self.shape = shape
-        rows = int(_MOST_WORK / multiply_adds("loss", shape.p, shape.q, shape.h))
+        self._p, self._q = min(shape.p, _COLUMNS), min(shape.q, _TARGETS)
+        self._h = min(shape.h, _NEURONS)
+        rows = int(_MOST_WORK / multiply_adds("loss", self._p, self._q, self._h))
         self._rows = int(np.clip(rows, _LEAST_ROWS, TILE))
-        self._raw = Rows(
-            0,
-            rng.standard_normal((self._rows, shape.d)).astype(shape.dtype),
-            rng.standard_normal((self._rows, shape.q)).astype(shape.dtype),
-        )
-        self._block = summarise(self._raw).scaler(shape.dtype)(self._raw)
-        self._rng = rng
+        self._raw, self._rng = self._random(shape, TILE, rng), rng
+        self._scaler = summarise(self._raw).scaler(shape.dtype)
+        self._tile: Block = self._scaler(self._raw)
+        self._block = self._part(self._rows)
+
+    def _random(self, shape: Shape, rows: int, rng: np.random.Generator) -> Rows:
+        X = rng.standard_normal((rows, self._p - 1)).astype(shape.dtype)
+        return Rows(0, X, rng.standard_normal((rows, self._q)).astype(shape.dtype))
 
     def side_by_side(self) -> tuple[int, float]:
         """The threads that work on tiles in memory, and what they gain."""
@@ -158,139 +167,185 @@ class _Bench:
             return 1, 1.0
         # A view of more than one tile: what is measured is the cores, not the memory's size.
         engine = LocalEngine([self._block] * 2 * threads, 2 * threads * self._rows)
-        kernel = LossAndGradient(self._network(self.shape.h))
+        kernel = LossAndGradient(self._network(self._h))
         alone = _timed(lambda: kernel(self._block), time.perf_counter) * 2 * threads
         together = _timed(lambda: engine.reduce(kernel, "loss"), time.perf_counter)
         return threads, float(np.clip(alone / together, 1.0, threads))
 
-    def costs(self) -> dict[str, Cost]:
-        h = self.shape.h
-        width = max(1, min(h, damped.LARGEST_SYSTEM // self.shape.p))
-        scaler = summarise(self._raw).scaler(self.shape.dtype)
-        block = self._block
-        found = {
-            "summary": Cost(0, _timed(lambda: summarise(self._raw)) / self._rows),
-            "sample": Cost(0, _timed(lambda: Sampler(1.0, 0)(self._raw)) / self._rows),
-            "distinct": Cost(0, _timed(lambda: distinct(self._raw, 0)) / self._rows),
-            "prepare": Cost(0, _timed(lambda: scaler(self._raw)) / self._rows),
-            "whiten": Cost(0, _timed(lambda: block.x.T @ block.x) / self._rows),
-            "loss": self._loss(),
-            "output": Cost(h, self._row_seconds("output", h, lambda n: HiddenMoments(n.W))),
-            "gram": self._gram(width),
-            "delta": self._delta(width),
-            "kinks": self._kinks(width),
-        }
-        return found | self._searching() | self._dense(width)
+    def costs(self, kernels: Collection[str]) -> dict[str, Cost]:
+        """Of those kernels."""
+        return {kernel: self._cost(kernel) for kernel in sorted(kernels)}
 
-    def _network(self, h: int) -> Weights:
-        p, q = self.shape.p, self.shape.q
+    def _cost(self, kernel: str) -> Cost:
+        raw, x = self._raw, self._tile.x
+        match kernel:
+            case "summary":
+                return self._of_rows(lambda: summarise(raw))
+            case "sample":
+                return self._of_rows(lambda: Sampler(1.0, 0)(raw))
+            case "distinct":
+                return self._of_rows(lambda: distinct(raw, 0))
+            case "prepare":
+                return self._of_rows(lambda: self._scaler(raw))
+            case "whiten":
+                return self._of_rows(lambda: x.T @ x)
+            case "loss":
+                return self._at_two_widths(self._loss, self._h)
+            case "output":
+                return self._sized(self._h, self._output(self._h))
+            case "insert":
+                return self._sized(self._h, self._candidates(self._h))
+            case "choose":
+                return self._at_two_widths(self._choice, self._h)
+            case "iterate":
+                return self._at_two_widths(
+                    self._iteration, max(1, min(self._h, _WEIGHTS // self._p))
+                )
+            case "metric":
+                return self._sized(self._h, self._metric(self._h))
+            case "remove":
+                return self._sized(self._h, self._removal(self._h))
+            case "gram":
+                return self._under_pattern("gram", _MOST_GRAM, self._gram)
+            case "delta":
+                return self._under_pattern("delta", 2 * _MOST_WORK, self._delta)
+            case "kinks":
+                return self._under_pattern("kinks", _MOST_WORK, self._kinks)
+            case _:
+                return self._dense(kernel)
+
+    def _sized(self, h: int, seconds: float, base: float = 0.0) -> Cost:
+        return Cost(self._p, self._q, h, seconds, base)
+
+    def _of_rows(self, run: Callable[[], Any]) -> Cost:
+        return self._sized(1, _timed(run) / TILE)
+
+    def _at_two_widths(self, seconds: Callable[[int], float], h: int) -> Cost:
+        """What of it the columns and rows cost whatever the neurons."""
+        few, all_of_them = max(1, h // 4), seconds(h)
+        if few == h:
+            return self._sized(h, all_of_them, all_of_them)
+        share = few / h
+        base = (seconds(few) - share * all_of_them) / (1 - share)
+        return self._sized(h, all_of_them, float(np.clip(base, 0.0, all_of_them)))
+
+    def _under_pattern(
+        self, kernel: str, most: float, seconds: Callable[[int, int], float]
+    ) -> Cost:
+        """Of fewer neurons, then of fewer columns, where a tile of all would take long."""
+        p, h = self._p, self._h
+
+        def work() -> float:
+            return multiply_adds(kernel, p, self._q, h) * TILE
+
+        while h > 1 and work() > most:
+            h = (h + 1) // 2
+        while p > 2 and work() > most:
+            p = (p + 1) // 2
+        return Cost(p, self._q, h, seconds(h, p) / TILE)
+
+    def _network(self, h: int, p: int | None = None) -> Weights:
+        p, q = p or self._p, self._q
         W = self._rng.standard_normal((p, h)) / np.sqrt(p)
         return Weights(W, self._rng.standard_normal((h, q)), np.zeros(q))
 
-    def _part(self, kernel: str, h: int) -> Block:
-        each = multiply_adds(kernel, self.shape.p, self.shape.q, h)
-        rows = int(np.clip(_MOST_WORK / each, _LEAST_ROWS, self._rows))
-        return Block(self._block.x[:rows], self._block.y[:rows])
+    def _part(self, rows: int) -> Block:
+        return Block(self._tile.x[:rows], self._tile.y[:rows])
 
-    def _row_seconds(
-        self, kernel: str, h: int, statistic: Callable[[Weights], Callable[[Block], Any]]
-    ) -> float:
-        part = self._part(kernel, h)
-        contribute = statistic(self._network(h))
-        return _timed(lambda: contribute(part)) / len(part.x)
+    def _columns(self, p: int) -> Block:
+        return Block(np.ascontiguousarray(self._tile.x[:, -p:]), self._tile.y)
 
-    def _loss(self) -> Cost:
-        """At two widths: what of it the columns and rows cost whatever the neurons."""
-        few, h = max(1, self.shape.h // 4), self.shape.h
-        row = self._row_seconds("loss", h, LossAndGradient)
-        run = max(0.0, self._iteration(h) - _LEAST_ROWS * row)
-        if few == h:
-            return Cost(h, row, run, row, run)
-        row_few = self._row_seconds("loss", few, LossAndGradient)
-        run_few = max(0.0, self._iteration(few) - _LEAST_ROWS * row_few)
-        share = few / h
-        row_base = max(0.0, (row_few - share * row) / (1 - share))
-        run_base = max(0.0, (run_few - share * run) / (1 - share))
-        return Cost(h, row, run, min(row, row_base), min(run, run_base))
+    def _affordable(self, kernel: str, h: int) -> Block:
+        each = multiply_adds(kernel, self._p, self._q, h)
+        return self._part(int(np.clip(_MOST_WORK / each, _LEAST_ROWS, TILE)))
+
+    def _objective(self, rows: int) -> Objective:
+        block = self._part(rows)
+        engine = LocalEngine([block], len(block.x))
+        return Objective(engine, Monitor(), 0.0, 0.0, True, float(len(block.x)))
+
+    def _loss(self, h: int) -> float:
+        part, kernel = self._affordable("loss", h), LossAndGradient(self._network(h))
+        return _timed(lambda: kernel(part)) / len(part.x)
+
+    def _output(self, h: int) -> float:
+        part, kernel = self._affordable("output", h), HiddenMoments(self._network(h).W)
+        return _timed(lambda: kernel(part)) / len(part.x)
+
+    def _candidates(self, h: int) -> float:
+        part, network = self._affordable("insert", h), self._network(h)
+        drawn = self._rng.standard_normal((self._p, _CANDIDATES))
+        kernel = CandidateMoments(drawn, network)
+        objective = self._objective(len(part.x))
+        assert isinstance(objective.engine, LocalEngine)
+        engine = objective.engine
+
+        def run() -> None:
+            draw_hinges(engine, network, 0.0, _CANDIDATES, self._rng)
+            kernel(part)
+
+        return _timed(run) / len(part.x)
+
+    def _choice(self, h: int) -> float:
+        drawn = self._rng.standard_normal((self._p, _CANDIDATES))
+        moments = CandidateMoments(drawn, self._network(h))(self._part(2 * _NEURONS))
+        return _timed(lambda: insertion_order(moments, max(1, h // 8)))
 
     def _iteration(self, h: int) -> float:
-        """Seconds of one function value in a quasi-Newton descent over next to no rows."""
+        """One function value in a quasi-Newton descent, less what it is made of beside."""
         objective = self._objective(_LEAST_ROWS)
         network, whitening = self._network(h), Whitening.of(objective)
         objective.reduce(LossAndGradient(network), "loss")
         before = objective.monitor.passes
         begun = time.thread_time()
         quasi_newton(objective, network, _ITERATIONS, whitening=whitening)
-        return (time.thread_time() - begun) / (objective.monitor.passes - before)
+        each = (time.thread_time() - begun) / (objective.monitor.passes - before)
+        part, kernel = self._part(_LEAST_ROWS), LossAndGradient(network)
+        return max(0.0, each - _timed(lambda: kernel(part)) - self._metric(h))
 
-    def _objective(self, rows: int) -> Objective:
-        block = Block(self._block.x[:rows], self._block.y[:rows])
-        engine = LocalEngine([block], len(block.x))
-        return Objective(engine, Monitor(), 0.0, 0.0, True, float(len(block.x)))
+    def _metric(self, h: int) -> float:
+        W, out = self._network(h).W, self._rng.standard_normal((self._p, self._p))
+        return _timed(lambda: (out @ W, out.T @ W))
 
-    def _gram(self, width: int) -> Cost:
-        p, q = self.shape.p, self.shape.q
-        while width > 1 and multiply_adds("gram", p, q, width) * 512 > 2 * _MOST_WORK:
-            width = (width + 1) // 2
-        rows = min(512, self._rows)
-        part = Block(self._block.x[:rows], self._block.y[:rows])
-        kernel = PatternMoments(self._network(width).W)
-        return Cost(width, _timed(lambda: kernel(part)) / rows)
+    def _removal(self, h: int) -> float:
+        moments = HiddenMoments(self._network(h).W)(self._tile)
 
-    def _delta(self, width: int) -> Cost:
-        p, q = self.shape.p, self.shape.q
-        while width > 1 and multiply_adds("delta", p, q, width) * self._rows > 2 * _MOST_WORK:
-            width = (width + 1) // 2
-        W = self._network(width).W
-        kernel = PatternDelta(W, W + 0.05 * self._network(width).W)
-        return Cost(width, _timed(lambda: kernel(self._block)) / self._rows)
+        def run() -> None:
+            left = Removal(moments, 0.0)
+            for _ in range(h // 6):
+                left.drop(int(np.argmin(left.costs())))
+            _ = left.output
 
-    def _kinks(self, width: int) -> Cost:
-        p, q = self.shape.p, self.shape.q
-        while width > 1 and multiply_adds("kinks", p, q, width) * self._rows > _MOST_WORK:
-            width = (width + 1) // 2
-        kernel = KinkMoments(self._network(width), damped._KINK_WIDTH)
-        return Cost(width, _timed(lambda: kernel(self._block)) / self._rows)
+        return _timed(run)
 
-    def _searching(self) -> dict[str, Cost]:
-        h = self.shape.h
-        objective = self._objective(self._rows)
-        network = self._network(h)
-        row = self._row_seconds("output", h, lambda n: HiddenMoments(n.W))
-        # The choice among the candidates depends on no row, their products do.
-        few = max(_LEAST_ROWS, self._rows // 8)
-        fewer = self._objective(few)
-        count = max(1, h // 8)
-        all_rows = _timed(lambda: insert(objective, network, count, self._rng))
-        few_rows = _timed(lambda: insert(fewer, network, count, self._rng))
-        each = max(0.0, (all_rows - few_rows) / max(1, self._rows - few))
-        choice = max(0.0, few_rows - few * each)
-        removal = _timed(lambda: remove(objective, network, 1)) - self._rows * row
-        return {
-            "insert": Cost(h, each, choice, 0.0, choice),
-            "remove": Cost(h, 0.0, max(0.0, removal)),
-        }
+    def _gram(self, h: int, p: int) -> float:
+        block, kernel = self._columns(p), PatternMoments(self._network(h, p).W)
+        return _timed(lambda: kernel(block))
 
-    def _dense(self, width: int) -> dict[str, Cost]:
-        p = self.shape.p
-        h = max(1, min(width, _SYSTEM // p))
-        network = self._network(h)
-        few = Block(self._block.x[: 4 * _LEAST_ROWS], self._block.y[: 4 * _LEAST_ROWS])
+    def _delta(self, h: int, p: int) -> float:
+        block, W = self._columns(p), self._network(h, p).W
+        kernel = PatternDelta(W, W + 0.05 * self._network(h, p).W)
+        return _timed(lambda: kernel(block))
+
+    def _kinks(self, h: int, p: int) -> float:
+        block, kernel = self._columns(p), KinkMoments(self._network(h, p), damped._KINK_WIDTH)
+        return _timed(lambda: kernel(block))
+
+    def _dense(self, kernel: str) -> Cost:
+        """A damped system, or the solution of one, which is that of the paper's as well."""
+        p = min(self._p, _SYSTEM)
+        h = max(1, min(self._h, _SYSTEM // p))
+        network, few = self._network(h), self._part(4 * _LEAST_ROWS)
         moments = PatternMoments(network.W)(few)
         kinks = KinkMoments(network, damped._KINK_WIDTH)(few).blocks
-        gradient = LossAndGradient(network)(few)
-        ones = float(len(few.x))
 
         def build() -> DampedSystem:
-            return DampedSystem(moments, network, kinks, ones, 0.0)
+            return DampedSystem(moments, network, kinks, float(len(few.x)), 0.0)
 
-        system = build()
-        step = _timed(lambda: system.step(gradient, 1e-3))
-        return {
-            "system": Cost(h, 0.0, _timed(build)),
-            "step": Cost(h, 0.0, step),
-            "solve": Cost(h, 0.0, step),
-        }
+        if kernel == "system":
+            return Cost(p, self._q, h, _timed(build))
+        system, gradient = build(), LossAndGradient(network)(few)
+        return Cost(p, self._q, h, _timed(lambda: system.step(gradient, 1e-3)))
 
 
 def _timed(run: Callable[[], Any], clock: Callable[[], float] = time.thread_time) -> float:
@@ -338,7 +393,8 @@ def _read_block(arrays: list[da.Array], block: int) -> int:
 def _reading_of_random_numbers(shape: Shape, rng: np.random.Generator) -> float:
     from altrelu_dist.data import convert, open_dataset
 
-    rows = max(_LEAST_ROWS, min(_READ_ROWS, (8 << 20) // (shape.d * shape.dtype.itemsize)))
+    rows = (8 << 20) // ((shape.d + shape.q) * shape.dtype.itemsize)
+    rows = max(_LEAST_ROWS, min(_READ_ROWS, rows))
     with TemporaryDirectory(prefix="altrelu-plan-") as folder:
         X = rng.standard_normal((rows, shape.d)).astype(shape.dtype)
         y = rng.standard_normal((rows, shape.q)).astype(shape.dtype)

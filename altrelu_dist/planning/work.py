@@ -13,7 +13,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from altrelu_dist.engine import TILE
-from altrelu_dist.training import alternating, damped, neurons, pattern_state, search, trainer
+from altrelu_dist.moments.pattern import WIDE
+from altrelu_dist.training import (
+    alternating,
+    damped,
+    neurons,
+    pattern_state,
+    quasi_newton,
+    search,
+    trainer,
+)
 
 __all__ = ["PASSES", "Call", "Range", "Shape", "Stage", "multiply_adds", "stages_of"]
 
@@ -90,11 +99,14 @@ class Call:
     Parameters
     ----------
     kernel : str
-        A statistic; ``"distinct"`` or ``"prepare"``, of rows that were drawn; ``"insert"``; or a
-        dense step: ``"remove"``, ``"system"`` (of a damped step), ``"step"`` (its solution),
-        ``"solve"`` (of the paper's hidden layer).
+        A statistic; ``"distinct"`` or ``"prepare"``, of rows that were drawn; ``"insert"``, the
+        products of candidates; or a dense step, which passes over no rows: ``"choose"`` (among
+        candidates), ``"iterate"`` and ``"metric"`` (of a quasi-Newton method, its own work and
+        the change to whitened inputs and back), ``"remove"`` (all neurons that go at once),
+        ``"system"`` (of a damped step), ``"step"`` (its solution), ``"solve"`` (of the paper's
+        hidden layer).
     rows : int
-        That each run passes over.
+        That each run passes over; 0 for a dense step.
     neurons : int
         Of the network at hand; of the dense steps, of one system.
     count : Range
@@ -140,8 +152,15 @@ def multiply_adds(kernel: str, p: int, q: int, h: int) -> float:
         case "output":
             return h * p + (h + 1.0) ** 2 + h * q
         case "insert":
-            m = neurons._CANDIDATES
+            m = _candidates(h)
             return m * (p + m + h + q) + h * (p + h + q)
+        case "choose":
+            m = _candidates(h)
+            return h**3 / 3 + m * h * (h / 2 + m)
+        case "iterate":
+            return 6.0 * quasi_newton._MEMORY * h * (p + q)
+        case "metric":
+            return 2.0 * h * p**2
         case "gram":
             return _pairs(h) * _pairs(p) + h * p * (q + 2.0)
         case "delta":
@@ -149,12 +168,17 @@ def multiply_adds(kernel: str, p: int, q: int, h: int) -> float:
         case "kinks":
             return h * p + damped._KINK_WIDTH * h * p**2
         case "remove":
-            return float(h**3)
+            return 2 / 3 * h**3
         case "system":
-            return (h * p) ** 3 / 3 + (h * p) ** 2 * (h + 1)
+            return (h * p) ** 2 * (h + 1) + 6.0 * h * p**3
         case "step" | "solve":
             return (h * p) ** 3 / 3
     return 0.0
+
+
+def _candidates(h: int) -> int:
+    """Among which neurons are chosen, where an eighth of the network is."""
+    return max(neurons._CANDIDATES, h // 2)
 
 
 def stages_of(shape: Shape, method: str) -> tuple[Stage, ...]:
@@ -217,6 +241,8 @@ def _descent(
     values = Range(least, least, most or least).times(_VALUES_AN_ITERATION)
     return [
         Call("loss", rows, h, values, everywhere),
+        Call("iterate", 0, h, values),
+        Call("metric", 0, h, values),
         Call("output", rows, h, Range.exactly(2), everywhere),
     ]
 
@@ -233,13 +259,15 @@ def _grown(shape: Shape, few: int) -> list[Call]:
     for size, wanted in search.growth(shape.h, shape.p + shape.q):
         rows = min(few, -(-wanted // TILE) * TILE) if size < shape.h else few
         most = search._MOST_ITERATIONS if size == shape.h else None
-        calls.append(Call("insert", min(rows, _candidate_rows()), size, Range.exactly(1)))
+        calls += _insertion(rows, size)
         calls += _descent(rows, size, search._GROWTH_ITERATIONS, most)
     return calls
 
 
-def _candidate_rows() -> int:
-    return neurons._ROWS_FOR_CANDIDATES * TILE
+def _insertion(rows: int, h: int) -> list[Call]:
+    """Of some neurons, so that there are h."""
+    part = min(rows, neurons._ROWS_FOR_CANDIDATES * TILE)
+    return [Call("insert", part, h, Range.exactly(1)), Call("choose", 0, h, Range.exactly(1))]
 
 
 def _widening(shape: Shape, held: int, *, told: bool) -> Stage:
@@ -255,7 +283,7 @@ def _cycles(
     """Cycles on some rows, from the fewest before one may end to where the work does."""
     h = shape.h
     inserting = search.inserted_neurons(h)
-    first = [Call("insert", min(rows, _candidate_rows()), h + inserting, Range.exactly(1))]
+    first = _insertion(rows, h + inserting)
     first += _pruned(shape, rows, h + inserting)
     other = _grown(shape, grown) + _pruned(shape, rows, 2 * h)
     passes = search.most_passes(rows, h, shape.p + shape.q, level)
@@ -296,7 +324,7 @@ def _pruned(shape: Shape, rows: int, grown: int) -> list[Call]:
     before = grown
     for size in search.pruned_sizes(grown, h):
         calls.append(Call("output", rows, before, Range.exactly(1)))
-        calls.append(Call("remove", 0, before, Range.exactly(before - size)))
+        calls.append(Call("remove", 0, before, Range.exactly(1)))
         least = search._ITERATIONS if size == h else search._FEW_ITERATIONS
         most = search._MOST_ITERATIONS if size == h else None
         calls += _descent(rows, size, least, most)
@@ -325,7 +353,8 @@ def _steps(
     if steps > trainer._LAST_STEPS:
         tried = Range(min(6, steps), min(_STEPS, steps), steps)
         counted = Range(5, 0.75 * tried.typical, tried.most)
-    if width < h:  # other neurons each time: their moments are built anew
+    # Of other neurons each time, or of many columns, moments are built anew.
+    if width < h or p > WIDE:
         built, changes = counted, Range.exactly(0)
     else:
         built = Range(*(1 + (count - 1) / _BUILDS for count in counted))
@@ -339,11 +368,7 @@ def _steps(
         Call("step", 0, width, tried),
     ]
     if hinges:
-        first = [
-            Call("insert", min(few, _candidate_rows()), h, Range.exactly(1)),
-            Call("output", few, h, Range.exactly(1)),
-        ]
-        calls = first + calls
+        calls = [*_insertion(few, h), Call("output", few, h, Range.exactly(1)), *calls]
     if name == "layers":
         calls.append(Call("output", n, h, Range.exactly(1), everywhere))
     return Stage(name, n, (h, h), tried, tuple(calls))
@@ -355,6 +380,8 @@ def _alternation(shape: Shape, *, local: bool) -> Stage:
     everywhere = not local
     # Early patterns change so much that an update costs what building anew does.
     built = Range(1 + times / _BUILDS, (1 + times) / 2, 1 + times)
+    if shape.p > WIDE:
+        built = Range.exactly(1 + times)
     changes = Range(*(1 + times - count for count in built))
     calls = (
         Call("gram", n, h, built, everywhere),

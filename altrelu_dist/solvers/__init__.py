@@ -1,13 +1,13 @@
 """The small dense systems, one layer a file."""
 
 from altrelu_dist.solvers.hidden_layer import DampedSystem, LayerStep, solve_hidden
-from altrelu_dist.solvers.output_layer import output_squares, removal_costs, solve_output
+from altrelu_dist.solvers.output_layer import Removal, output_squares, solve_output
 
 __all__ = [
     "DampedSystem",
     "LayerStep",
+    "Removal",
     "output_squares",
-    "removal_costs",
     "solve_hidden",
     "solve_output",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg.lapack import dpotri
 
 from altrelu_dist.moments.rows import Floats
 
@@ -50,6 +51,19 @@ class Factor:
         scale = self._scale if b.ndim == 1 else self._scale[:, None]
         x: Floats = scale * cho_solve(self._factor, scale * b, check_finite=False)
         return x
+
+    def inverse(self) -> Floats:
+        """``A^-1``, with zeros in the rows and columns that are zero in A.
+
+        As the product of the factor's inverse with itself it is, unlike solutions column by column,
+        the inverse of one matrix near A: parts of it can be eliminated where A is nearly singular.
+        """
+        lower, _ = dpotri(self._factor[0], lower=1)
+        inverse: Floats = np.tril(lower)
+        inverse += np.tril(inverse, -1).T
+        inverse *= self._scale
+        inverse *= self._scale[:, None]
+        return inverse
 
     def whiten(self, b: Floats) -> Floats:
         """``L^-1 b`` with ``A = L L'``, so that ``b' A^-1 b`` is a plain product."""

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from altrelu_dist.engine import LocalEngine
-from altrelu_dist.moments.loss import HiddenGram, activate
+from altrelu_dist.moments.loss import activate
 from altrelu_dist.moments.rows import Additive, Block, Floats, Weights
 from altrelu_dist.solvers.linalg import Factor
-from altrelu_dist.solvers.output_layer import removal_costs, solve_output
+from altrelu_dist.solvers.output_layer import Removal
 from altrelu_dist.training.objective import Objective
 from altrelu_dist.training.progress import OutOfTimeError
 
@@ -153,16 +153,9 @@ def remove(objective: Objective, weights: Weights, count: int) -> Weights:
     Fewer where the run has to end.
     """
     moments = objective.hidden_moments(weights.W)
-    keep = np.arange(weights.n_hidden)
+    left = Removal(moments, objective.ridge)
     for _ in range(count):
         if objective.monitor.stopped:
             break
-        costs = removal_costs(moments, solve_output(moments, objective.ridge), objective.ridge)
-        worst = int(np.argmin(costs))
-        keep = np.delete(keep, worst)
-        moments = HiddenGram(
-            np.delete(np.delete(moments.gram, worst, 0), worst, 1),
-            np.delete(moments.cross, worst, 0),
-            moments.squares,
-        )
-    return weights.pick(keep).with_output(solve_output(moments, objective.ridge))
+        left.drop(int(np.argmin(left.costs())))
+    return weights.pick(left.neurons).with_output(left.output)

@@ -85,7 +85,7 @@ def engine_over(block):
 
 def objective_over(block, *, alpha=0.0, slope=0.0, monitor=None):
     ones = float((block.x[:, -1] ** 2).sum())
-    return Objective(engine_over(block), monitor or Monitor(), alpha, slope, True, ones)
+    return Objective(engine_over(block), monitor or Monitor(), alpha, slope, True, ones, 2**31)
 
 
 def same(a, b):

@@ -39,7 +39,12 @@ from altrelu_dist.solvers import (
     solve_output,
 )
 from altrelu_dist.solvers.linalg import Factor
-from altrelu_dist.training.neurons import CandidateMoments, insertion_order
+from altrelu_dist.training.neurons import (
+    CandidateMoments,
+    CandidateProducts,
+    Projected,
+    insertion_order,
+)
 
 PROBLEMS = {
     "seed": st.integers(0, 50),
@@ -443,6 +448,31 @@ def brute_force_gains(block, weights, candidates, slope):
     return np.array(gains)
 
 
+def compared(block, candidates, weights, slope=0.0):
+    sums = CandidateMoments(candidates, weights, slope)(block)
+    return Projected.of(sums), CandidateProducts(candidates, slope)(block).gram
+
+
+@given(
+    seed=st.integers(0, 30),
+    q=st.integers(1, 3),
+    h=st.integers(0, 4),
+    slope=st.sampled_from([0.0, 0.1]),
+    weighted=st.booleans(),
+)
+def test_each_candidates_gain_is_what_refitting_with_it_brings(seed, q, h, slope, weighted):
+    rng = np.random.default_rng(seed)
+    block = random_block(rng, 200, 3, q, weighted=weighted)
+    weights = random_weights(rng, 4, h, q)
+    candidates = rng.standard_normal((4, 12))
+    present = Weights(weights.W, np.zeros((h, q)), np.zeros(q))
+    projected, _ = compared(block, candidates, weights, slope)
+    expected = brute_force_gains(block, present, candidates, slope)
+    np.testing.assert_allclose(projected.gains(), expected, rtol=1e-6, atol=1e-9)
+    some = np.array([7, 2])
+    np.testing.assert_array_equal(projected.pick(some).gains(), projected.gains()[some])
+
+
 @given(
     seed=st.integers(0, 30),
     q=st.integers(1, 3),
@@ -457,11 +487,11 @@ def test_insertion_takes_the_best_candidates_one_after_the_other(seed, q, h, slo
     refit = solve_output(HiddenMoments(weights.W, slope)(block), 0.0)
     candidates = rng.standard_normal((4, 12))
     for given_weights in (weights, weights.with_output(refit)):
-        moments = CandidateMoments(candidates, given_weights, slope)(block)
-        order = insertion_order(moments, 3)
+        moments = compared(block, candidates, given_weights, slope)
+        order = insertion_order(*moments, 3)
         assert len(set(order)) == 3
         asked = iter([False, False, True])
-        assert insertion_order(moments, 3, lambda asked=asked: next(asked)) == order[:2]
+        assert insertion_order(*moments, 3, lambda asked=asked: next(asked)) == order[:2]
         W = weights.W
         for chosen in order:
             now = Weights(W, np.zeros((W.shape[1], q)), np.zeros(q))
@@ -475,10 +505,10 @@ def test_insertion_takes_no_candidate_that_adds_nothing(rng):
     dead = np.array([[0.0], [0.0], [0.0], [-1.0]])
     copies = 2 * weights.W
     candidates = np.hstack([dead, copies, np.array([[0.0], [0.0], [0.0], [1.0]])])
-    assert insertion_order(CandidateMoments(candidates, weights)(block), 6) == []
+    assert insertion_order(*compared(block, candidates, weights), 6) == []
     fresh = random_weights(rng, 4, 1).W
-    moments = CandidateMoments(np.hstack([candidates, fresh, fresh]), weights)(block)
-    assert len(insertion_order(moments, 8)) == 1
+    moments = compared(block, np.hstack([candidates, fresh, fresh]), weights)
+    assert len(insertion_order(*moments, 8)) == 1
 
 
 def test_the_objective_falls_by_a_full_alternation(rng):

@@ -625,6 +625,17 @@ def test_progress_and_history_tell_the_run(method):
     assert history[0]["loss"] == pytest.approx(y.var())  # predicting the mean is where it starts
 
 
+def test_the_loss_that_is_told_falls_within_a_descent_and_is_never_below_the_networks():
+    X, y = wavy()
+    told = []
+    model = AltReLURegressor(6, random_state=0, max_iter=2, callback=told.append).fit(X, y)
+    losses = np.array([p.loss for p in told if np.isfinite(p.loss)])
+    assert (np.diff(losses) <= 0).all()
+    assert len(set(losses)) > 2 * len({entry["loss"] for entry in model.history_})
+    mse = np.mean((model.predict(X) - y) ** 2)
+    assert losses[-1] == pytest.approx(mse, rel=1e-5)
+
+
 # The pieces of the search
 
 

@@ -10,6 +10,7 @@ from altrelu_dist.moments.explicit import MOST_COLUMNS
 from altrelu_dist.moments.joint import spans
 from altrelu_dist.moments.pattern import MOST_FLIPPED, WIDE, packed_size
 from altrelu_dist.planning.work import Shape
+from altrelu_dist.solvers.lbfgs import room_for
 from altrelu_dist.training import damped, neurons, quasi_newton, trainer
 
 __all__ = ["Blocks", "resident", "solver_bytes", "worker_bytes"]
@@ -129,10 +130,11 @@ def solver_bytes(shape: Shape, blocks: Blocks, method: str, before: int, threads
     variables = h * (p + q) + q
     levels = max(1, math.ceil(math.log2(max(2, rows / TILE))))
     merging = 8 * (3 * threads + levels) * variables
-    descent = 8 * variables * (2 * quasi_newton._MEMORY + 12) + merging
+    descent = 8 * variables * (2 * room_for(quasi_newton._MEMORY) + 12) + merging
     tiles = 2 * threads * _kernel_bytes(shape, "search")
-    m = neurons._CANDIDATES
-    candidates = 8 * 4 * m * m + min(rows, neurons._ROWS_FOR_CANDIDATES * TILE) * p * 24
+    m, k = max(neurons._CANDIDATES, h // 2), neurons.n_compared(h // 8)
+    sums = (m * (h + q + 2) + k * k) * (levels + threads)
+    candidates = 8 * sums + min(rows, neurons._ROWS_FOR_CANDIDATES * TILE) * p * 24
     work = descent + tiles + candidates
     if method == "search":
         # The whitening's two matrices stay; to make them takes the sums of the tiles and the

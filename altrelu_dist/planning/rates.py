@@ -25,8 +25,11 @@ from altrelu_dist.training import damped
 from altrelu_dist.training.neurons import (
     _CANDIDATES,
     CandidateMoments,
+    CandidateProducts,
+    Projected,
     draw_hinges,
     insertion_order,
+    n_compared,
 )
 from altrelu_dist.training.objective import Objective
 from altrelu_dist.training.progress import Monitor
@@ -262,7 +265,7 @@ class _Bench:
     def _objective(self, rows: int) -> Objective:
         block = self._part(rows)
         engine = LocalEngine([block], len(block.x))
-        return Objective(engine, Monitor(), 0.0, 0.0, True, float(len(block.x)))
+        return Objective(engine, Monitor(), 0.0, 0.0, True, float(len(block.x)), self._h)
 
     def _loss(self, h: int) -> float:
         part, kernel = self._affordable("loss", h), LossAndGradient(self._network(h))
@@ -275,21 +278,32 @@ class _Bench:
     def _candidates(self, h: int) -> float:
         part, network = self._affordable("insert", h), self._network(h)
         drawn = self._rng.standard_normal((self._p, _CANDIDATES))
-        kernel = CandidateMoments(drawn, network)
+        each = CandidateMoments(drawn, network)
+        together = CandidateProducts(drawn[:, : n_compared(max(1, h // 8))])
         objective = self._objective(len(part.x))
         assert isinstance(objective.engine, LocalEngine)
         engine = objective.engine
 
         def run() -> None:
             draw_hinges(engine, network, 0.0, _CANDIDATES, self._rng)
-            kernel(part)
+            each(part)
+            together(part)
 
         return _timed(run) / len(part.x)
 
     def _choice(self, h: int) -> float:
+        part, count = self._part(2 * _NEURONS), max(1, h // 8)
         drawn = self._rng.standard_normal((self._p, _CANDIDATES))
-        moments = CandidateMoments(drawn, self._network(h))(self._part(2 * _NEURONS))
-        return _timed(lambda: insertion_order(moments, max(1, h // 8)))
+        sums = CandidateMoments(drawn, self._network(h))(part)
+        some = np.arange(n_compared(count))
+        gram = CandidateProducts(drawn[:, some])(part).gram
+
+        def run() -> None:
+            candidates = Projected.of(sums)
+            candidates.gains()
+            insertion_order(candidates.pick(some), gram, count)
+
+        return _timed(run)
 
     def _iteration(self, h: int) -> float:
         """One function value in a quasi-Newton descent, less what it is made of beside."""

@@ -152,11 +152,11 @@ def multiply_adds(kernel: str, p: int, q: int, h: int) -> float:
         case "output":
             return h * p + (h + 1.0) ** 2 + h * q
         case "insert":
-            m = _candidates(h)
-            return m * (p + m + h + q) + h * (p + h + q)
+            m, k = _candidates(h), neurons.n_compared(h // 8)
+            return m * (p + h + q) + h * (p + h + q) + k * (p + k)
         case "choose":
-            m = _candidates(h)
-            return h**3 / 3 + m * h * (h / 2 + m)
+            m, k = _candidates(h), neurons.n_compared(h // 8)
+            return h**3 / 3 + m * h * (h / 2 + q) + k**2 * h
         case "iterate":
             return 6.0 * quasi_newton._MEMORY * h * (p + q)
         case "metric":

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from altrelu_dist.engine import LocalEngine
 from altrelu_dist.moments.loss import activate
@@ -15,17 +17,27 @@ from altrelu_dist.solvers.output_layer import Removal
 from altrelu_dist.training.objective import Objective
 from altrelu_dist.training.progress import OutOfTimeError
 
-__all__ = ["CandidateMoments", "draw_hinges", "insert", "insertion_order", "remove"]
+__all__ = [
+    "CandidateMoments",
+    "CandidateProducts",
+    "Projected",
+    "draw_hinges",
+    "insert",
+    "insertion_order",
+    "n_compared",
+    "remove",
+]
 
 _CANDIDATES = 512
+_COMPARED = 128  # of them with one another
 _ROWS_FOR_CANDIDATES = 4  # tiles
 
 
 @dataclass(frozen=True)
-class CandidateGram(Additive):
-    """Products of candidate features with one another, the present features and the residual."""
+class CandidateSums(Additive):
+    """Products of candidate features with themselves, the present features and the residual."""
 
-    gram: Floats  # (m, m)
+    power: Floats  # (m,)
     present: Floats  # (h + 1, m)
     residual: Floats  # (m, q)
     present_gram: Floats  # (h + 1, h + 1)
@@ -34,13 +46,13 @@ class CandidateGram(Additive):
 
 @dataclass(frozen=True)
 class CandidateMoments:
-    """What decides which candidates lower the loss most."""
+    """What decides which candidates lower the loss most, each by itself."""
 
     candidates: Floats  # (p, m)
     weights: Weights
     slope: float = 0.0
 
-    def __call__(self, block: Block) -> CandidateGram:
+    def __call__(self, block: Block) -> CandidateSums:
         """Contribute one block."""
         x, y = block
         features = activate(x @ self.candidates.astype(x.dtype), self.slope)
@@ -49,13 +61,33 @@ class CandidateMoments:
         present[:, -1] = x[:, -1]
         residual = y - present @ self.weights.output.astype(x.dtype)
         wide = present.astype(np.float64)
-        return CandidateGram(
-            (features.T @ features).astype(np.float64),
+        return CandidateSums(
+            np.einsum("im,im->m", features, features).astype(np.float64),
             (present.T @ features).astype(np.float64),
             (features.T @ residual).astype(np.float64),
             wide.T @ wide,
             wide.T @ residual,
         )
+
+
+@dataclass(frozen=True)
+class CandidateGram(Additive):
+    """Products of candidate features with one another."""
+
+    gram: Floats  # (m, m)
+
+
+@dataclass(frozen=True)
+class CandidateProducts:
+    """What decides which candidates lower the loss most together."""
+
+    candidates: Floats  # (p, m)
+    slope: float = 0.0
+
+    def __call__(self, block: Block) -> CandidateGram:
+        """Contribute one block."""
+        features = activate(block.x @ self.candidates.astype(block.x.dtype), self.slope)
+        return CandidateGram((features.T @ features).astype(np.float64))
 
 
 def draw_hinges(
@@ -89,38 +121,71 @@ def draw_hinges(
     return np.vstack([direction.T, -np.einsum("ij,ij->i", direction, middle)])
 
 
+class Projected(NamedTuple):
+    """Candidates with the present features projected out."""
+
+    present: Floats  # (h + 1, m), whitened
+    residual: Floats  # (m, q)
+    power: Floats  # (m,)
+    floor: Floats  # (m,), of the power: what is less is rounding
+
+    @classmethod
+    def of(cls, sums: CandidateSums) -> Self:
+        """From the products of the candidates."""
+        factor = Factor(sums.present_gram)
+        white = factor.whiten(sums.present)
+        residual = sums.residual - white.T @ factor.whiten(sums.present_residual)
+        power = sums.power - np.einsum("hm,hm->m", white, white)
+        return cls(white, residual, power, 1e-5 * sums.power)
+
+    def gains(self) -> Floats:
+        """What each of them takes off the sum of squares: ``|f' r|^2 / f' f``."""
+        square = np.einsum("mq,mq->m", self.residual, self.residual)
+        gains: Floats = np.zeros_like(square)
+        np.divide(square, self.power, out=gains, where=self.power > self.floor)
+        return gains
+
+    def pick(self, some: NDArray[np.intp]) -> Projected:
+        """Only some of the candidates."""
+        return Projected(
+            self.present[:, some], self.residual[some], self.power[some], self.floor[some]
+        )
+
+    def without(self, column: Floats, best: int) -> Projected:
+        """One of them projected out as well, ``column`` its products with all of them."""
+        along = column / np.sqrt(column[best])
+        residual = self.residual - np.outer(along, self.residual[best] / np.sqrt(column[best]))
+        return self._replace(residual=residual, power=self.power - along**2)
+
+
 def insertion_order(
-    moments: CandidateGram, count: int, enough: Callable[[], bool] = lambda: False
+    candidates: Projected, gram: Floats, count: int, enough: Callable[[], bool] = lambda: False
 ) -> list[int]:
     """The candidates that lower the sum of squares most, one after the other.
 
-    The gain of a candidate f is ``|f_o' r|^2 / f_o' f_o``, f_o = f with the present features
-    projected out; a chosen one is projected out of the others before the next is chosen. No more
-    are chosen once there are ``enough``.
+    A chosen one is projected out of the others before the next is chosen. No more are chosen once
+    there are ``enough``.
     """
-    factor = Factor(moments.present_gram)
-    white = factor.whiten(moments.present)
-    gram = moments.gram - white.T @ white
-    residual = moments.residual - white.T @ factor.whiten(moments.present_residual)
-    floor = 1e-5 * np.diagonal(moments.gram)
+    gram = gram - candidates.present.T @ candidates.present
     count = min(count, gram.shape[0])
-    power = np.diagonal(gram).copy()
-    factor_columns = np.empty((gram.shape[0], count))  # of a Cholesky factor with pivoting
+    factor = np.empty((gram.shape[0], count))  # columns of a Cholesky factor with pivoting
     chosen: list[int] = []
     for done in range(count):
-        gain = np.einsum("mq,mq->m", residual, residual)
-        gain = np.divide(gain, power, out=np.zeros_like(gain), where=power > floor)
+        gain = candidates.gains()
         gain[chosen] = 0
         best = int(np.argmax(gain))
         if not gain[best] > 0 or enough():
             break
         chosen.append(best)
-        column = gram[:, best] - factor_columns[:, :done] @ factor_columns[best, :done]
-        root = np.sqrt(column[best])
-        factor_columns[:, done] = column / root
-        residual = residual - np.outer(column / root, residual[best] / root)
-        power -= (column / root) ** 2
+        column = gram[:, best] - factor[:, :done] @ factor[best, :done]
+        factor[:, done] = column / np.sqrt(column[best])
+        candidates = candidates.without(column, best)
     return chosen
+
+
+def n_compared(count: int) -> int:
+    """How many of the candidates are compared with one another when ``count`` are inserted."""
+    return max(_COMPARED, 2 * count)
 
 
 def insert(objective: Objective, weights: Weights, count: int, rng: np.random.Generator) -> Weights:
@@ -128,23 +193,35 @@ def insert(objective: Objective, weights: Weights, count: int, rng: np.random.Ge
 
     Where the run has to end before they are compared they are the first that were drawn.
     """
-    engine, monitor = objective.engine, objective.monitor
+    engine = objective.engine
     assert isinstance(engine, LocalEngine)
     drawn = draw_hinges(engine, weights, objective.slope, max(_CANDIDATES, 4 * count), rng)
     part = engine.leading(_ROWS_FOR_CANDIDATES)
-    compared = monitor.in_time(CandidateMoments(drawn, weights, objective.slope))
     try:
-        moments = part.reduce(compared, "candidates")
+        chosen = drawn[:, _best(part, drawn, weights, objective, count)]
     except OutOfTimeError:
         chosen = drawn[:, :count]
-    else:
-        monitor.visited(part.n_rows, whole=False)
-        chosen = drawn[:, insertion_order(moments, count, lambda: monitor.stopped)]
     return Weights(
         np.hstack([weights.W, chosen]),
         np.vstack([weights.V, np.zeros((chosen.shape[1], weights.c.size))]),
         weights.c,
     )
+
+
+def _best(
+    part: LocalEngine, drawn: Floats, weights: Weights, objective: Objective, count: int
+) -> NDArray[np.intp]:
+    """Which of the candidates to insert: the best of those that are good each by itself."""
+    monitor, slope = objective.monitor, objective.slope
+    sums = part.reduce(monitor.in_time(CandidateMoments(drawn, weights, slope)), "candidates")
+    monitor.visited(part.n_rows, whole=False)
+    candidates = Projected.of(sums)
+    some = np.argsort(-candidates.gains(), kind="stable")[: n_compared(count)]
+    products = monitor.in_time(CandidateProducts(drawn[:, some], slope))
+    gram = part.reduce(products, "candidates").gram
+    monitor.visited(part.n_rows, whole=False)
+    order = insertion_order(candidates.pick(some), gram, count, lambda: monitor.stopped)
+    return some[order]
 
 
 def remove(objective: Objective, weights: Weights, count: int) -> Weights:

@@ -35,6 +35,8 @@ class Objective:
         Whether the rows are the whole data and not a sample of it.
     ones : float
         Sum of the row weights, those normalised to a mean of one over the whole data.
+    n_hidden : int
+        Neurons that the run may end with; on the way there can be more.
     hurried : bool
         Whether passes over rows in memory give up, by an `OutOfTimeError`, when the run has to end.
     """
@@ -45,6 +47,7 @@ class Objective:
     slope: float
     whole: bool
     ones: float
+    n_hidden: int
     hurried: bool = False
 
     def over(self, engine: LocalEngine) -> Objective:

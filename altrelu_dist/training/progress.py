@@ -179,6 +179,11 @@ class Monitor:
         if self.validation.stagnates and self.reason is None:
             self.reason = "early_stopping"
 
+    def met(self, loss: float) -> None:
+        """Take note of the loss over all rows, in standardised units, of a network to end with."""
+        loss *= self.unit
+        self.loss = loss if math.isnan(self.loss) else min(self.loss, loss)
+
     def record(
         self, *, loss: float = math.nan, sample_loss: float = math.nan, **details: Any
     ) -> None:
@@ -188,9 +193,7 @@ class Monitor:
         that network is the one that is kept.
         """
         if not math.isnan(loss):
-            self.loss = (
-                loss * self.unit if math.isnan(self.loss) else min(self.loss, loss * self.unit)
-            )
+            self.met(loss)
         self.sample_loss = sample_loss * self.unit
         entry = asdict(self._now())
         entry["iteration"] = len(self.history) + 1

@@ -8,9 +8,9 @@ that halves the iterations to the same loss, and it ends deeper.
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import OptimizeResult, minimize
 
 from altrelu_dist.moments.rows import Floats, Weights
+from altrelu_dist.solvers.lbfgs import minimise
 from altrelu_dist.training.objective import Objective
 from altrelu_dist.training.whitening import Whitening
 
@@ -53,8 +53,8 @@ def quasi_newton(
     penalised[-1] = 0
 
     def unpack(flat: Floats) -> Weights:
-        W, V, c = np.split(flat, [p * h, p * h + h * q])
-        return Weights(whitening.out @ W.reshape(p, h), V.reshape(h, q), c)
+        W, output = flat[: p * h].reshape(p, h), flat[p * h :].reshape(h + 1, q)
+        return Weights(whitening.out @ W, output[:-1], output[-1])
 
     def fun(flat: Floats) -> tuple[float, Floats]:
         at = unpack(flat)
@@ -72,40 +72,29 @@ def quasi_newton(
 
     values = [value]
 
-    def after_step(intermediate_result: OptimizeResult) -> None:
-        values.append(float(intermediate_result.fun))
+    def after_step(flat: Floats, now: float) -> bool:
+        values.append(now)
         if not objective.whole:
-            monitor.sample_loss = values[-1] * monitor.unit
+            monitor.sample_loss = now * monitor.unit
+        elif h <= objective.n_hidden:
+            monitor.met(now)
         if len(values) % _LOOK == 0:
-            monitor.saw(unpack(intermediate_result.x.copy()), whole=False)
+            monitor.saw(unpack(flat), whole=False)
         monitor.tick()
         long = len(values) > max(iterations, _SPAN)
-        slow = long and values[-1] > (1 - _WORTH) * values[-_SPAN - 1]
-        if monitor.stopped or slow:
-            raise StopIteration
+        slow = long and now > (1 - _WORTH) * values[-_SPAN - 1]
+        return monitor.stopped or slow
 
-    found = minimize(
-        fun,
-        np.concatenate([(whitening.into @ start.W).ravel(), start.V.ravel(), start.c]),
-        jac=True,
-        method="L-BFGS-B",
-        callback=after_step,
-        options={
-            "maxcor": _MEMORY,
-            "maxiter": most,
-            "maxfun": 2 * most + 20,
-            "ftol": 0.0,
-            "gtol": 0.0,
-        },
-    )
-    if not (np.isfinite(found.fun) and found.fun <= value):
+    flat = np.concatenate([(whitening.into @ start.W).ravel(), start.V.ravel(), start.c])
+    flat, least = minimise(fun, flat, most, _MEMORY, after_step)
+    if not (np.isfinite(least) and least <= value):
         return start, value
-    moved = unpack(found.x)
+    moved = unpack(flat)
     refitted, refitted_value = objective.refit_output(moved)
     # Rounding in a nearly singular system can make the closed form worse than the descent.
-    if refitted_value <= found.fun and refitted.is_finite():
+    if refitted_value <= least and refitted.is_finite():
         return _balanced(objective, refitted, refitted_value)
-    return _balanced(objective, moved, float(found.fun))
+    return _balanced(objective, moved, least)
 
 
 def _balanced(objective: Objective, weights: Weights, value: float) -> tuple[Weights, float]:

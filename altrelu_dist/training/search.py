@@ -38,7 +38,7 @@ _GROWTH_ITERATIONS = 100  # of a descent while the network grows
 _ITERATIONS = 150  # of one in a cycle
 _FEW_ITERATIONS = 50  # of one between two steps of pruning
 _MOST_ITERATIONS = 600
-_ROWS_A_WEIGHT = 40  # while the network grows
+_ROWS_A_WEIGHT = 10  # while the network grows
 
 # The search ends when the last third of its work bought less than a hundredth of the loss, and at
 # the latest after so much work: multiply-adds, but at least and at most so many passes.

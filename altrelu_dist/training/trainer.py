@@ -168,6 +168,7 @@ def _train(
         slope=parameters.negative_slope,
         whole=True,
         ones=float(engine.n_rows),
+        n_hidden=h,
     )
     held = everything if sample is None else everything.over(sample)
     stages = Stages(everything, held, held)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from altrelu_dist.errors import DataError, ExistsError, ModelFileError, ParameterError
-from altrelu_dist.replacing import replacing, stored_format
+from altrelu_dist.errors import DataError, ModelFileError, ParameterError
+from altrelu_dist.outputs import write_beside
 
 __all__ = ["Network"]
 
@@ -137,20 +137,14 @@ class Network:
         Raises
         ------
         ExistsError
-            If ``path`` exists and is not to be overwritten, or is a folder of something else than
-            a network.
+            If ``path`` exists and is not to be overwritten, or is something else than a network.
         DataError
             If it cannot be written, for example because the disk is full.
         """
         import zarr
         from zarr.codecs import Crc32cCodec
 
-        target = Path(path).resolve()
-        if target.exists() and not overwrite:
-            raise ExistsError(f"{path} exists; choose another name or ask to overwrite it")
-        if target.is_dir() and any(target.iterdir()) and stored_format(target) != FORMAT:
-            raise ExistsError(f"{path} is a folder, but not a saved network: it is not replaced")
-        with replacing(target) as beside:
+        with write_beside(path, overwrite=overwrite, kind=FORMAT) as beside:
             group = zarr.open_group(beside, mode="w", zarr_format=3)
             for name in _ARRAYS:
                 values = np.ascontiguousarray(getattr(self, name), dtype=np.float64)

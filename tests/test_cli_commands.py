@@ -7,6 +7,7 @@ import logging
 import math
 import re
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,11 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from altrelu_dist.cli import progress
 from altrelu_dist.cli.app import app
 from altrelu_dist.cli.output import number
 from altrelu_dist.estimators import AltReLURegressor
+from altrelu_dist.interrupts import Interrupts
 from altrelu_dist.network import Network
 
 COMMANDS = ("convert", "info", "train", "evaluate", "predict", "demo")
@@ -93,6 +96,7 @@ def test_help_and_version():
 
 
 def test_usage_errors_are_one_line_and_code_2():
+    assert "--bogus; see 'altrelu --help'" in refuses("--bogus", code=2)
     assert "--hidden" in refuses("train", "data.zarr", "--hidden", 0, "--out", "x.zarr", code=2)
     assert "--out" in refuses("train", "data.zarr", "--hidden", 3, code=2)
     assert "search" in refuses(
@@ -283,8 +287,14 @@ def test_predict_refuses_before_it_works(here):
     assert "p.csv" in refuses("predict", "model.zarr", "data.zarr", "--out", "p.csv")
     assert Path("p.csv").read_text() == "mine"
     before = snapshot(here / "data.zarr")
-    refuses("predict", "model.zarr", "data.zarr", "--out", "data.zarr", "--overwrite")
+    for out in ("data.zarr", "data.zarr/p.csv", "model.zarr", "model.zarr/p.csv"):
+        refuses("predict", "model.zarr", "data.zarr", "--out", out, "--overwrite")
+    table = snapshot(here / "data.parquet")
+    for data in ("data.parquet", "*.parquet"):
+        line = refuses("predict", "model.zarr", data, "--out", "data.parquet", "--overwrite")
+        assert "is not apart from" in line
     assert snapshot(here / "data.zarr") == before
+    assert snapshot(here / "data.parquet") == table
 
 
 def test_a_failure_while_writing_leaves_the_old_file(here):
@@ -375,6 +385,79 @@ def test_overwrite_replaces_nothing_but_a_network(here):
     for out in ("data.zarr", "data.parquet", "."):
         refuses("train", "data.zarr", "--hidden", 3, "--out", out, "--overwrite", *QUICK)
     assert snapshot(here / "data.zarr") == before
+
+
+@pytest.mark.parametrize("interrupted", [True, False])
+def test_a_run_stopped_before_there_is_a_network_saves_nothing(here, monkeypatch, interrupted):
+    before = snapshot(here)
+    options = ("train", "data.zarr", "--hidden", 3, "--out", "model.zarr", "--overwrite")
+    if interrupted:
+        pressed = nullcontext(Interrupts(requested=True))
+        monkeypatch.setattr(progress, "catch_interrupts", lambda *_, **__: pressed)
+        line = refuses(*options, "--workers", 0, code=130)
+        assert line == "interrupted before there was a network: nothing is saved"
+    else:
+        assert "--max-time" in refuses(*options, "--workers", 0, "--max-time", 0)
+    assert snapshot(here) == before
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_network_is_saved_even_where_its_place_is_taken(here, monkeypatch, elsewhere):
+    """The place is taken, or its folder gone, while the training goes on."""
+    fit, out = AltReLURegressor.fit, Path("runs/new.zarr")
+    out.parent.mkdir()
+
+    def taken(self, *arguments, **named):
+        fit(self, *arguments, **named)
+        out.parent.rmdir() if elsewhere else out.write_text("theirs")
+        return self
+
+    monkeypatch.setattr(AltReLURegressor, "fit", taken)
+    done = run("train", "data.zarr", "--hidden", 3, "--out", out, *QUICK)
+    assert done.exit_code == 1
+    assert elsewhere or out.read_text() == "theirs"
+    (saved,) = (here if elsewhere else out.parent).resolve().glob("new-*.zarr")
+    assert Network.load(saved).n_hidden == 3
+    assert f"saved: {saved}" in done.stdout.replace("\n", "")
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("error: ")
+    assert line.endswith(f"the network is in {saved}")
+
+
+def test_a_weight_column_is_known_again():
+    weighted = frame().assign(weight=np.linspace(0.1, 2, 300))
+    weighted.to_parquet("weighted.parquet", index=False)
+    passes("convert", "weighted.parquet", "w.zarr", "--target", "target", "--weight", "weight")
+    asked = ("--target", "target", "--weight", "weight", "--hidden", 3, "--out", "w-model.zarr")
+    passes("train", "weighted.parquet", *asked, *QUICK)
+    scores = [
+        json.loads(passes("evaluate", "w-model.zarr", data, *target, "--json").stdout)["mse"]
+        for data, target in (
+            ("w.zarr", ()),
+            ("weighted.parquet", ()),
+            ("weighted.parquet", ("--target", "target")),
+        )
+    ]
+    assert len(set(scores)) == 1
+    passes("predict", "w-model.zarr", "weighted.parquet", "--out", "p.npy")
+    expected = Network.load("w-model.zarr").predict(weighted[["a", "b", "c"]])[:, 0]
+    np.testing.assert_array_equal(np.load("p.npy"), expected)
+    weighted[["c", "a", "b"]].to_parquet("bare.parquet", index=False)
+    passes("predict", "w-model.zarr", "bare.parquet", "--out", "bare.npy")
+    np.testing.assert_array_equal(np.load("bare.npy"), expected)
+
+
+def test_a_score_under_early_stopping_says_which_rows_it_is_of():
+    options = ("train", "data.zarr", "--hidden", 2, "--out", "new.zarr", *QUICK)
+    told = passes(*options, "--early-stopping").stdout
+    assert "train, held out" in told
+    assert "train, held out" not in passes(*options, "--overwrite").stdout
+
+
+def test_the_demo_leaves_a_folder_that_is_not_its_own(here):
+    before = snapshot(here)
+    assert "earlier demo" in refuses("demo", "--out", here)
+    assert snapshot(here) == before
 
 
 @pytest.mark.parametrize("folder", ["nowhere", "data.parquet", "/proc"])

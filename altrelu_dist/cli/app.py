@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -29,13 +29,17 @@ UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 class _Commands(TyperGroup):
     """Turns what a command raises into one line and an exit code."""
 
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().make_context(*args, **kwargs)
+        except UsageError as error:
+            _fail_usage(error, None)
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except UsageError as error:
-            where = getattr(error, "ctx", None) or ctx
-            text = _line(error.format_message()).rstrip(".")  # type: ignore[attr-defined]
-            _fail(f"{where.command_path}: {text}; see '{where.command_path} --help'", USAGE)
+            _fail_usage(error, ctx)
         except (AltReLUError, OSError, MemoryError, ImportError) as error:
             if ctx.params.get("debug") or isinstance(error, BrokenPipeError):
                 raise
@@ -68,7 +72,15 @@ def _line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _fail(line: str, code: int = 1) -> None:
+def _fail_usage(error: Exception, ctx: Any) -> NoReturn:
+    path = (getattr(error, "ctx", None) or ctx).command_path
+    text = _line(error.format_message()).rstrip(".")  # type: ignore[attr-defined]
+    if not text:  # no command: the help has been shown
+        raise typer.Exit(USAGE)
+    _fail(f"{path}: {text}; see '{path} --help'", USAGE)
+
+
+def _fail(line: str, code: int = 1) -> NoReturn:
     print(line, file=sys.stderr)  # noqa: T201 - plain: no wrapping, no markup
     raise typer.Exit(code)
 

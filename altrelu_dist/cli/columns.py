@@ -22,15 +22,19 @@ __all__ = ["columns_of", "open_for", "targets_of"]
 def open_for(network: Network, address: str, target: Sequence[str] = ()) -> DataSet:
     """Open data with the network's own targets, where they are columns of it.
 
-    A table does not say which of its columns are targets; a network remembers what its were.
+    A table does not say which of its columns are targets, and which is the weight; a network
+    remembers what its were.
     """
-    if target:
-        return open_dataset(address, target=list(target))
-    data = open_dataset(address, require_target=False)
-    names = network.target_names or ()
-    if data.y is None and names and set(names) <= set(data.feature_names):
-        return open_dataset(address, target=list(names))
-    return data
+    data = open_dataset(address, target=list(target) or None, require_target=False)
+    names, weight = network.target_names or (), network.info.get("weight_name")
+    columns = set(data.feature_names)
+    if data.y is None and names and set(names) <= columns:
+        target = names
+    if weight not in columns or data.sample_weight is not None:
+        weight = None
+    if weight is None and data.y is not None:
+        return data
+    return open_dataset(address, target=list(target) or None, weight=weight, require_target=False)
 
 
 def columns_of(network: Network, data: DataSet) -> da.Array:

@@ -9,6 +9,7 @@ import typer
 
 from altrelu_dist.cli.options import Quiet
 from altrelu_dist.cli.output import INTERRUPTED, Output, number, seconds_text, table
+from altrelu_dist.errors import ExistsError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,6 +26,7 @@ __all__ = ["demo"]
 _TEST_FRACTION = 0.2
 _WORKER_MEMORY = "640MiB"
 _MOST_SECONDS = 75.0  # for each of the two trainings: a slow machine is not to keep anyone waiting
+_MARK = ".altrelu-demo"  # a file in the folder: what lies there is the demo's own
 _LINEAR = "least squares (linear)"
 _PAPER = "plain alternation (the paper)"
 _OURS = "search (the default)"
@@ -48,21 +50,19 @@ def demo(
 
     from altrelu_dist.cli.baselines import linear_baselines
     from altrelu_dist.cli.cluster import ClusterChoice, connect
-    from altrelu_dist.cli.files import check_store
     from altrelu_dist.cli.flights import TARGET, require_demo_extra
     from altrelu_dist.cli.memory import measure
     from altrelu_dist.cli.plot import draw
     from altrelu_dist.cli.split import split_rows
-    from altrelu_dist.data import open_dataset, write_beside
+    from altrelu_dist.data import open_dataset
     from altrelu_dist.metrics import evaluate
-    from altrelu_dist.network import FORMAT
+    from altrelu_dist.outputs import write_beside
 
     require_demo_extra()
     begun = time.perf_counter()
     output = Output(quiet)
-    out.mkdir(parents=True, exist_ok=True)
+    _make_folder(out)
     store, model, picture = out / "flights.zarr", out / "flights-model.zarr", out / "flights.png"
-    check_store(model, overwrite=True, kind=FORMAT)
     _write_store(store, output)
     data = open_dataset(store)
     train, test = split_rows(data, _TEST_FRACTION, seed=0)
@@ -113,6 +113,16 @@ def demo(
         "  altrelu train mine.zarr --hidden 64 --test-fraction 0.2 --out mine-model.zarr\n"
         "  altrelu predict mine-model.zarr new.csv --out predicted.csv",
     )
+
+
+def _make_folder(path: Path) -> None:
+    """Make the demo's folder, or take the one that an earlier demo made: files are replaced."""
+    if path.exists() and not (path / _MARK).is_file():
+        raise ExistsError(
+            f"{path}: exists and is not a folder that an earlier demo made; choose another --out"
+        )
+    path.mkdir(parents=True, exist_ok=True)
+    (path / _MARK).touch()
 
 
 def _write_store(store: Path, output: Output) -> None:

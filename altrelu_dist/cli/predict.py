@@ -41,18 +41,16 @@ def predict(
     import numpy as np
 
     from altrelu_dist.cli.columns import columns_of, open_for
-    from altrelu_dist.cli.files import check_store
     from altrelu_dist.cli.memory import measure
     from altrelu_dist.cli.writers import PREDICTION_FORMAT, writer_for
-    from altrelu_dist.data import check_output, write_beside
     from altrelu_dist.network import Network
+    from altrelu_dist.outputs import check_apart, check_output, write_beside
 
     output = Output(quiet, as_json)
     make_writer = writer_for(out)
-    if out.suffix.lower() == ".zarr":
-        check_store(out, overwrite=overwrite, kind=PREDICTION_FORMAT)
-    else:
-        check_output(out, overwrite=overwrite)
+    kind = PREDICTION_FORMAT if out.suffix.lower() == ".zarr" else None
+    check_apart(out, model, data)
+    check_output(out, overwrite=overwrite, kind=kind)
     network = Network.load(model)
     X = columns_of(network, open_for(network, data))
     rows = int(X.shape[0])
@@ -61,7 +59,7 @@ def predict(
     with connect(ClusterChoice(scheduler), output, in_process=True) as client:
         with (
             output.bar("predicting") as show,
-            write_beside(out, overwrite=overwrite) as part,
+            write_beside(out, overwrite=overwrite, kind=kind) as part,
             make_writer(part, rows, names) as writer,
         ):
             done = incomplete = 0

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import secrets
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from tempfile import gettempdir
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
 from altrelu_dist.cli.cluster import ClusterChoice, connect
-from altrelu_dist.cli.files import check_store
 from altrelu_dist.cli.options import (
     Data,
     Json,
@@ -23,7 +25,10 @@ from altrelu_dist.cli.options import (
     Workers,
 )
 from altrelu_dist.cli.output import INTERRUPTED, Output, number, seconds_text
-from altrelu_dist.errors import DataError, ParameterError
+from altrelu_dist.errors import AltReLUError, DataError, ParameterError
+
+if TYPE_CHECKING:
+    from altrelu_dist.estimators import AltReLURegressor
 
 __all__ = ["train"]
 
@@ -56,7 +61,7 @@ def train(
     ] = None,
     max_iter: Annotated[int | None, typer.Option(min=1, help="Most iterations.")] = None,
     max_time: Annotated[float | None, typer.Option(min=0.0, help="Most seconds.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything random.")] = 0,
     test_fraction: Annotated[
         float | None,
         typer.Option(help="Hold out this share of the rows, at random, and score on them too."),
@@ -96,12 +101,29 @@ def train(
     from altrelu_dist.estimators import AltReLURegressor
     from altrelu_dist.metrics import evaluate
     from altrelu_dist.network import FORMAT
+    from altrelu_dist.outputs import check_output
+    from altrelu_dist.parameters import checked
 
     if validation_fraction is not None and not early_stopping:
         raise ParameterError("--validation-fraction is for --early-stopping, which is not given")
+    given: dict[str, Any] = {
+        "alpha": ridge,
+        "negative_slope": negative_slope,
+        "validation_fraction": validation_fraction,
+    }
+    model = AltReLURegressor(
+        hidden,
+        method=method,
+        max_iter=max_iter,
+        max_time=max_time,
+        early_stopping=early_stopping,
+        random_state=seed,
+        **{name: value for name, value in given.items() if value is not None},
+    )
+    checked(model)
     output = Output(quiet, as_json)
     cluster = ClusterChoice(scheduler, workers, threads, memory)
-    check_store(out, overwrite=overwrite, kind=FORMAT)
+    check_output(out, overwrite=overwrite, kind=FORMAT)
     data = open_dataset(store, target=target, weight=weight)
     if data.X.shape[0] < _LEAST_ROWS:
         raise DataError(f"{store}: has a single row, which there is nothing to learn from")
@@ -114,21 +136,7 @@ def train(
         f"target {', '.join(data.target_names)}"
     )
     with connect(cluster, output) as client:
-        given: dict[str, Any] = {
-            "alpha": ridge,
-            "negative_slope": negative_slope,
-            "validation_fraction": validation_fraction,
-        }
-        model = AltReLURegressor(
-            hidden,
-            method=method,
-            max_iter=max_iter,
-            max_time=max_time,
-            early_stopping=early_stopping,
-            random_state=seed,
-            client=client,
-            **{name: value for name, value in given.items() if value is not None},
-        )
+        model.set_params(client=client)
         with watch(output, max_time) as follower:
             model.set_params(callback=follower)
             model.fit(
@@ -138,25 +146,34 @@ def train(
                 feature_names=data.feature_names,
                 target_names=data.target_names,
             )
-            network = model.network_
+            if weight is not None:  # as which it is known again in a table to predict for
+                info = {"weight_name": weight}
+                model.network_ = replace(model.network_, info=info)
+            interrupted = follower.interrupts.requested
+            if model.stop_reason_ != "converged" and len(model.history_) == 1:
+                _refuse_to_save(output, interrupted=interrupted)
             with follower.interrupts.held():
-                model.save(out, overwrite=overwrite)
+                saved, failure = _saved(model, out, overwrite=overwrite)
         interrupted = follower.interrupts.requested
-        last = model.history_[-1]
+        network, last = model.network_, model.history_[-1]
         if interrupted:
-            output.warn(f"interrupted: the best network so far is in {out}")
+            output.warn(f"interrupted: the best network so far is in {saved}")
             parts = {}  # whoever stops a run does not wait for another pass
-        scores = {
-            name: evaluate(network, rows.X, rows.y, rows.sample_weight, client=client)
-            for name, rows in parts.items()
-        }
+        try:
+            scores = {
+                name: evaluate(network, rows.X, rows.y, rows.sample_weight, client=client)
+                for name, rows in parts.items()
+            }
+        except KeyboardInterrupt:
+            output.warn(f"the network is in {saved}, its scores are not known")
+            raise
         memory_peak = measure(client)
 
     # The least training loss is not that of a network chosen by its validation loss.
     least = math.nan if early_stopping else last["loss"]
     means = mean_scores(scores["train"]) if scores else {"mse": least, "r2": None}
     record = {
-        "out": str(out),
+        "out": str(saved),
         "data": store,
         "method": method,
         "hidden": hidden,
@@ -179,7 +196,8 @@ def train(
     words[0] += f", {model.n_passes_} passes over the data, {model.n_iter_} iterations"
     if math.isfinite(model.last_doubling_):
         words.append(
-            f"the second half of that time lowered the loss by {100 * model.last_doubling_:.2g} %"
+            "the second half of that time lowered the "
+            f"{'training ' * early_stopping}loss by {100 * model.last_doubling_:.2g} %"
         )
     if early_stopping:
         words.append(
@@ -188,12 +206,52 @@ def train(
         )
     output.result(
         record,
-        score_table({n: (int(parts[n].X.shape[0]), each) for n, each in scores.items()})
+        score_table(
+            {
+                _part_name(n, early_stopping): (int(parts[n].X.shape[0]), e)
+                for n, e in scores.items()
+            }
+        )
         if scores
-        else f"MSE {number(least)}",
+        else f"{'MSE and ridge' if ridge else 'MSE'} {number(least)}",
         *words,
         f"peak memory {memory_peak}",
-        f"saved: {out}",
+        f"saved: {saved}",
     )
+    if failure is not None:
+        raise DataError(f"{failure}; the network is in {saved}")
     if interrupted:
         raise typer.Exit(INTERRUPTED)
+
+
+def _part_name(part: str, early_stopping: bool) -> str:
+    """What a part of the rows is called in the table of scores."""
+    return "train, held out" if early_stopping and part == "train" else part
+
+
+def _refuse_to_save(output: Output, *, interrupted: bool) -> NoReturn:
+    """End a run that was stopped before there was a network."""
+    if not interrupted:
+        raise ParameterError(
+            "--max-time: over before there was a network, nothing is saved; allow more seconds"
+        )
+    output.warn("interrupted before there was a network: nothing is saved")
+    raise typer.Exit(INTERRUPTED)
+
+
+def _saved(
+    model: AltReLURegressor, out: Path, *, overwrite: bool
+) -> tuple[Path, AltReLUError | None]:
+    """Save a network where it was to go, or else where it can; the error of the first attempt."""
+    try:
+        model.save(out, overwrite=overwrite)
+    except AltReLUError as error:
+        for folder in (out.resolve().parent, Path.cwd(), Path(gettempdir())):
+            other = folder / f"{out.stem}-{secrets.token_hex(4)}.zarr"
+            try:
+                model.save(other)
+            except AltReLUError:
+                continue
+            return other, error
+        raise
+    return out, None

@@ -3,16 +3,13 @@
 from altrelu_dist.data.conversion import Conversion, convert
 from altrelu_dist.data.dataset import DataSet, open_dataset
 from altrelu_dist.data.description import ColumnSummary, Description, describe
-from altrelu_dist.data.outputs import check_output, write_beside
 
 __all__ = [
     "ColumnSummary",
     "Conversion",
     "DataSet",
     "Description",
-    "check_output",
     "convert",
     "describe",
     "open_dataset",
-    "write_beside",
 ]

@@ -11,7 +11,6 @@ import numpy as np
 
 from altrelu_dist.data.dataset import find_sources
 from altrelu_dist.data.missing import Cleaner, column_means
-from altrelu_dist.data.outputs import check_output, write_beside
 from altrelu_dist.data.source import (
     READ_BYTES,
     Block,
@@ -20,8 +19,9 @@ from altrelu_dist.data.source import (
     float_dtype,
     rows_in,
 )
-from altrelu_dist.data.zarr_store import StoreWriter, rows_per_chunk
+from altrelu_dist.data.zarr_store import FORMAT, StoreWriter, rows_per_chunk
 from altrelu_dist.errors import DataError, ParameterError
+from altrelu_dist.outputs import check_output, write_beside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -92,7 +92,7 @@ def convert(
         Fill missing and infinite features by the mean of the column. Targets and weights are never
         filled: rows that lack them are refused, or left out with `drop_missing`.
     overwrite : bool
-        Whether an existing store may be replaced.
+        Whether an existing store that this package wrote may be replaced; nothing else is.
     dtype : "float32" or "float64", optional
         Of everything stored. By default the features, the targets and the weights are each float32
         where it holds every value of the source's types exactly (float32, float16, bool, integers
@@ -110,7 +110,7 @@ def convert(
     Raises
     ------
     ExistsError
-        The destination exists, and `overwrite` is false.
+        The destination exists, and is not to be replaced.
     DataError
         The source cannot be read or holds missing values, or the destination cannot be written.
     ParameterError
@@ -118,7 +118,7 @@ def convert(
     """
     started = time.perf_counter()
     _check_parameters(destination, impute, dtype, chunk_bytes)
-    check_output(destination, overwrite=overwrite)
+    check_output(destination, overwrite=overwrite, kind=FORMAT)
     sources = find_sources(source, target=target, weight=weight)
     first, text = sources[0], os.fspath(source)
     dtypes = _stored_dtypes(sources, dtype)
@@ -133,7 +133,7 @@ def convert(
         blocks = _blocks(sources, n_rows, progress, 0, passes)
         means = column_means(text, first.feature_names, blocks)
     cleaner = Cleaner(text, names, dtypes, drop=drop_missing, means=means)
-    with write_beside(destination, overwrite=overwrite) as path:
+    with write_beside(destination, overwrite=overwrite, kind=FORMAT) as path:
         writer = StoreWriter(path, first.feature_names, first.target_names, dtypes, chunk_rows)
         for block in cleaner.clean(_blocks(sources, n_rows, progress, passes - 1, passes)):
             writer.append(block)

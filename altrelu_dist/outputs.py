@@ -1,0 +1,206 @@
+"""Where outputs may be written, and writing them whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import secrets
+import shutil
+import time
+from contextlib import contextmanager
+from fnmatch import fnmatch
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from altrelu_dist.errors import AltReLUError, DataError, ExistsError, ParameterError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["check_apart", "check_output", "stored_format", "write_beside"]
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def check_output(
+    destination: str | os.PathLike[str], *, overwrite: bool, kind: str | None = None
+) -> Path:
+    """Refuse an output that cannot be written, before any work is done for it.
+
+    Parameters
+    ----------
+    destination : path
+        A local file, or a local folder where ``kind`` is given.
+    overwrite : bool
+        Whether an existing one may be replaced.
+    kind : str, optional
+        The output is a Zarr group of this format: none but such a group, or an empty folder, is
+        replaced. Without it the output is a file, and no folder is.
+
+    Returns
+    -------
+    Path
+        The destination, links resolved.
+
+    Raises
+    ------
+    ExistsError
+        It exists and is not to be replaced.
+    DataError
+        Its folder does not exist or cannot be written, or it is not a local path.
+    """
+    text = os.fspath(destination)
+    if "://" in text:
+        raise DataError(f"{text}: only local paths can be written")
+    path = Path(text).expanduser().resolve()
+    if not path.parent.is_dir():
+        raise DataError(f"{text}: the folder {path.parent} does not exist")
+    try:  # some folders only say that they can be written to
+        with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}."):
+            pass
+    except OSError as error:
+        why = error.strerror or "no access"
+        raise DataError(f"{text}: the folder {path.parent} cannot be written: {why}") from error
+    _check_replaceable(path, text, overwrite=overwrite, kind=kind)
+    return path
+
+
+def check_apart(destination: str | os.PathLike[str], *inputs: str | os.PathLike[str]) -> None:
+    """Refuse an output that is, holds or lies in one of the inputs that it is made from.
+
+    Parameters
+    ----------
+    destination : path
+        A local file or folder.
+    *inputs : path
+        Addresses of files or folders, or globs; those that are not local are passed over.
+
+    Raises
+    ------
+    ParameterError
+        If they are not apart.
+    """
+    path = Path(destination).expanduser().resolve()
+    for each in (os.fspath(one) for one in inputs):
+        if "://" in each:
+            continue
+        given = Path(each).expanduser().resolve()
+        if (
+            path == given
+            or path in given.parents
+            or given in path.parents
+            or fnmatch(str(path), str(given))
+        ):
+            raise ParameterError(
+                f"{os.fspath(destination)}: is not apart from {each}, which is read for it; "
+                f"choose another name"
+            )
+
+
+@contextmanager
+def write_beside(
+    destination: str | os.PathLike[str], *, overwrite: bool, kind: str | None = None
+) -> Iterator[Path]:
+    """Give a path beside `destination` to write to, and put it in place when the block ends well.
+
+    On any error, an interrupt included, what was written is removed and what was at the
+    destination stays, also what has come there in the meantime.
+
+    Parameters
+    ----------
+    destination, overwrite, kind
+        As `check_output`.
+
+    Yields
+    ------
+    Path
+        Where to write, in the same folder and with the same suffix; nothing is there yet.
+
+    Raises
+    ------
+    ExistsError, DataError
+        As `check_output`, before the block and after it; or, in place of any error of the file
+        system, in one line: the disk is full, or a write fails.
+    """
+    path = check_output(destination, overwrite=overwrite, kind=kind)
+    beside = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.partial{path.suffix}")
+    try:
+        yield beside
+        if overwrite:
+            _check_replaceable(path, os.fspath(destination), overwrite=True, kind=kind)
+            _swap(beside, path)
+        else:
+            _publish(beside, path)
+    except BaseException as error:
+        for pause in (0.0, 0.05, 0.2):  # a writing thread that was interrupted may put it back
+            time.sleep(pause)
+            _remove(beside)
+        if not isinstance(error, OSError) or isinstance(error, AltReLUError):
+            raise
+        why = "cannot be written: " + (error.strerror or " ".join(str(error).split()))
+        if error.errno in _FULL:
+            why = "the disk is full; what was written is removed"
+        raise DataError(f"{path}: {why}") from error
+
+
+def stored_format(path: Path) -> object:
+    """The format that a Zarr group says it is of; None if it says nothing, or is none."""
+    try:
+        return json.loads((path / "zarr.json").read_bytes())["attributes"]["format"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _check_replaceable(path: Path, text: str, *, overwrite: bool, kind: str | None) -> None:
+    if not path.exists():
+        return
+    if not overwrite:
+        raise ExistsError(f"{text}: exists already; use overwrite=True (--overwrite) to replace it")
+    if kind is None:
+        if path.is_dir():
+            raise ExistsError(f"{text}: is a folder, which no file replaces")
+        return
+    empty = path.is_dir() and not any(path.iterdir())
+    if not empty and stored_format(path) != kind:
+        raise ExistsError(f"{text}: exists and is not an {kind}, so it is not replaced")
+
+
+def _publish(new: Path, path: Path) -> None:
+    """Put the new one where nothing is, whoever else wants to."""
+    try:
+        if new.is_dir():
+            path.mkdir()
+        else:
+            path.open("x").close()
+    except FileExistsError:
+        raise ExistsError(
+            f"{path}: has come into being in the meantime, and is not replaced"
+        ) from None
+    try:
+        new.replace(path)
+    except OSError:
+        _remove(path)
+        raise
+
+
+def _swap(new: Path, path: Path) -> None:
+    """Put the new one in place; at every moment the old or the new one is there to be kept."""
+    old = new.with_name(f"{new.name}.old")
+    try:
+        if path.exists():
+            path.rename(old)
+        new.rename(path)
+    finally:
+        if path.exists():
+            _remove(old)
+        elif old.exists():
+            old.rename(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    elif path.exists():
+        path.unlink()

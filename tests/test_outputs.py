@@ -1,0 +1,136 @@
+"""Writing outputs whole or not at all, and never over what is not theirs to replace."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+import zarr
+
+from altrelu_dist.errors import DataError, ExistsError, ParameterError
+from altrelu_dist.outputs import check_apart, check_output, write_beside
+
+
+def names_in(folder):
+    return sorted(os.listdir(folder))
+
+
+def write_group(path, kind):
+    group = zarr.open_group(path, mode="w", zarr_format=3)
+    group.create_array("a", data=np.arange(3))
+    group.attrs["format"] = kind
+
+
+def kind_of(path):
+    return zarr.open_group(path, mode="r").attrs["format"]
+
+
+def test_the_old_one_comes_back_if_the_swap_fails(tmp_path):
+    (tmp_path / "a.csv").write_text("old")
+    with (
+        pytest.raises(DataError, match="cannot be written"),
+        write_beside(tmp_path / "a.csv", overwrite=True) as partial,
+    ):
+        pass  # nothing was written, so that the second rename fails
+    assert (tmp_path / "a.csv").read_text() == "old"
+    assert names_in(tmp_path) == ["a.csv"]
+    with write_beside(tmp_path / "a.csv", overwrite=True) as partial:
+        partial.write_text("new")
+    assert (tmp_path / "a.csv").read_text() == "new"
+    assert names_in(tmp_path) == ["a.csv"]
+    assert check_output(tmp_path / "b.csv", overwrite=False) == tmp_path / "b.csv"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_where_nothing_is(overwrite, tmp_path):
+    with write_beside(tmp_path / "a.csv", overwrite=overwrite) as partial:
+        assert partial.suffix == ".csv"
+        assert not partial.exists()
+        partial.write_text("new")
+    with write_beside(tmp_path / "b.zarr", overwrite=overwrite, kind="apple") as partial:
+        write_group(partial, "apple")
+    assert (tmp_path / "a.csv").read_text() == "new"
+    assert kind_of(tmp_path / "b.zarr") == "apple"
+    assert names_in(tmp_path) == ["a.csv", "b.zarr"]
+
+
+def put(path, kind):
+    path.write_text(kind) if path.suffix == ".csv" else write_group(path, kind)
+
+
+def written_too_late(path, *, overwrite, kind=None):
+    """Write an output while another program writes something else to its place."""
+    with write_beside(path, overwrite=overwrite, kind=kind) as partial:
+        put(partial, "apple")
+        put(path, "stone")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "overwrite", "words"),
+    [
+        ("a.csv", None, False, "has come into being in the meantime"),
+        ("a.zarr", "apple", False, "has come into being in the meantime"),
+        ("a.zarr", "apple", True, "is not an apple"),
+    ],
+)
+def test_what_has_come_in_the_meantime_stays(name, kind, overwrite, words, tmp_path):
+    with pytest.raises(ExistsError, match=words):
+        written_too_late(tmp_path / name, overwrite=overwrite, kind=kind)
+    found = tmp_path / name
+    assert (kind_of(found) if found.is_dir() else found.read_text()) == "stone"
+    assert names_in(tmp_path) == [name]
+
+
+def test_only_its_own_kind_is_replaced(tmp_path):
+    write_group(tmp_path / "apple", "apple")
+    write_group(tmp_path / "stone", "stone")
+    zarr.open_group(tmp_path / "bare", mode="w")
+    (tmp_path / "file").write_text("text")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/one.jpg").touch()
+    (tmp_path / "empty").mkdir()
+    for name in ("apple", "empty"):
+        check_output(tmp_path / name, overwrite=True, kind="apple")
+        with pytest.raises(ExistsError, match="exists already"):
+            check_output(tmp_path / name, overwrite=False, kind="apple")
+    for name in ("stone", "bare", "file", "photos"):
+        with pytest.raises(ExistsError, match=f"{name}: exists and is not an apple"):
+            check_output(tmp_path / name, overwrite=True, kind="apple")
+    check_output(tmp_path / "file", overwrite=True)
+    for name in ("apple", "empty", "photos"):
+        with pytest.raises(ExistsError, match="is a folder"):
+            check_output(tmp_path / name, overwrite=True)
+
+
+def test_a_reservation_that_cannot_be_filled_is_given_back(tmp_path):
+    with (
+        pytest.raises(DataError, match="cannot be written"),
+        write_beside(tmp_path / "a.csv", overwrite=False),
+    ):
+        pass  # nothing was written: there is nothing to put in place
+    assert names_in(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("out", "given"),
+    [
+        ("d.csv", "d.csv"),
+        ("d.csv", "./x/../d.csv"),
+        ("store", "store/part.csv"),
+        ("store/out.csv", "store"),
+        ("parts/c.csv", "parts/*.csv"),
+        ("link.csv", "d.csv"),
+    ],
+)
+def test_an_output_is_apart_from_what_it_is_made_from(out, given, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d.csv").touch()
+    (tmp_path / "link.csv").symlink_to("d.csv")
+    with pytest.raises(ParameterError, match="is not apart from"):
+        check_apart(out, "elsewhere.csv", given)
+
+
+def test_outputs_that_are_apart(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    check_apart("d.csv", "d.parquet", "parts/*.csv", "s3://bucket/d.csv", "d.csv.gz")

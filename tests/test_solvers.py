@@ -453,13 +453,16 @@ def compared(block, candidates, weights, slope=0.0):
     return Projected.of(sums), CandidateProducts(candidates, slope)(block).gram
 
 
-@given(
-    seed=st.integers(0, 30),
-    q=st.integers(1, 3),
-    h=st.integers(0, 4),
-    slope=st.sampled_from([0.0, 0.1]),
-    weighted=st.booleans(),
-)
+INSERTIONS = {
+    "seed": st.integers(0, 30),
+    "q": st.integers(1, 3),
+    "h": st.integers(0, 4),
+    "slope": st.sampled_from([0.0, 0.1]),
+    "weighted": st.booleans(),
+}
+
+
+@given(**INSERTIONS)
 def test_each_candidates_gain_is_what_refitting_with_it_brings(seed, q, h, slope, weighted):
     rng = np.random.default_rng(seed)
     block = random_block(rng, 200, 3, q, weighted=weighted)
@@ -473,13 +476,7 @@ def test_each_candidates_gain_is_what_refitting_with_it_brings(seed, q, h, slope
     np.testing.assert_array_equal(projected.pick(some).gains(), projected.gains()[some])
 
 
-@given(
-    seed=st.integers(0, 30),
-    q=st.integers(1, 3),
-    h=st.integers(0, 4),
-    slope=st.sampled_from([0.0, 0.1]),
-    weighted=st.booleans(),
-)
+@given(**INSERTIONS)
 def test_insertion_takes_the_best_candidates_one_after_the_other(seed, q, h, slope, weighted):
     rng = np.random.default_rng(seed)
     block = random_block(rng, 200, 3, q, weighted=weighted)

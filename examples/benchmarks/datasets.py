@@ -1,4 +1,4 @@
-"""Real regression sets that arrive as Python packages: nothing is downloaded at run time.
+"""Regression sets that arrive as Python packages: nothing is downloaded at run time.
 
 ``load("diamonds")`` gives ``X`` float32 (n, d), ``y`` float32 (n, q) and the names of the features.
 The rules are the same for all sets: rows with a missing value are dropped, a column of text becomes
@@ -14,6 +14,8 @@ so that no package below needs to be imported.
     scikit-lego         abalone                               (pip install --no-deps scikit-lego)
     statsmodels         randhie
     scikit-learn        diabetes
+
+Two are generated, of widths that no package has: teacher1000, teacher50.
 """
 
 from __future__ import annotations
@@ -41,11 +43,14 @@ class MissingPackageError(DataError):
 
 def load(name: str) -> Arrays:
     """Features (n, d), targets (n, q), feature names; of a set by its name, or of a file."""
-    if name not in LOADERS:
+    loader = (LOADERS | GENERATED).get(name)
+    if loader is None:
         if Path(name).exists():
             return load_file(name)
-        raise DataError(f"{name!r} is neither a file nor one of: {', '.join(LOADERS)}")
-    frame, targets = LOADERS[name]()
+        raise DataError(
+            f"{name!r} is neither a file nor one of: {', '.join([*LOADERS, *GENERATED])}"
+        )
+    frame, targets = loader()
     return _encode(frame, targets)
 
 
@@ -286,6 +291,31 @@ def diabetes() -> Table:
     return frame.assign(progression=np.loadtxt(folder / "diabetes_target.csv.gz")), ["progression"]
 
 
+def _teacher(d: int, q: int) -> Table:
+    """A random network of 20 neurons on inputs with two correlated neighbours, noise 10 %."""
+    n, h = 20_000, 20
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((n, d))
+    X[:, 1:] += X[:, :-1] / 2
+    W, bias = rng.standard_normal((d, h)) / d**0.5, rng.standard_normal(h)
+    y = np.maximum(X @ W + bias, 0) @ rng.standard_normal((h, q))
+    y += 0.1 * y.std(axis=0) * rng.standard_normal(y.shape)
+    names = [f"y{i}" for i in range(q)]
+    frame = pd.DataFrame(np.hstack([X, y]), columns=[*(f"x{i}" for i in range(d)), *names])
+    return frame, names
+
+
+def teacher1000() -> Table:
+    """Generated: a random network of 20 neurons on 1,000 inputs, and noise."""
+    return _teacher(1000, 1)
+
+
+def teacher50() -> Table:
+    """Generated: a random network of 20 neurons on 30 inputs with 50 outputs, and noise."""
+    return _teacher(30, 50)
+
+
+GENERATED: dict[str, Callable[[], Table]] = {"teacher1000": teacher1000, "teacher50": teacher50}
 LOADERS: dict[str, Callable[[], Table]] = {  # smaller ones first
     "meats": meats,
     "diabetes": diabetes,
@@ -310,13 +340,14 @@ LOADERS: dict[str, Callable[[], Table]] = {  # smaller ones first
 def main(names: list[str]) -> None:
     """Print the table of the sets: rows, features, targets, and what they are."""
     print("| set | n | d | q | what |\n|---|---|---|---|---|")
-    for name in names or LOADERS:
+    known = LOADERS | GENERATED
+    for name in names or known:
         try:
             X, y, _ = load(name)
         except MissingPackageError as error:
             print(f"| {name} | | | | {error} |")
             continue
-        what = (LOADERS[name].__doc__ or "").strip() if name in LOADERS else "file"
+        what = (known[name].__doc__ or "").strip() if name in known else "file"
         print(f"| {name} | {len(X)} | {X.shape[1]} | {y.shape[1]} | {what} |")
 
 

@@ -211,7 +211,8 @@ def stages_of(shape: Shape, method: str) -> tuple[Stage, ...]:
     made.append(_cycles(shape, few, 0, last=few == held, grown=few))
     if part:
         made.append(_widening(shape, held, told=not whole))
-        made.append(_cycles(shape, held, 1, last=True, grown=few, told=not whole))
+        grown = min(held, search.OTHER * few)
+        made.append(_cycles(shape, held, 1, last=True, grown=grown, told=not whole))
     if h * p > trainer._MOST_BLOCKS * damped.LARGEST_SYSTEM:
         least = trainer._LAST_STEPS
         calls = _descent(n, h, least, None, everywhere=not whole)

@@ -19,6 +19,7 @@ from altrelu_dist.training.objective import Objective
 from altrelu_dist.training.progress import Outcome
 
 __all__ = [
+    "OTHER",
     "Descent",
     "Overall",
     "growth",
@@ -47,7 +48,8 @@ _WORK, _LEAST_PASSES, _MOST_PASSES = 5e10, 6_000, 15_000
 _LEAST_CYCLES = (6, 4)  # on the rows of the first level, if it is the last, and of the second
 _TOLD = 5  # networks of which the loss over all rows is found where that is a pass over the data
 _FIRST_CYCLES = 1  # where more rows are to come: what suits few rows does not last on more of them
-_SHORTER = 4  # times fewer passes at the next level: its passes are so much longer
+_SHORTER = 2  # times fewer passes at the next level: its passes are so much longer
+OTHER = 2  # times the rows of the first level, others each time, to grow on what is crossed
 _NOTHING_LEFT = 1e-13  # of the variance of the targets
 
 
@@ -160,7 +162,8 @@ def _cycles(
             more = inserted_neurons(n_hidden) + n_hidden - weights.n_hidden
             trial = insert(objective, weights, more, rng)
         else:
-            other, _ = _grow(few, n_hidden, rng, descend)
+            here = few if level == 0 else _turn(objective, OTHER * few.engine.n_rows, done)
+            other, _ = _grow(here, n_hidden, rng, descend)
             if monitor.stopped:
                 break
             trial = _crossed(weights, other)
@@ -215,6 +218,13 @@ def _grow(
         weights, loss = objective.refit_output(weights)
         objective.record(loss, weights)
     return weights, loss
+
+
+def _turn(objective: Objective, n_rows: int, turn: int) -> Objective:
+    """The objective over some of its rows, others at the next turn."""
+    engine = objective.engine
+    assert isinstance(engine, LocalEngine)
+    return objective.over(engine.some(-(-n_rows // TILE), turn))
 
 
 def _crossed(one: Weights, other: Weights) -> Weights:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
+
+from altrelu_dist.version import __version__
 
 if TYPE_CHECKING:
     from altrelu_dist.data import DataSet, convert, describe, open_dataset
@@ -13,11 +14,6 @@ if TYPE_CHECKING:
     from altrelu_dist.network import Network
     from altrelu_dist.planning import Plan, plan
     from altrelu_dist.training.progress import Progress
-
-try:
-    __version__ = version("altrelu-dist")
-except PackageNotFoundError:  # run from a checkout that is not installed
-    __version__ = "0.0.0"
 
 # Public names and where they live; imported when first used, because scikit-learn, Dask and Zarr
 # take longer to import than many a fit.

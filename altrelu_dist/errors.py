@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = [
     "AltReLUError",
+    "CheckpointError",
     "ClusterError",
     "DataError",
     "ExistsError",
@@ -22,6 +23,10 @@ class DataError(AltReLUError, ValueError):
 
 class ParameterError(AltReLUError, ValueError):
     """A parameter has a value that it cannot have."""
+
+
+class CheckpointError(AltReLUError, ValueError):
+    """A checkpoint is damaged, in use, or of another run."""
 
 
 class ModelFileError(AltReLUError, ValueError):

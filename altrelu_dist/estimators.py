@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import math
+import numbers
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from altrelu_dist.checkpoints.opening import opened
 from altrelu_dist.errors import DataError
 from altrelu_dist.inputs import engine_of, is_lazy, lazy_array
 from altrelu_dist.interrupts import say_stopping, stop_softly
@@ -21,6 +24,7 @@ from altrelu_dist.network import Network
 from altrelu_dist.parameters import checked, one_name_a_column
 from altrelu_dist.prediction import predict_blocks
 from altrelu_dist.training import Callback, Monitor, last_doubling, train
+from altrelu_dist.version import __version__
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -79,6 +83,15 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         Data in memory goes to a cluster only if the client is given. A clone shares it, as it
         does the callback; a pickled estimator leaves it behind. dask-ml's `GridSearchCV` takes
         estimators without one: there the fits are tasks of the current client.
+    checkpoint : str or path, optional
+        Folder, local or any address that fsspec knows, where what the run has found is kept: at the
+        end of each stage and, in between, every ``checkpoint_interval`` seconds. Files are replaced
+        as a whole, and the one before the newest is kept. One run at a time may use it.
+    checkpoint_interval : float, default 60
+    resume : bool, default False
+        Go on with the run that ``checkpoint`` is of. It ends with the same network, to the last
+        bit, as if it had not been cut off. Refused if the data or the parameters are others;
+        ``max_time``, which counts the time before too, may be another.
 
     Attributes
     ----------
@@ -112,6 +125,8 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     True
     """
 
+    _note: Mapping[str, Any] | None = None  # kept with a checkpoint, for who reads it again
+
     def __init__(
         self,
         n_hidden: int = 64,
@@ -127,6 +142,9 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         callback: Callback | None = None,
         verbose: int = 0,
         client: Client | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_interval: float = 60.0,
+        resume: bool = False,
     ) -> None:
         self.n_hidden = n_hidden
         self.method = method
@@ -140,6 +158,9 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.callback = callback
         self.verbose = verbose
         self.client = client
+        self.checkpoint = checkpoint
+        self.checkpoint_interval = checkpoint_interval
+        self.resume = resume
 
     def fit(
         self,
@@ -198,7 +219,6 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         engine, dtype = self._rows(X, y, sample_weight)
         if engine.n_rows < 2:
             raise DataError("X has 1 sample: there is nothing to learn from a single row")
-        monitor = Monitor(self._follow, self.max_time)
         n_targets = 1 if self._flat else np.shape(y)[1]
         one_name_a_column("feature_names", feature_names, "X", self.n_features_in_)
         one_name_a_column("target_names", target_names, "y", n_targets)
@@ -207,14 +227,28 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         names = getattr(self, "feature_names_in_", None)
         targets = _names_of(y) if target_names is None else tuple(target_names)
 
-        def interrupt() -> None:
-            if not monitor.has_network:
-                raise KeyboardInterrupt
-            monitor.interrupt()
-            say_stopping()
+        shape = {"n_samples": engine.n_rows, "n_features": self.n_features_in_}
+        shape |= {"n_targets": n_targets}
+        with opened(
+            self.checkpoint,
+            asdict(parameters) | shape | {"dtype": str(dtype), "version": __version__},
+            interval=self.checkpoint_interval,
+            resume=self.resume,
+            any_seed=not isinstance(self.random_state, numbers.Integral),
+            note=self._note,
+        ) as journal:
+            monitor = Monitor(self._follow, self.max_time, journal)
+            if journal.kept:
+                parameters = replace(parameters, seed=journal.fingerprint["parameters"]["seed"])
 
-        with stop_softly(interrupt):
-            trained = train(engine, parameters, monitor, dtype, names, targets)
+            def interrupt() -> None:
+                if not monitor.has_network:
+                    raise KeyboardInterrupt
+                monitor.interrupt()
+                say_stopping()
+
+            with stop_softly(interrupt):
+                trained = train(engine, parameters, monitor, dtype, names, targets)
         hidden, bias, output, output_bias = trained.scaler.to_raw(trained.weights)
         self.network_ = Network(
             hidden,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["load_estimator", "save_estimator"]
 
-_NOT_SAVED = ("client", "callback", "random_state")
+_NOT_SAVED = ("client", "callback", "random_state", "checkpoint", "checkpoint_interval", "resume")
 
 
 def save_estimator(

@@ -34,6 +34,9 @@ def checked(asked: AltReLURegressor) -> Parameters:
     _real("negative_slope", asked.negative_slope, 0, 1)
     if asked.max_time is not None:
         _real("max_time", asked.max_time, 0, math.inf)
+    _real("checkpoint_interval", asked.checkpoint_interval, 0, math.inf)
+    if asked.resume and asked.checkpoint is None:
+        raise ParameterError("resume is for a checkpoint, and none is given")
     if asked.early_stopping:
         _real("validation_fraction", asked.validation_fraction, 0, 1)
         if asked.validation_fraction == 0:

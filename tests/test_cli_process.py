@@ -20,6 +20,7 @@ import pytest
 from typer.testing import CliRunner
 
 import altrelu_dist
+from altrelu_dist import AltReLURegressor
 from altrelu_dist.cli.app import app
 from altrelu_dist.network import Network
 
@@ -242,6 +243,78 @@ def test_a_second_ctrl_c_stops_at_once_and_leaves_nothing(here):
     assert "Traceback" not in stderr
     assert set(here.iterdir()) == before
     assert psutil.wait_procs(children, timeout=10)[1] == []
+
+
+LONG = ("--hidden", 8, "--max-iter", 3, "--workers", 0)
+
+
+def train_and_kill(rng, *arguments):
+    """A run that is killed at a random moment; whether it was, and what it said."""
+    with start("train", *arguments, "--quiet") as process:
+        try:
+            process.wait(rng.uniform(0.5, 5.0))
+        except subprocess.TimeoutExpired:
+            process.kill()
+        said = process.stderr.read()
+    assert process.returncode in (0, -signal.SIGKILL), said
+    return process.returncode != 0
+
+
+@pytest.mark.slow
+def test_killed_fifty_times_it_goes_on():
+    """The same bits, no checkpoint is torn, and no run is refused because a dead one holds it."""
+    passes("train", "data.zarr", *LONG, "--out", "expected.zarr")
+    expected = Network.load("expected.zarr")
+    rng = np.random.default_rng()
+    kills = ended = 0
+    while kills < 50:
+        out, folder = f"m{ended}.zarr", f"run{ended}"
+        begin = ("data.zarr", *LONG, "--out", out, "--checkpoint", folder)
+        begin += ("--checkpoint-interval", 0)
+        begun = any(Path(folder).glob("checkpoint-*"))
+        again = ("--resume", folder, "--workers", 0)
+        killed = train_and_kill(rng, *(again if begun else begin))
+        kills += killed
+        if Path(out).exists():
+            found = Network.load(out)
+            for name in ("hidden_weights", "hidden_bias", "output_weights", "output_bias"):
+                np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+            ended += 1
+    print(f"{kills} runs killed, {ended} came to their end")
+    assert ended > 0
+
+
+def test_a_run_goes_on_with_the_options_it_began_with(here, monkeypatch):
+    """From another folder, and with others for the machine."""
+    options = ("--hidden", 4, "--max-iter", 1, "--workers", 0, "--seed", 3)
+    quickly("train", "data.zarr", *options, "--out", "expected.zarr")
+    fit = AltReLURegressor.fit
+
+    def cut(self, *arguments, **named):
+        follower, left = self.callback, iter(range(40))
+
+        def callback(progress):
+            if next(left, None) is None:
+                raise OSError("the machine went away")
+            return follower(progress)
+
+        return fit(self.set_params(callback=callback), *arguments, **named)
+
+    monkeypatch.setattr(AltReLURegressor, "fit", cut)
+    began = ("train", "data.zarr", *options, "--out", "m.zarr", "--checkpoint", "run")
+    assert "went away" in quickly(*began, code=1)
+    assert not Path("m.zarr").exists()
+    monkeypatch.setattr(AltReLURegressor, "fit", fit)
+    assert "holds the checkpoint of a run" in quickly(*began, code=1)
+    refused = quickly("train", "--resume", "run", "--hidden", 5, "--workers", 0, code=1)
+    assert "n_hidden was 4 and is 5" in refused
+    (here / "elsewhere").mkdir()
+    monkeypatch.chdir(here / "elsewhere")
+    assert "saved: " in quickly("train", "--resume", here / "run", "--workers", 0)
+    found, expected = Network.load(here / "m.zarr"), Network.load(here / "expected.zarr")
+    np.testing.assert_array_equal(found.hidden_weights, expected.hidden_weights)
+    assert "no checkpoint" in quickly("train", "--resume", "nowhere", code=1)
+    assert "missing STORE, --hidden, --out" in quickly("train", code=2)
 
 
 @pytest.mark.cluster

@@ -23,7 +23,8 @@ def refused(make, tmp_path, *, target="y", **options):
     (tmp_path / "data").mkdir()
     address = make(tmp_path / "data")
     (tmp_path / "old.zarr").mkdir()
-    (tmp_path / "old.zarr/zarr.json").write_text("as it was")
+    before = '{"attributes": {"format": "altrelu-dataset"}, "note": "as it was"}'
+    (tmp_path / "old.zarr/zarr.json").write_text(before)
     messages = []
     for act in (
         lambda: open_dataset(address, target=target).X.compute(scheduler="sync"),
@@ -34,7 +35,7 @@ def refused(make, tmp_path, *, target="y", **options):
             act()
         except DataError as error:
             messages.append(str(error))
-    assert (tmp_path / "old.zarr/zarr.json").read_text() == "as it was"
+    assert (tmp_path / "old.zarr/zarr.json").read_text() == before
     assert not list(tmp_path.glob(".*partial*"))
     assert all("\n" not in message for message in messages)
     return messages

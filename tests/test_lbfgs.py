@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize, rosen, rosen_der
 
-from altrelu_dist.solvers.lbfgs import _Pairs, minimise
+from altrelu_dist.solvers.lbfgs import State, _Pairs, minimise
 
 
-def on_and_on(_point, _value):
+def on_and_on(_state):
     return False
 
 
@@ -75,9 +75,9 @@ def test_no_more_values_than_scipys_on_a_curved_valley():
     start = np.tile([-1.2, 1.0], 5)
     ends = []
 
-    def near(_point, value):
-        ends.append(value)
-        return value < 1e-10
+    def near(state):
+        ends.append(state.value)
+        return state.value < 1e-10
 
     found, value = minimise(counted("ours"), start, 1000, 20, near)
     scipys = minimize(
@@ -118,8 +118,8 @@ def test_it_ends_when_told_and_at_the_last_iteration(rng):
     fun, _ = quadratic(rng, 20, 1e4)
     seen = []
 
-    def three(point, value):
-        seen.append((point, value))
+    def three(state):
+        seen.append((state.x, state.value))
         return len(seen) == 3
 
     found, value = minimise(fun, np.zeros(20), 100, 10, three)
@@ -128,6 +128,24 @@ def test_it_ends_when_told_and_at_the_last_iteration(rng):
     assert value == seen[-1][1]
     again, _ = minimise(fun, np.zeros(20), 3, 10, on_and_on)
     np.testing.assert_array_equal(again, found)
+
+
+@pytest.mark.parametrize("after", [1, 4, 9, 30])
+def test_it_goes_on_from_what_was_kept_of_it(rng, after):
+    """To the last bit, before and after the oldest pairs were let go and the others moved."""
+    fun, _ = quadratic(rng, 20, 1e4)
+    expected, value = minimise(fun, np.zeros(20), 60, 5, on_and_on)
+    kept = []
+
+    def keep(state):
+        if state.iteration == after:
+            kept.append(state.kept())
+        return state.iteration == after + 5  # what was kept is not written over
+
+    minimise(fun, np.zeros(20), 60, 5, keep)
+    found, there = minimise(fun, State.of(kept[0], 5), 60, 5, on_and_on)
+    np.testing.assert_array_equal(found, expected)
+    assert there == value
 
 
 def test_at_a_minimum_it_stays():

@@ -33,6 +33,11 @@ if TYPE_CHECKING:
 __all__ = ["train"]
 
 _LEAST_ROWS = 2
+_RESUMING = "Carrying on"
+# Of what a run is to go on with these are given anew: they are of the machine and the moment.
+_NOT_NOTED = {
+    "checkpoint", "resume", "scheduler", "workers", "threads", "memory", "quiet", "as_json",
+}  # fmt: skip
 _ENDINGS = {
     "converged": "stopped by itself",
     "early_stopping": "stopped at --early-stopping",
@@ -43,11 +48,15 @@ _ENDINGS = {
 
 
 def train(
-    store: Data,
-    hidden: Annotated[int, typer.Option(min=1, help="Number of hidden neurons.")],
+    ctx: typer.Context,
+    store: Data = "",
+    hidden: Annotated[
+        int | None, typer.Option(min=1, help="Number of hidden neurons.", show_default=False)
+    ] = None,
     out: Annotated[
-        Path, typer.Option(help="Where the network goes (a Zarr folder).", show_default=False)
-    ],
+        Path | None,
+        typer.Option(help="Where the network goes (a Zarr folder).", show_default=False),
+    ] = None,
     method: Annotated[
         Literal["search", "damped", "alternating"],
         typer.Option(help="search is the deepest; alternating is the paper's plain algorithm."),
@@ -81,6 +90,28 @@ def train(
     ] = None,
     target: Target = None,
     weight: Weight = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Keep what the run has found in this folder, or at an address such as s3://...",
+            rich_help_panel=_RESUMING,
+        ),
+    ] = None,
+    checkpoint_interval: Annotated[
+        float,
+        typer.Option(
+            min=0, help="Most seconds between two checkpoints.", rich_help_panel=_RESUMING
+        ),
+    ] = 60.0,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Go on with the run that this checkpoint is of; its options need not be repeated.",
+            rich_help_panel=_RESUMING,
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     scheduler: Scheduler = None,
     workers: Workers = None,
@@ -93,6 +124,53 @@ def train(
 
     Ctrl-C stops at the end of the current step and saves the best network so far.
     """
+    given = dict(ctx.params)
+    if resume is not None:
+        from altrelu_dist.checkpoints.opening import note_of
+
+        asked = {name for name in given if _is_given(ctx, name)}
+        given |= {k: v for k, v in note_of(resume).items() if k in given and k not in asked}
+        given["checkpoint"] = resume
+        given["out"] = None if given["out"] is None else Path(given["out"])
+    missing = [
+        name
+        for name, key in (("STORE", "store"), ("--hidden", "hidden"), ("--out", "out"))
+        if given[key] in ("", None)
+    ]
+    if missing:
+        raise typer.BadParameter(f"missing {', '.join(missing)}")
+    _train(**given)
+
+
+def _train(
+    *,
+    store: str,
+    hidden: int,
+    out: Path,
+    method: str,
+    ridge: float | None,
+    negative_slope: float | None,
+    max_iter: int | None,
+    max_time: float | None,
+    seed: int,
+    test_fraction: float | None,
+    early_stopping: bool,
+    validation_fraction: float | None,
+    target: list[str] | None,
+    weight: str | None,
+    checkpoint: str | None,
+    checkpoint_interval: float,
+    resume: str | None,
+    overwrite: bool,
+    scheduler: str | None,
+    workers: int | None,
+    threads: int | None,
+    memory: str | None,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    note = {name: value for name, value in locals().items() if name not in _NOT_NOTED}
+    note |= {"store": _absolute(store), "out": _absolute(str(out))}
     from altrelu_dist.cli.memory import measure
     from altrelu_dist.cli.progress import watch
     from altrelu_dist.cli.scores import mean_scores, score_records, score_table
@@ -118,9 +196,13 @@ def train(
         max_time=max_time,
         early_stopping=early_stopping,
         random_state=seed,
+        checkpoint=checkpoint,
+        checkpoint_interval=checkpoint_interval,
+        resume=resume is not None,
         **{name: value for name, value in given.items() if value is not None},
     )
     checked(model)
+    model._note = note
     output = Output(quiet, as_json)
     cluster = ClusterChoice(scheduler, workers, threads, memory)
     check_output(out, overwrite=overwrite, kind=FORMAT)
@@ -222,6 +304,16 @@ def train(
         raise DataError(f"{failure}; the network is in {saved}")
     if interrupted:
         raise typer.Exit(INTERRUPTED)
+
+
+def _is_given(ctx: typer.Context, name: str) -> bool:
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _absolute(address: str) -> str:
+    """An address that means the same in another working folder."""
+    return address if "://" in address else str(Path(address).expanduser().absolute())
 
 
 def _part_name(part: str, early_stopping: bool) -> str:

@@ -151,6 +151,7 @@ class Additive:
         )
 
 
+R = TypeVar("R", "Rows", "Block")
 A = TypeVar("A", bound=Any)
 B = TypeVar("B", bound=Any)
 
@@ -168,12 +169,12 @@ class Both(Generic[A, B]):
 
 
 @dataclass(frozen=True)
-class Together(Generic[A, B]):
+class Together(Generic[R, A, B]):
     """Two statistics in one pass."""
 
-    first: Callable[[Block], A]
-    second: Callable[[Block], B]
+    first: Callable[[R], A]
+    second: Callable[[R], B]
 
-    def __call__(self, block: Block) -> Both[A, B]:
-        """Contribute one block."""
+    def __call__(self, block: R) -> Both[A, B]:
+        """Contribute one tile."""
         return Both(self.first(block), self.second(block))

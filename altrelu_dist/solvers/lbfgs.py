@@ -6,14 +6,15 @@ it keeps the machinery of its bounds. Here a step costs two products with the pa
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from scipy.linalg.blas import dtrsv
 
 from altrelu_dist.moments.rows import Floats
 
-__all__ = ["minimise", "room_for"]
+__all__ = ["State", "minimise", "room_for"]
 
 # Of the line search of Lewis and Overton (Mathematical Programming 141, 2013), for functions with
 # kinks: enough decrease, and a slope that is no longer as steep.
@@ -24,12 +25,50 @@ _LEAST_CURVATURE = 2.2e-16  # s'y over y'y: pairs with less are not kept
 Function = Callable[[Floats], tuple[float, Floats]]
 
 
+class State:
+    """Where a descent is, and what it knows of the curvature.
+
+    Parameters
+    ----------
+    x : ndarray of shape (n,)
+    value : float
+    gradient : ndarray of shape (n,)
+    memory : int
+        How many pairs of steps and changes of the gradient are kept.
+    iteration : int
+        How many were made.
+    """
+
+    def __init__(
+        self, x: Floats, value: float, gradient: Floats, memory: int, iteration: int = 0
+    ) -> None:
+        self.x, self.value, self.gradient, self.iteration = x, value, gradient, iteration
+        self.pairs = _Pairs(memory, x.size)
+
+    def kept(self) -> dict[str, Any]:
+        """All of it, as numbers and arrays."""
+        return {
+            "x": self.x,
+            "value": self.value,
+            "gradient": self.gradient,
+            "iteration": self.iteration,
+            "pairs": self.pairs.kept(),
+        }
+
+    @classmethod
+    def of(cls, kept: Mapping[str, Any], memory: int) -> State:
+        """The same again."""
+        state = cls(kept["x"], kept["value"], kept["gradient"], memory, kept["iteration"])
+        state.pairs.take(kept["pairs"])
+        return state
+
+
 def minimise(
     fun: Function,
-    start: Floats,
+    start: Floats | State,
     most: int,
     memory: int,
-    after_step: Callable[[Floats, float], bool],
+    after_step: Callable[[State], bool],
 ) -> tuple[Floats, float]:
     """Descend from ``start``; where it ends, and the value there.
 
@@ -37,18 +76,19 @@ def minimise(
     ----------
     fun : callable
         Value and gradient.
-    start : ndarray of shape (n,)
+    start : ndarray of shape (n,), or State
+        A point, or where another descent was.
     most : int
-        Iterations, at most.
+        Iterations, at most, those included that led to a state.
     memory : int
         How many pairs of steps and changes of the gradient are kept.
     after_step : callable
-        Told of the point and the value after each iteration; a true return ends the descent.
+        Told of the state after each iteration; a true return ends the descent.
     """
-    x = start
-    value, gradient = fun(x)
-    pairs = _Pairs(memory, x.size)
-    for _ in range(most):
+    state = start if isinstance(start, State) else State(start, *fun(start), memory)
+    while state.iteration < most:
+        x, value, gradient, pairs = state.x, state.value, state.gradient, state.pairs
+        state.iteration += 1
         direction = pairs.direction(gradient)
         slope = float(gradient @ direction)
         first = 1.0
@@ -59,14 +99,14 @@ def minimise(
         if found is None:
             if not pairs.count:
                 break
-            pairs = _Pairs(memory, x.size)
+            state.pairs = _Pairs(memory, x.size)
             continue
-        step, value, after = found
-        pairs.add(step, after - gradient)
-        x, gradient = x + step, after
-        if after_step(x, value):
+        step, state.value, state.gradient = found
+        pairs.add(step, state.gradient - gradient)
+        state.x = x + step
+        if after_step(state):
             break
-    return x, value
+    return state.x, state.value
 
 
 def room_for(memory: int) -> int:
@@ -150,6 +190,23 @@ class _Pairs:
         downhill -= dtrsv(R, v, trans=1) @ steps
         downhill -= scale * gradient
         return downhill
+
+    def kept(self) -> dict[str, Floats]:
+        """The pairs that count, and their products: copies, since those here are written over."""
+        kept = slice(self._first, self._end)
+        return {
+            "steps": self._steps[kept].copy(),
+            "changes": self._changes[kept].copy(),
+            "products": self._products[kept, kept].copy(),
+            "gram": self._gram[kept, kept].copy(),
+        }
+
+    def take(self, kept: Mapping[str, Floats]) -> None:
+        """Have these pairs, and no others."""
+        self._first, self._end = 0, len(kept["steps"])
+        front = slice(0, self._end)
+        self._steps[front], self._changes[front] = kept["steps"], kept["changes"]
+        self._products[front, front], self._gram[front, front] = kept["products"], kept["gram"]
 
     def _to_front(self) -> None:
         kept, front = slice(self._first, self._end), slice(0, self.count)

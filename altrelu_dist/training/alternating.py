@@ -54,13 +54,23 @@ def alternate(
     zero = np.zeros(target_squares.size)
     weights = Weights(W, np.zeros((W.shape[1], zero.size)), zero)
     best, least = weights, np.inf
+    journal = monitor.journal
+    entry = journal.entry()
+    begin = 0
+    if entry is not None:
+        W, best, least, begin = entry["W"], entry["best"], entry["least"], entry["iteration"]
     try:
         moments = pattern.at(W)
     except OutOfTimeError:
+        if entry is not None:
+            return Outcome(best, least, ran_out=False)
         best, least = objective.refit_output(weights)
         objective.record(least, best)
         return Outcome(best, least, ran_out=False)
-    for iteration in range(iterations + 1):
+    for iteration in range(begin, iterations + 1):
+        if pattern.rebuilt:
+            here = {"W": W, "best": best, "least": least, "iteration": iteration}
+            journal.mark(here.copy, stopping=monitor.stopped)
         hidden = HiddenGram(
             moments.hidden_gram(W, moments.with_features(W), objective.ones),
             moments.hidden_cross(W, zero),

@@ -56,20 +56,32 @@ def descend(
         Its loss is the objective over the rows of ``objective``.
     """
     monitor = objective.monitor
-    weights = weights.balanced()
-    loss, gradient = objective.evaluate(weights)
-    objective.record(loss, weights)
+    journal = monitor.journal
+    entry = journal.entry()
+    if entry is None:
+        weights = weights.balanced()
+        loss, gradient = objective.evaluate(weights)
+        objective.record(loss, weights)
+        damping, growth = _FIRST_DAMPING, 2.0
+        losses, first = [loss], 0
+    else:
+        weights, loss, gradient = entry["weights"], entry["loss"], entry["gradient"]
+        damping, growth = entry["damping"], entry["growth"]
+        losses, first = entry["losses"], entry["taken"]
     p, h = weights.W.shape
     width = max(1, min(h, LARGEST_SYSTEM // p))
     curvature = replace(curvature, hurried=True)
     pattern = PatternState(curvature)
-    damping, growth = _FIRST_DAMPING, 2.0
-    losses = [loss]
     system: DampedSystem | None = None
     neurons = np.arange(h)
     solving = 0.0  # seconds, which nothing can cut short
-    for taken in range(steps):
-        if monitor.ends_within(solving):
+    for taken in range(first, steps):
+        late = monitor.ends_within(solving)
+        if system is None and (pattern.rebuilds or width < h):  # all that is known is here
+            here = {"weights": weights, "loss": loss, "gradient": gradient, "damping": damping}
+            here |= {"growth": growth, "losses": list(losses), "taken": taken}
+            journal.mark(here.copy, stopping=late)
+        if late:
             break
         if damping > _MOST_DAMPING:
             if width == h:

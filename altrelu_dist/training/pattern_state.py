@@ -38,6 +38,21 @@ class PatternState:
         self._updates = 0
         self._calm = False
 
+    @property
+    def rebuilt(self) -> bool:
+        """Whether the moments it has are not those of an earlier pattern and what changed."""
+        return self._updates == 0
+
+    @property
+    def rebuilds(self) -> bool:
+        """Whether the next moments will be such, whatever the pattern."""
+        return self._moments is None or self._worn
+
+    @property
+    def _worn(self) -> bool:
+        wide = self._W is not None and self._W.shape[0] > WIDE
+        return not self._calm or self._updates >= _REBUILD_AFTER or wide
+
     def at(self, W: Floats) -> PatternGram:
         """M and N under the pattern of a hidden layer; one pass."""
         statistic, name = self._statistic(W)
@@ -50,9 +65,8 @@ class PatternState:
         return self._updated(W, both.first), both.second
 
     def _statistic(self, W: Floats) -> tuple[Callable[[Block], _Found], str]:
-        worn = not self._calm or self._updates >= _REBUILD_AFTER or W.shape[0] > WIDE
         slope = self._objective.slope
-        if self._moments is None or self._W is None or worn:
+        if self._W is None or self.rebuilds:
             return PatternMoments(W, slope), "pattern-gram"
         return PatternDelta(self._W, W, slope), "pattern-delta"
 

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from altrelu_dist.checkpoints.journal import Journal
+
 if TYPE_CHECKING:
     from altrelu_dist.moments.rows import Block, Weights
     from altrelu_dist.training.validation import Validation
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["Callback", "Monitor", "OutOfTimeError", "Outcome", "Progress", "last_doubling"]
 
 T = TypeVar("T")
+
+_COUNTS = ("stage", "passes", "rows", "fraction", "loss", "sample_loss", "validation_loss")
 
 
 @dataclass(frozen=True)
@@ -81,9 +85,20 @@ class Monitor:
         Gets a `Progress` often; a true return stops the run at the end of the current step.
     max_time : float, optional
         Seconds after which the run stops at the end of the current step.
+    journal : Journal, optional
+        Of the steps of the run: what they ended in, where it goes on with one that was cut off.
     """
 
-    def __init__(self, callback: Callback | None = None, max_time: float | None = None) -> None:
+    def __init__(
+        self,
+        callback: Callback | None = None,
+        max_time: float | None = None,
+        journal: Journal | None = None,
+    ) -> None:
+        self.journal = Journal() if journal is None else journal
+        self.journal.stops_with(lambda: self.stopped and self.reason != "early_stopping")
+        self.journal.attach("counts", self)
+        self.journal.attach("history", _History(self), with_steps=False)
         self._start = time.perf_counter()
         self._callback = callback
         self._max_time = math.inf if max_time is None else max_time
@@ -115,6 +130,8 @@ class Monitor:
 
         Asked before what takes that long and cannot be cut short.
         """
+        if self.journal.replaying:  # what is known is given at once
+            return False
         # At most half of the time is kept back: a network that was trained a little is better
         # than one that was not, in too much time either way.
         kept = min(self.reserve, self._max_time / 2)
@@ -163,7 +180,9 @@ class Monitor:
 
     def tick(self) -> None:
         """Tell how far it is."""
-        if self._callback is not None and self._callback(self._now()) and self.reason is None:
+        if self._callback is None or self.journal.replaying:
+            return
+        if self._callback(self._now()) and self.reason is None:
             self.reason = "interrupted"
 
     def saw(self, weights: Weights, *, whole: bool) -> None:
@@ -200,6 +219,20 @@ class Monitor:
         self.history.append(entry | details)
         self.tick()
 
+    def state(self) -> dict[str, Any]:
+        """What was counted so far."""
+        ended = self.reason == "early_stopping"  # by what was found, not by the clock or the user
+        counts = {name: getattr(self, name) for name in _COUNTS}
+        return counts | {"seconds": self.seconds, "ended": ended}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what was counted; the clock goes on too."""
+        for name in _COUNTS:
+            setattr(self, name, state[name])
+        self._start = time.perf_counter() - state["seconds"]
+        if state["ended"] and self.reason is None:
+            self.reason = "early_stopping"
+
     def _now(self) -> Progress:
         return Progress(
             stage=self.stage,
@@ -212,6 +245,19 @@ class Monitor:
             fraction=self.fraction,
             validation_loss=self.validation_loss,
         )
+
+
+class _History:
+    """The history of a run, as what is kept of it."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        self._monitor = monitor
+
+    def state(self) -> list[dict[str, Any]]:
+        return list(self._monitor.history)
+
+    def restore(self, state: list[dict[str, Any]]) -> None:
+        self._monitor.history[:] = state
 
 
 def last_doubling(history: Sequence[Mapping[str, Any]]) -> float:

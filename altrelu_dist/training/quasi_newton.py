@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from altrelu_dist.moments.rows import Floats, Weights
-from altrelu_dist.solvers.lbfgs import minimise
+from altrelu_dist.solvers.lbfgs import State, minimise
 from altrelu_dist.training.objective import Objective
 from altrelu_dist.training.whitening import Whitening
 
@@ -70,9 +70,12 @@ def quasi_newton(
         )
         return value, gradient
 
-    values = [value]
+    journal = monitor.journal
+    entry = journal.entry()
+    values = [value] if entry is None else list(entry["values"])
 
-    def after_step(flat: Floats, now: float) -> bool:
+    def after_step(state: State) -> bool:
+        flat, now = state.x, state.value
         values.append(now)
         if not objective.whole:
             monitor.sample_loss = now * monitor.unit
@@ -83,10 +86,14 @@ def quasi_newton(
         monitor.tick()
         long = len(values) > max(iterations, _SPAN)
         slow = long and now > (1 - _WORTH) * values[-_SPAN - 1]
-        return monitor.stopped or slow
+        stopped = monitor.stopped
+        if not slow:
+            journal.mark(lambda: state.kept() | {"values": np.array(values)}, stopping=stopped)
+        return stopped or slow
 
     flat = np.concatenate([(whitening.into @ start.W).ravel(), start.V.ravel(), start.c])
-    flat, least = minimise(fun, flat, most, _MEMORY, after_step)
+    begin = flat if entry is None else State.of(entry, _MEMORY)
+    flat, least = minimise(fun, begin, most, _MEMORY, after_step)
     if not (np.isfinite(least) and least <= value):
         return start, value
     moved = unpack(flat)

@@ -9,6 +9,7 @@ only if the loss fell. It all runs on rows in memory.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -30,7 +31,8 @@ __all__ = [
 ]
 
 # From where it starts, down: for so many iterations, and on to so many while it is worth it.
-Descent = Callable[[Objective, Weights, int, "int | None"], tuple[Weights, float]]
+Found = tuple[Weights, float]
+Descent = Callable[[Objective, Weights, int, "int | None"], Found]
 
 _GROWTH_STAGES = 8
 _INSERTED_PART = 2  # the first cycle adds h / 2 neurons
@@ -78,8 +80,9 @@ def search(
         Most grow-and-prune cycles; by default as many as are worth their while.
     """
     few, monitor = levels[0], levels[0].monitor
+    journal = monitor.journal
     monitor.enter("grow")
-    weights, loss = _grow(few, n_hidden, rng, descend, overall)
+    weights, loss = journal.step("grow", lambda: _grow(few, n_hidden, rng, descend, overall))
     done = 0
     for level, objective in enumerate(levels):
         if level:  # also where the run ends here: what was told of all rows is what is kept
@@ -88,8 +91,9 @@ def search(
             break
         if level:
             monitor.enter("widen")
-            weights, loss = descend(objective, weights, _ITERATIONS, _MOST_ITERATIONS)
-            objective.record(loss, weights, overall=overall.loss(objective, weights))
+            weights, loss = journal.step(
+                "widen", partial(_widened, objective, weights, descend, overall)
+            )
         monitor.enter("cycle")
         left = np.inf if cycles is None else cycles - done
         if level < len(levels) - 1:
@@ -99,6 +103,15 @@ def search(
         )
         done += made
     return Outcome(weights, loss, ran_out=cycles is not None and done >= cycles)
+
+
+def _widened(
+    objective: Objective, weights: Weights, descend: Descent, overall: Overall
+) -> tuple[Weights, float]:
+    """Descend over more rows."""
+    weights, loss = descend(objective, weights, _ITERATIONS, _MOST_ITERATIONS)
+    objective.record(loss, weights, overall=overall.loss(objective, weights))
+    return weights, loss
 
 
 class Overall:
@@ -119,6 +132,14 @@ class Overall:
         self._left = _TOLD
         self.best: Weights | None = None
         self.least = np.inf
+
+    def state(self) -> tuple[Weights | None, float, int]:
+        """The best so far, and how many more are told."""
+        return self.best, self.least, self._left
+
+    def restore(self, state: tuple[Weights | None, float, int]) -> None:
+        """Go on from there."""
+        self.best, self.least, self._left = state
 
     def loss(self, objective: Objective, weights: Weights) -> float:
         """The loss over all rows of what those of ``objective`` led to.
@@ -158,22 +179,16 @@ def _cycles(
     track = [(0, loss)]
     done = 0
     while loss > _NOTHING_LEFT and not monitor.stopped and done < cycles:
-        if done == 0:
-            more = inserted_neurons(n_hidden) + n_hidden - weights.n_hidden
-            trial = insert(objective, weights, more, rng)
-        else:
-            here = few if level == 0 else _turn(objective, OTHER * few.engine.n_rows, done)
-            other, _ = _grow(here, n_hidden, rng, descend)
-            if monitor.stopped:
-                break
-            trial = _crossed(weights, other)
-        added = trial.n_hidden - weights.n_hidden
-        trial, trial_loss = _pruned(objective, trial, n_hidden, descend)
+
+        def one_cycle(weights: Weights = weights, loss: float = loss, done: int = done) -> _Cycled:
+            return _cycle(
+                objective, few, weights, loss, n_hidden, rng, descend, done, level, overall
+            )
+
+        weights, loss, told, added = monitor.journal.step("cycle", one_cycle)
+        if added is None:  # there was no time for it
+            break
         done += 1
-        told = np.nan
-        if trial.n_hidden <= n_hidden and trial_loss < loss:
-            weights, loss = trial, trial_loss
-            told = overall.loss(objective, weights)
         used = monitor.rows - begun
         track.append((used, loss))
         share = used / (passes * engine.n_rows)
@@ -183,6 +198,41 @@ def _cycles(
         if share >= 1 or (done >= _LEAST_CYCLES[level] and loss > (1 - _WORTH) * before):
             break
     return weights, loss, done
+
+
+_Cycled = tuple[Weights, float, float, "int | None"]
+
+
+def _cycle(
+    objective: Objective,
+    few: Objective,
+    weights: Weights,
+    loss: float,
+    n_hidden: int,
+    rng: np.random.Generator,
+    descend: Descent,
+    done: int,
+    level: int,
+    overall: Overall,
+) -> _Cycled:
+    """The better network, its loss, that over all rows if it is told, and the neurons added.
+
+    None added: the run has to end.
+    """
+    if done == 0:
+        more = inserted_neurons(n_hidden) + n_hidden - weights.n_hidden
+        trial = insert(objective, weights, more, rng)
+    else:
+        here = few if level == 0 else _turn(objective, OTHER * few.engine.n_rows, done)
+        other, _ = _grow(here, n_hidden, rng, descend)
+        if objective.monitor.stopped:
+            return weights, loss, np.nan, None
+        trial = _crossed(weights, other)
+    added = trial.n_hidden - weights.n_hidden
+    trial, trial_loss = _pruned(objective, trial, n_hidden, descend)
+    if trial.n_hidden > n_hidden or not trial_loss < loss:
+        return weights, loss, np.nan, added
+    return trial, trial_loss, overall.loss(objective, trial), added
 
 
 def _grow(
@@ -205,12 +255,17 @@ def _grow(
     for size, rows in growth(n_hidden, p + q):
         part = engine.leading(-(-rows // TILE)) if size < n_hidden else engine
         here = objective if part.n_rows == engine.n_rows else objective.over(part)
-        weights = insert(here, weights, size - weights.n_hidden, rng)
-        most = _MOST_ITERATIONS if size == n_hidden else None
-        weights, loss = descend(here, weights, _GROWTH_ITERATIONS, most)
-        if overall is not None:
-            told = overall.loss(here, weights) if size == n_hidden else np.nan
-            here.record(loss, weights, overall=told, neurons=weights.n_hidden)
+
+        def stage(here: Objective = here, weights: Weights = weights, size: int = size) -> Found:
+            more = insert(here, weights, size - weights.n_hidden, rng)
+            most = _MOST_ITERATIONS if size == n_hidden else None
+            grown, loss = descend(here, more, _GROWTH_ITERATIONS, most)
+            if overall is not None:
+                told = overall.loss(here, grown) if size == n_hidden else np.nan
+                here.record(loss, grown, overall=told, neurons=grown.n_hidden)
+            return grown, loss
+
+        weights, loss = monitor.journal.step(f"neurons-{size}", stage)
         if monitor.stopped:
             break
     if overall is not None and here is not objective:
@@ -238,18 +293,14 @@ def _pruned(
     objective: Objective, weights: Weights, n_hidden: int, descend: Descent
 ) -> tuple[Weights, float]:
     """Descend, prune in stages with descents between."""
-    weights, loss = descend(objective, weights, _ITERATIONS, None)
+    step = objective.monitor.journal.step
+    weights, loss = step("descend", partial(descend, objective, weights, _ITERATIONS, None))
     for size in pruned_sizes(weights.n_hidden, n_hidden):
         if objective.monitor.stopped:
             break
         weights = remove(objective, weights, weights.n_hidden - size)
-        last = weights.n_hidden == n_hidden
-        weights, loss = descend(
-            objective,
-            weights,
-            _ITERATIONS if last else _FEW_ITERATIONS,
-            _MOST_ITERATIONS if last else None,
-        )
+        lengths = (_ITERATIONS, _MOST_ITERATIONS) if size == n_hidden else (_FEW_ITERATIONS, None)
+        weights, loss = step("descend", partial(descend, objective, weights, *lengths))
     return weights, loss
 
 

@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from altrelu_dist.checkpoints.fingerprint import data_fingerprint, digest
+from altrelu_dist.checkpoints.journal import Journal, RandomState
 from altrelu_dist.engine import TILE, Engine, LocalEngine
 from altrelu_dist.errors import DataError, ParameterError
-from altrelu_dist.moments.rows import Floats, Rows, Scaler, Weights
+from altrelu_dist.moments.rows import Floats, Rows, Scaler, Together, Weights
 from altrelu_dist.moments.sample import Sampler, distinct
 from altrelu_dist.moments.summary import Columns, Summary, summarise
 from altrelu_dist.threads import one_blas_thread
@@ -124,7 +126,12 @@ def _train(
     if parameters.validation_fraction:
         held_out = HeldOut.of(parameters.validation_fraction, engine.n_rows, parameters.seed)
     look = summarise if held_out is None else OfTraining(held_out, summarise)
-    summary = engine.reduce(look, "summary")
+    if monitor.journal.kept:
+        both = engine.reduce(Together(look, digest), "summary")
+        summary, known = both.first, {"X": feature_names, "y": target_names}
+        monitor.journal.is_of_data(data_fingerprint(summary, both.second), known)
+    else:
+        summary = engine.reduce(look, "summary")
     monitor.visited(engine.n_rows, whole=True)
     _check(summary, feature_names, target_names)
     p, q = summary.features.mean.size + 1, summary.targets.mean.size
@@ -157,6 +164,7 @@ def _train(
     if validation is not None:
         slope = parameters.negative_slope
         monitor.validation = Validation(validation, scaler, slope, nothing)
+        monitor.journal.attach("validation", monitor.validation, with_steps=False)
     if held_out is None or whole:  # where all rows are here, the others are gone
         engine = engine.prepared(scaler)
     else:
@@ -190,22 +198,27 @@ def _search(problem: Problem, parameters: Parameters) -> Outcome:
     """Neuron search on few rows, then on more of them, damped steps on all."""
     everything, held, few = problem.stages
     monitor = everything.monitor
-    rng = np.random.default_rng(parameters.seed)
+    journal = monitor.journal
+    rng = _random(parameters.seed, journal)
     levels = [few] if few is held else [few, held]
     arrange = partial(quasi_newton, whitening=Whitening.of(few))
     overall = Overall(everything, held)
+    journal.attach("overall", overall)
     found = search(levels, overall, parameters.n_hidden, rng, arrange, parameters.max_iter)
     if few is everything and monitor.stopped:
         return found
     monitor.enter("layers")
-    weights = found.weights
-    if weights.W.size > _MOST_BLOCKS * LARGEST_SYSTEM:
-        # Too wide for layer solves to reach every neuron in so few passes.
-        weights, loss = arrange(everything, weights, _LAST_STEPS)
-        everything.record(loss, weights)
-    else:
-        last = descend(everything, few, weights, _LAST_STEPS, rng)
-        weights, loss = _refitted(everything, last.weights, last.loss)
+
+    def last_steps() -> tuple[Weights, float]:
+        if found.weights.W.size > _MOST_BLOCKS * LARGEST_SYSTEM:
+            # Too wide for layer solves to reach every neuron in so few passes.
+            weights, loss = arrange(everything, found.weights, _LAST_STEPS)
+            everything.record(loss, weights)
+            return weights, loss
+        last = descend(everything, few, found.weights, _LAST_STEPS, rng)
+        return _refitted(everything, last.weights, last.loss)
+
+    weights, loss = journal.step("layers", last_steps)
     if overall.best is not None and overall.least < loss:
         weights, loss = overall.best, overall.least
     return Outcome(weights, loss, found.ran_out)  # the last steps are few by design
@@ -214,7 +227,8 @@ def _search(problem: Problem, parameters: Parameters) -> Outcome:
 def _damped(problem: Problem, parameters: Parameters) -> Outcome:
     """Damped steps from hinges through pairs of rows: on few rows, then on all."""
     everything, _, few = problem.stages
-    rng = np.random.default_rng(parameters.seed)
+    journal = everything.monitor.journal
+    rng = _random(parameters.seed, journal)
     p, q = problem.n_columns, problem.target_squares.size
     none = Weights(np.zeros((p, 0)), np.zeros((0, q)), np.zeros(q))
     weights, _ = few.refit_output(insert(few, none, parameters.n_hidden, rng))
@@ -222,12 +236,21 @@ def _damped(problem: Problem, parameters: Parameters) -> Outcome:
     ran_out = None
     if few is not everything:
         everything.monitor.enter("sample")
-        weights, _, ran_out = descend(few, few, weights, steps, rng)
+        on_few = partial(descend, few, few, weights, steps, rng)
+        weights, _, ran_out = journal.step("sample", on_few)
         steps = min(steps, _LAST_STEPS)
     everything.monitor.enter("layers")
-    last = descend(everything, few, weights, steps, rng)
+    on_all = partial(descend, everything, few, weights, steps, rng)
+    last = Outcome(*journal.step("layers", on_all))
     weights, loss = _refitted(everything, last.weights, last.loss)
     return Outcome(weights, loss, last.ran_out if ran_out is None else ran_out)
+
+
+def _random(seed: int, journal: Journal) -> np.random.Generator:
+    """Random numbers that go on where a run was cut off."""
+    rng = np.random.default_rng(seed)
+    journal.attach("random", RandomState(rng))
+    return rng
 
 
 def _refitted(everything: Objective, weights: Weights, loss: float) -> tuple[Weights, float]:
@@ -250,7 +273,11 @@ def _alternating(problem: Problem, parameters: Parameters) -> Outcome:
     W = random_directions(p, h, np.random.default_rng(parameters.seed))
     limit = parameters.max_iter
     iterations = ITERATIONS if limit is None else limit
-    return alternate(everything, W, problem.target_squares, iterations)
+
+    def alternated() -> Outcome:
+        return alternate(everything, W, problem.target_squares, iterations)
+
+    return Outcome(*everything.monitor.journal.step("alternating", alternated))
 
 
 def check_alternation(h: int, p: int) -> None:

@@ -7,9 +7,9 @@ compared are those that a descent passes through every few iterations, and those
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -173,6 +173,22 @@ class Validation:
             self._patience, self._rows_then = _PATIENCE, rows
         elif whole:
             self._patience -= 1
+
+    def state(self) -> dict[str, Any]:
+        """The best network so far, and how long it has been the best."""
+        return {
+            "best": self.best,
+            "least": self.least,
+            "patience": self._patience,
+            "then": self._rows_then,
+            "now": self._rows_now,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        self.best, self.least = state["best"], state["least"]
+        self._patience = state["patience"]
+        self._rows_then, self._rows_now = state["then"], state["now"]
 
     @property
     def stagnates(self) -> bool:

@@ -1,0 +1,1 @@
+"""Checkpoints: what a run has found so far, kept in storage, so that one cut off can go on."""

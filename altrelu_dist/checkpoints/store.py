@@ -1,0 +1,211 @@
+"""A folder of checkpoints, local or at any address that fsspec knows; one run at a time owns it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import fsspec
+
+from altrelu_dist.checkpoints.codec import decode, encode
+from altrelu_dist.errors import CheckpointError
+
+__all__ = ["CheckpointStore"]
+
+_log = logging.getLogger(__name__)
+_NAME = re.compile(r"checkpoint-(\d{8})\.bin$")
+_KEPT = 2  # the newest and the one before, for the case that the newest is damaged
+_LOCK = "lock"
+_BEAT = 10.0  # seconds between two signs of life of an owner
+_DEAD = 60.0  # seconds without one after which its lock does not hold
+
+
+class CheckpointStore:
+    """Checkpoints of one run.
+
+    Parameters
+    ----------
+    address : str or path
+        Of a folder; it is made where it is missing.
+    """
+
+    def __init__(self, address: str | os.PathLike[str]) -> None:
+        self.address = os.fspath(address)
+        try:
+            self._fs, self._folder = fsspec.core.url_to_fs(self.address, use_listings_cache=False)
+        except (ValueError, ImportError, OSError) as error:
+            raise CheckpointError(f"{self.address}: cannot be used: {_line(error)}") from error
+        self._local = isinstance(self._fs, fsspec.implementations.local.LocalFileSystem)
+        self._number = 0
+        self._warned = False
+
+    def save(self, tree: Any) -> None:
+        """Keep a checkpoint, the newest from now on; where that fails it is said, and no error.
+
+        A run of days does not end for a disk that is full for an hour.
+        """
+        number = self._number + 1
+        try:
+            self._write(f"checkpoint-{number:08}.bin", encode(tree))
+            for old, name in self._found():
+                if old <= number - _KEPT:
+                    self._fs.rm_file(name)
+        except OSError as error:
+            if not self._warned:
+                _log.warning(
+                    "%s: no checkpoint could be written: %s; the run goes on, and tries again",
+                    self.address,
+                    _line(error),
+                )
+            self._warned = True
+            return
+        self._number, self._warned = number, False
+
+    def load(self) -> Any:
+        """The newest checkpoint that is whole; None where there is none at all.
+
+        Raises
+        ------
+        CheckpointError
+            If there are some, and none of them is whole.
+        """
+        problem = ""
+        try:
+            found = sorted(self._found(), reverse=True)
+            self._number = found[0][0] if found else 0
+            for _, name in found:
+                try:
+                    return decode(self._fs.cat_file(name))
+                except CheckpointError as error:
+                    problem = problem or f"{name}: {error}"
+                    _log.warning("%s: %s; the one before is used", name, error)
+        except OSError as error:
+            raise CheckpointError(f"{self.address}: cannot be read: {_line(error)}") from error
+        if found:
+            raise CheckpointError(problem)
+        return None
+
+    @contextmanager
+    def owned(self) -> Iterator[None]:
+        """Be the only run that uses it.
+
+        Raises
+        ------
+        CheckpointError
+            If another one does, or it cannot be written.
+        """
+        token = secrets.token_hex(8)
+        try:
+            self._fs.makedirs(self._folder, exist_ok=True)
+            self._take(token)
+        except OSError as error:
+            raise CheckpointError(f"{self.address}: cannot be written: {_line(error)}") from error
+        ended = threading.Event()
+        beat = threading.Thread(target=self._stay, args=(token, ended), daemon=True)
+        beat.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            beat.join()
+            with suppress(OSError):
+                self._fs.rm_file(self._path(_LOCK))
+
+    def _take(self, token: str) -> None:
+        owner = self._owner()
+        if owner is not None and _lives(owner):
+            raise CheckpointError(
+                f"{self.address}: is in use by another run (process {owner['pid']} on "
+                f"{owner['host']}); use another one, or end that run"
+            )
+        if owner is None and self._local:  # of two that start at once, one gets it
+            try:
+                with open(self._path(_LOCK), "x") as file:
+                    file.write(self._lock(token))
+            except FileExistsError:
+                raise CheckpointError(f"{self.address}: is in use by another run") from None
+            return
+        self._write(_LOCK, self._lock(token).encode())
+        now = self._owner()
+        if now is None or now["token"] != token:
+            raise CheckpointError(f"{self.address}: is in use by another run")
+
+    def _stay(self, token: str, ended: threading.Event) -> None:
+        while not ended.wait(_BEAT):
+            with suppress(OSError):
+                self._write(_LOCK, self._lock(token).encode())
+
+    def _lock(self, token: str) -> str:
+        host = socket.gethostname()
+        return json.dumps({"token": token, "host": host, "pid": os.getpid(), "time": time.time()})
+
+    def _owner(self) -> dict[str, Any] | None:
+        """Whose it is; None if nobody's, or a lock that cannot be read is left over."""
+        try:
+            found = json.loads(self._fs.cat_file(self._path(_LOCK)))
+            return {
+                "token": str(found["token"]),
+                "host": str(found["host"]),
+                "pid": int(found["pid"]),
+                "time": float(found["time"]),
+            }
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError):
+            self._fs.rm_file(self._path(_LOCK))
+            return None
+
+    def _found(self) -> list[tuple[int, str]]:
+        """Numbers and paths of the checkpoints that there are."""
+        try:
+            names = self._fs.ls(self._folder, detail=False)
+        except FileNotFoundError:
+            return []
+        matches = ((_NAME.search(name), name) for name in names)
+        return [(int(match[1]), name) for match, name in matches if match]
+
+    def _path(self, name: str) -> str:
+        return f"{self._folder}/{name}"
+
+    def _write(self, name: str, data: bytes) -> None:
+        """Write a file whole or not at all: object stores do, elsewhere it is moved in place."""
+        path = self._path(name)
+        if not self._local:
+            self._fs.pipe_file(path, data)
+            return
+        beside = f"{path}.partial"
+        try:
+            with open(beside, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(beside)
+            raise
+
+
+def _lives(owner: dict[str, Any]) -> bool:
+    """Whether the owner of a lock is still there: on this machine its process tells."""
+    if owner["host"] == socket.gethostname():
+        try:
+            os.kill(owner["pid"], 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass
+    return bool(time.time() - owner["time"] < _DEAD)
+
+
+def _line(error: BaseException) -> str:
+    return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__

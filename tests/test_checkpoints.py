@@ -1,0 +1,387 @@
+"""Checkpoints: a run that was cut off goes on, and ends as if it had not been."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import socket
+import time
+
+import dask.array as da
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from altrelu_dist import AltReLURegressor
+from altrelu_dist.checkpoints.codec import decode, encode
+from altrelu_dist.checkpoints.journal import Journal
+from altrelu_dist.checkpoints.store import CheckpointStore
+from altrelu_dist.errors import CheckpointError, ExistsError, ParameterError
+from altrelu_dist.moments.rows import Weights
+from altrelu_dist.training import damped
+
+
+def data(n=3000, d=3, seed=0):
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((n, d))
+    return X, np.abs(X[:, 0]) * X[:, 1] + 0.1 * rng.standard_normal(n)
+
+
+class CutError(Exception):
+    """Stands for a process that ends."""
+
+
+def cut_after(reports):
+    """A callback that ends the run without a word after so many reports."""
+    left = iter(range(reports))
+
+    def callback(_):
+        if next(left, None) is None:
+            raise CutError
+
+    return callback
+
+
+def weights_of(model):
+    network = model.network_
+    return [network.hidden_weights, network.hidden_bias, network.output_weights]
+
+
+def assert_same_run(model, expected):
+    for found, wanted in zip(weights_of(model), weights_of(expected), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    for name in ("stage", "loss", "sample_loss", "validation_loss", "iteration"):
+        np.testing.assert_array_equal(
+            [entry[name] for entry in model.history_],
+            [entry[name] for entry in expected.history_],
+        )
+    assert model.stop_reason_ == expected.stop_reason_
+
+
+RUNS = [
+    {"method": "search", "max_iter": 3},
+    {"method": "search", "max_iter": 2, "early_stopping": True},
+    {"method": "damped", "max_iter": 30},
+    {"method": "alternating", "max_iter": 12},
+]
+
+
+def cut_and_resumed(options, X, y, folder, cuts):
+    """The run that goes on after each cut, and how many reports the last one made."""
+    kept = {"checkpoint": folder, "checkpoint_interval": 0}
+    for i, cut in enumerate(cuts):
+        model = AltReLURegressor(**options, **kept, resume=i > 0, callback=cut_after(cut))
+        with contextlib.suppress(CutError):
+            model.fit(X, y)
+    reports = []
+    model = AltReLURegressor(**options, **kept, resume=True, callback=reports.append)
+    return model.fit(X, y), len(reports)
+
+
+@pytest.mark.parametrize("options", RUNS)
+def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(options, tmp_path):
+    X, y = data()
+    options = {"n_hidden": 5, "random_state": 0, **options}
+    reports = []
+    expected = AltReLURegressor(**options, callback=reports.append).fit(X, y)
+    share = len(reports) // 5
+    model, left = cut_and_resumed(options, X, y, tmp_path / "run", [share, 1, share + 3, share])
+    assert_same_run(model, expected)
+    # What was known was not made again, but for what moments that are not kept stand on.
+    assert left <= len(reports) - (2 * share if options["method"] == "search" else 1)
+    again, left = cut_and_resumed(options, X, y, tmp_path / "run", [])
+    assert_same_run(again, expected)
+    assert left <= 6
+
+
+@pytest.mark.parametrize("options", RUNS)
+@pytest.mark.usefixtures("small_samples")
+def test_the_same_where_not_all_rows_are_held(options, tmp_path):
+    X, y = data(12_000)
+    arrays = da.from_array(X, chunks=(5000, -1)), da.from_array(y, chunks=5000)
+    options = {"n_hidden": 4, "random_state": 0, **options}
+    reports = []
+    expected = AltReLURegressor(**options, callback=reports.append).fit(X, y)
+    cuts = [len(reports) // 2, 3, len(reports) // 4]
+    model, _ = cut_and_resumed(options, *arrays, tmp_path / "run", cuts)
+    assert_same_run(model, expected)
+
+
+def test_of_several_blocks_of_neurons(tmp_path, monkeypatch):
+    """They are drawn anew at each step: the draws go on too."""
+    monkeypatch.setattr(damped, "LARGEST_SYSTEM", 12)
+    X, y = data()
+    options = {"n_hidden": 6, "random_state": 0, "method": "damped", "max_iter": 25}
+    expected = AltReLURegressor(**options).fit(X, y)
+    model, _ = cut_and_resumed(options, X, y, tmp_path / "run", [14, 8])
+    assert_same_run(model, expected)
+
+
+def test_an_interrupted_run_goes_on(tmp_path):
+    """Stopped softly, it loses nothing; and time is counted in all."""
+    X, y = data()
+    options = {"n_hidden": 5, "random_state": 0, "max_iter": 3}
+    expected = AltReLURegressor(**options).fit(X, y)
+    kept = {"checkpoint": tmp_path / "run", "checkpoint_interval": 1e6}
+    stop = iter([False] * 400)
+    first = AltReLURegressor(**options, **kept, callback=lambda _: next(stop, True)).fit(X, y)
+    assert first.stop_reason_ == "interrupted"
+    seen = []
+    model = AltReLURegressor(**options, **kept, resume=True, callback=seen.append).fit(X, y)
+    assert_same_run(model, expected)
+    begun = next(report for report in seen if report.stage != "summary")
+    assert begun.seconds > 0.9 * first.history_[-1]["seconds"]
+    late = AltReLURegressor(**options, **kept, resume=True, max_time=1e-3).fit(X, y)
+    assert late.network_.n_hidden == 5
+
+
+def test_a_seed_that_nobody_named_is_kept(tmp_path):
+    X, y = data(500)
+    options = {"n_hidden": 3, "max_iter": 1}
+    model, _ = cut_and_resumed(options, X, y, tmp_path / "run", [60])
+    again, _ = cut_and_resumed(options, X, y, tmp_path / "run", [])
+    assert_same_run(again, model)
+
+
+def changed(X, y, how):
+    """Data that differs in one respect."""
+    X, y = X.copy(), y.copy()
+    if how == "value":
+        X[1234, 1] += 1e-9
+    elif how == "target":
+        y[7] += 1.0
+    elif how == "order":
+        X[[3, 4]], y[[3, 4]] = X[[4, 3]], y[[4, 3]]
+    elif how == "rows":
+        X, y = X[1:], y[1:]
+    return X, y
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("value", "X has other values in b$"),
+        ("target", "y has other values in column 0"),
+        ("order", "its rows are in another order"),
+        ("rows", "n_samples was 3000 and is 2999"),
+    ],
+)
+def test_other_data_is_refused(how, words, tmp_path):
+    X, y = data()
+    kept = {"checkpoint": tmp_path / "run", "random_state": 0, "max_iter": 1}
+    names = {"feature_names": ["a", "b", "c"]}
+    AltReLURegressor(3, **kept).fit(X, y, **names)
+    before = files_in(tmp_path)
+    with pytest.raises(CheckpointError, match=words):
+        AltReLURegressor(3, **kept, resume=True).fit(*changed(X, y, how), **names)
+    assert {name for name, _ in files_in(tmp_path)} == {name for name, _ in before}
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"n_hidden": 4}, "n_hidden was 3 and is 4"),
+        ({"alpha": 0.1}, "alpha was 0.0 and is 0.1"),
+        ({"random_state": 1}, "seed was 0 and is 1"),
+        ({"method": "damped"}, "method was 'search' and is 'damped'"),
+    ],
+)
+def test_other_parameters_are_refused(other, words, tmp_path):
+    X, y = data(500)
+    kept = {"checkpoint": tmp_path / "run", "random_state": 0, "max_iter": 1, "n_hidden": 3}
+    AltReLURegressor(**kept).fit(X, y)
+    before = files_in(tmp_path)
+    with pytest.raises(CheckpointError, match=words):
+        AltReLURegressor(**kept | other, resume=True).fit(X, y)
+    assert files_in(tmp_path) == before
+
+
+def files_in(folder):
+    return sorted((path.name, path.read_bytes()) for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_new_run_does_not_replace_another_ones_checkpoint(tmp_path):
+    X, y = data(500)
+    kept = {"checkpoint": tmp_path / "run", "random_state": 0, "max_iter": 1}
+    with pytest.raises(CheckpointError, match="there is no checkpoint to go on with"):
+        AltReLURegressor(3, **kept, resume=True).fit(X, y)
+    AltReLURegressor(3, **kept).fit(X, y)
+    before = files_in(tmp_path)
+    with pytest.raises(ExistsError, match="holds the checkpoint of a run"):
+        AltReLURegressor(3, **kept).fit(X, y)
+    assert files_in(tmp_path) == before
+    with pytest.raises(ParameterError, match="resume is for a checkpoint"):
+        AltReLURegressor(3, resume=True).fit(X, y)
+
+
+# --- the folder -------------------------------------------------------------------------------
+
+
+def test_one_run_at_a_time(tmp_path):
+    store = CheckpointStore(tmp_path / "run")
+    with store.owned():
+        with pytest.raises(CheckpointError, match=f"in use by another run .process {os.getpid()}"):
+            CheckpointStore(tmp_path / "run").owned().__enter__()
+        assert (tmp_path / "run/lock").exists()
+    with CheckpointStore(tmp_path / "run").owned():
+        pass
+    assert not (tmp_path / "run/lock").exists()
+
+
+@pytest.mark.parametrize(
+    "lock",
+    [
+        {"token": "a", "host": socket.gethostname(), "pid": 2**22 + 1, "time": time.time() + 1e6},
+        {"token": "a", "host": "elsewhere", "pid": 1, "time": time.time() - 3600},
+        {"token": "a"},
+        [],
+    ],
+)
+def test_a_dead_owner_does_not_hold_it(lock, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/lock").write_text(json.dumps(lock))
+    with CheckpointStore(tmp_path / "run").owned():
+        pass
+
+
+def test_a_living_owner_elsewhere_holds_it(tmp_path):
+    (tmp_path / "run").mkdir()
+    lock = {"token": "a", "host": "elsewhere", "pid": 1, "time": time.time()}
+    (tmp_path / "run/lock").write_text(json.dumps(lock))
+    with pytest.raises(CheckpointError, match="process 1 on elsewhere"):
+        CheckpointStore(tmp_path / "run").owned().__enter__()
+
+
+def test_the_one_before_is_used_where_the_newest_is_damaged(tmp_path, caplog):
+    store = CheckpointStore(tmp_path)
+    for number in range(4):
+        store.save({"number": number})
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "checkpoint-00000003.bin", "checkpoint-00000004.bin",
+    ]  # fmt: skip
+    path = tmp_path / "checkpoint-00000004.bin"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert CheckpointStore(tmp_path).load() == {"number": 2}
+    assert "the one before is used" in caplog.text
+    again = CheckpointStore(tmp_path)
+    again.load()
+    again.save({"number": 5})
+    assert CheckpointStore(tmp_path).load() == {"number": 5}
+    for file in tmp_path.iterdir():
+        file.write_bytes(b"")
+    with pytest.raises(CheckpointError, match="checkpoint-0000000"):
+        CheckpointStore(tmp_path).load()
+
+
+def test_in_memory_of_fsspec():
+    """Any address goes, not only a local one."""
+    X, y = data(500)
+    options = {"n_hidden": 3, "random_state": 0, "max_iter": 1}
+    expected = AltReLURegressor(**options).fit(X, y)
+    model, _ = cut_and_resumed(options, X, y, f"memory://{secrets.token_hex(4)}/run", [60, 80])
+    assert_same_run(model, expected)
+
+
+def test_a_run_goes_on_where_no_checkpoint_can_be_written(tmp_path, monkeypatch, caplog):
+    X, y = data(500)
+    write = CheckpointStore._write
+
+    def full(self, name, content):
+        if name != "lock":
+            raise OSError(28, "No space left on device")
+        write(self, name, content)
+
+    monkeypatch.setattr(CheckpointStore, "_write", full)
+    model = AltReLURegressor(3, random_state=0, max_iter=1, checkpoint=tmp_path / "run")
+    model.fit(X, y)
+    assert_same_run(model, AltReLURegressor(3, random_state=0, max_iter=1).fit(X, y))
+    assert caplog.text.count("no checkpoint could be written: No space left on device") == 1
+
+
+@pytest.mark.parametrize("address", ["nothing://a/b", "/proc/self/run"])
+def test_a_folder_that_cannot_be_is_refused_at_once(address):
+    with pytest.raises(CheckpointError, match=address):
+        AltReLURegressor(3, checkpoint=address).fit(*data(100))
+
+
+# --- the bytes --------------------------------------------------------------------------------
+
+TREES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text("abc"), inner) | st.tuples(inner),
+)
+
+
+@given(TREES)
+def test_a_tree_comes_back(tree):
+    assert decode(encode(tree)) == tree
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4", "i8", "u8", "?"])
+@pytest.mark.parametrize("shape", [(1,), (0,), (3, 0), (2, 3)])
+def test_arrays_come_back(dtype, shape, rng):
+    array = (rng.standard_normal(shape) * 3).astype(dtype)
+    weights = Weights(np.asfortranarray(rng.standard_normal((3, 2))), np.ones((2, 1)), np.ones(1))
+    found = decode(encode({"a": [array], "w": weights, "n": (np.float64("nan"), np.inf)}))
+    np.testing.assert_array_equal(found["a"][0], array)
+    assert found["a"][0].dtype == array.dtype
+    np.testing.assert_array_equal(found["w"].W, weights.W)
+    assert found["w"].W.flags.f_contiguous
+    np.testing.assert_array_equal(found["n"], (np.nan, np.inf))
+
+
+def test_nothing_with_code_is_kept():
+    with pytest.raises(TypeError, match="cannot be kept"):
+        encode({"a": print})
+    with pytest.raises(ValueError, match="an array of"):
+        decode_of(np.array([print]))
+
+
+def decode_of(array):
+    """As if an array of objects had been written."""
+    data = encode({"a": np.zeros(array.shape)})
+    head = data[: data.index(b"\n") + 1]
+    payload = data[len(head) + 32 :].replace(b"<f8", b"|O8")
+    try:
+        return decode(head + hashlib.sha256(payload).digest() + payload)
+    except CheckpointError as error:
+        raise ValueError(str(error)) from error
+
+
+@given(at=st.integers(0, 10**6), bit=st.integers(0, 7), cut=st.booleans())
+def test_a_flipped_bit_is_found(at, bit, cut):
+    data = bytearray(encode({"a": np.arange(5.0), "b": "text"}))
+    at %= len(data)
+    if cut:
+        del data[at:]
+    else:
+        data[at] ^= 1 << bit
+    with pytest.raises(CheckpointError, match=r"damaged|not a checkpoint"):
+        decode(bytes(data))
+
+
+# --- the journal ------------------------------------------------------------------------------
+
+
+def test_a_journal_of_nothing_makes_every_step():
+    journal = Journal()
+    assert [journal.step("a", lambda i=i: i) for i in range(3)] == [0, 1, 2]
+    journal.mark(lambda: pytest.fail("there is nowhere to keep it"))
+    assert journal.entry() is None
+    assert not journal.replaying
+
+
+def test_steps_of_another_run_do_not_fit(tmp_path):
+    store = CheckpointStore(tmp_path)
+    journal = Journal(store, 0.0)
+    journal.step("a", lambda: 1)
+    resumed = Journal(store)
+    resumed.resume(store.load())
+    with pytest.raises(CheckpointError, match="does not fit"):
+        resumed.step("b", lambda: 2)
+    with pytest.raises(CheckpointError, match="is damaged"):
+        Journal(store).resume({"records": 3})

@@ -34,8 +34,9 @@ def small_samples(monkeypatch):
     """Let no more than some thousand rows be held in one place, as if data were larger."""
     from altrelu_dist.training import trainer
 
-    monkeypatch.setattr(trainer, "_LEAST_SAMPLE", 1024)
+    monkeypatch.setattr(trainer, "_LEAST_SAMPLE", 2048)
     monkeypatch.setattr(trainer, "_ROWS_A_WEIGHT", 1)
+    monkeypatch.setattr(trainer, "_HELD_A_WEIGHT", 700)
 
 
 @pytest.fixture

@@ -166,7 +166,7 @@ def test_a_network_that_few_rows_led_to_is_counted_once(rng, small_samples, monk
         saw(self, weights, rows, whole=whole)
 
     monkeypatch.setattr(Validation, "saw", noting)
-    X, y = noisy(rng, n=5500)
+    X, y = noisy(rng, n=9000)
     model = AltReLURegressor(3, early_stopping=True, random_state=0, max_iter=2).fit(X, y)
     made = model.history_[1:]
     widened = [entry["stage"] for entry in made].index("widen")
@@ -270,7 +270,7 @@ def test_what_is_best_over_all_rows_outlasts_the_few_that_were_searched(end, rng
             monitor._start -= 2000
         return ended[-1], 0.5 ** len(ended)
 
-    found = search([few, everything], Overall(everything, everything), 2, rng, descend, 1)
+    found = search([few, everything], Overall(everything, [everything]), 2, rng, descend, 1)
     grown, cycled = ended[1], ended[3]  # of two stages of growth, and two descents of a cycle
     assert everything.evaluate(grown)[0] < everything.evaluate(cycled)[0]
     if end == "max_iter":

@@ -100,8 +100,8 @@ def worker_bytes(
 
 def _sample_bytes(shape: Shape, blocks: Blocks, method: str) -> int:
     """Of the rows that are drawn, as they were read, each with its draw."""
-    _, held, whole = trainer.row_stages(shape.p, shape.q, shape.h, shape.dtype, shape.n)
-    rows = shape.n if whole else (0 if method == "alternating" else held)
+    sizes = trainer.row_stages(shape.p, shape.q, shape.h, shape.dtype, shape.n)
+    rows = shape.n if sizes.whole else (0 if method == "alternating" else sizes.drawn(method))
     return rows * (blocks.row_bytes + 8)
 
 
@@ -119,8 +119,9 @@ def solver_bytes(shape: Shape, blocks: Blocks, method: str, before: int, threads
         That work on rows in memory.
     """
     h, p, q = shape.h, shape.p, shape.q
-    _, held, whole = trainer.row_stages(p, q, h, shape.dtype, shape.n)
-    rows = shape.n if whole else held
+    sizes = trainer.row_stages(p, q, h, shape.dtype, shape.n)
+    whole = sizes.whole
+    rows = shape.n if whole else sizes.drawn(method)
     drawn = _sample_bytes(shape, blocks, method)
     # Drawn, put in order and standardised; where all rows are here, sorted by their bytes too.
     arriving = drawn * (5 if whole else 3)

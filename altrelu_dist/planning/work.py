@@ -192,27 +192,31 @@ def stages_of(shape: Shape, method: str) -> tuple[Stage, ...]:
     h, p, q, n = shape.h, shape.p, shape.q, shape.n
     if method == "alternating":
         trainer.check_alternation(h, p)
-    searched, held, whole = trainer.row_stages(p, q, h, shape.dtype, n)
+    sizes = trainer.row_stages(p, q, h, shape.dtype, n)
+    whole = sizes.whole
     made = [_look("summary", n)]
-    held = n if whole else held
+    held = n if whole else sizes.drawn(method)
     if whole or method != "alternating":
         made.append(_drawing(n, held, whole=whole))
-    part = trainer.is_part(searched, held)
-    few = min(-(-searched // TILE) * TILE, held) if part else held
+    levels = trainer.level_rows(sizes, held)
+    few = levels[0]
     if method == "alternating":
         return (*made, _alternation(shape, local=whole))
     if method == "damped":
         steps = trainer._DAMPED_STEPS
-        if part or not whole:
+        if few < held or not whole:
             made.append(_steps("sample", shape, few, few, steps, local=True, hinges=True))
             steps = trainer._LAST_STEPS
         return (*made, _steps("layers", shape, n, few, steps, local=whole, hinges=whole))
-    made.append(_growth(shape, few))
-    made.append(_cycles(shape, few, 0, last=few == held, grown=few))
-    if part:
-        made.append(_widening(shape, held, told=not whole))
-        grown = min(held, search.OTHER * few)
-        made.append(_cycles(shape, held, 1, last=True, grown=grown, told=not whole))
+    alone = len(levels) == 1
+    made.append(_growth(shape, few, told=alone and not whole))
+    made.append(_cycles(shape, few, 0, last=alone, grown=few, told=alone and not whole))
+    for level, rows in enumerate(levels[1:], start=1):
+        told = not whole and level < search.LEVELS_OF_CYCLES
+        made.append(_widening(shape, rows, told=told))
+        if level < search.LEVELS_OF_CYCLES:
+            grown = min(rows, search.OTHER * few)
+            made.append(_cycles(shape, rows, level, last=True, grown=grown, told=not whole))
     if h * p > trainer._MOST_BLOCKS * damped.LARGEST_SYSTEM:
         least = trainer._LAST_STEPS
         calls = _descent(n, h, least, None, everywhere=not whole)
@@ -248,9 +252,11 @@ def _descent(
     ]
 
 
-def _growth(shape: Shape, few: int) -> Stage:
+def _growth(shape: Shape, few: int, *, told: bool) -> Stage:
     stages = len(search.growth(shape.h, shape.p + shape.q))
     calls = [Call("whiten", few, 0, Range.exactly(1)), *_grown(shape, few)]
+    if told:
+        calls.append(Call("loss", shape.n, shape.h, Range.exactly(1), everywhere=True))
     return Stage("grow", few, (0, shape.h), Range.exactly(stages), tuple(calls))
 
 

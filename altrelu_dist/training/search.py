@@ -20,6 +20,7 @@ from altrelu_dist.training.objective import Objective
 from altrelu_dist.training.progress import Outcome
 
 __all__ = [
+    "LEVELS_OF_CYCLES",
     "OTHER",
     "Descent",
     "Overall",
@@ -50,6 +51,7 @@ _WORK, _LEAST_PASSES, _MOST_PASSES = 5e10, 6_000, 15_000
 _LEAST_CYCLES = (6, 4)  # on the rows of the first level, if it is the last, and of the second
 _TOLD = 5  # networks of which the loss over all rows is found where that is a pass over the data
 _FIRST_CYCLES = 1  # where more rows are to come: what suits few rows does not last on more of them
+LEVELS_OF_CYCLES = 2
 _SHORTER = 2  # times fewer passes at the next level: its passes are so much longer
 OTHER = 2  # times the rows of the first level, others each time, to grow on what is crossed
 _NOTHING_LEFT = 1e-13  # of the variance of the targets
@@ -91,12 +93,13 @@ def search(
             break
         if level:
             monitor.enter("widen")
-            weights, loss = journal.step(
-                "widen", partial(_widened, objective, weights, descend, overall)
-            )
+            widened = partial(_widened, objective, weights, descend, overall)
+            weights, loss = journal.step("widen", widened)
+        if level == LEVELS_OF_CYCLES:  # rows enough: they would cost more than they are worth
+            break
         monitor.enter("cycle")
         left = np.inf if cycles is None else cycles - done
-        if level < len(levels) - 1:
+        if level < min(len(levels), LEVELS_OF_CYCLES) - 1:
             left = min(left, _FIRST_CYCLES)
         weights, loss, made = _cycles(
             objective, few, weights, loss, n_hidden, rng, descend, left, level, overall
@@ -118,17 +121,20 @@ class Overall:
     """What the networks that some rows led to are worth over all of them, and the best of them.
 
     Where all rows are in memory every network is compared; else, since each costs a pass over the
-    data, a few of those that the rows of the last level led to.
+    data, a few of those that the last cycles led to.
 
     Parameters
     ----------
-    everything, last : Objective
-        Over all rows, and over those of the last level, which may be the same.
+    everything : Objective
+        Over all rows.
+    levels : sequence of Objective
+        Over those of each level of the search; the last may be over all.
     """
 
-    def __init__(self, everything: Objective, last: Objective) -> None:
+    def __init__(self, everything: Objective, levels: Sequence[Objective]) -> None:
         self._everything = everything
-        self._last = last
+        self._in_memory = levels[-1] is everything
+        self._told = levels[:LEVELS_OF_CYCLES][-1]
         self._left = _TOLD
         self.best: Weights | None = None
         self.least = np.inf
@@ -148,8 +154,8 @@ class Overall:
         """
         if objective is self._everything or self._everything.monitor.stopped:
             return np.nan
-        if self._last is not self._everything:
-            if objective is not self._last or self._left == 0:
+        if not self._in_memory:
+            if objective is not self._told or self._left == 0:
                 return np.nan
             self._left -= 1
         loss, _ = self._everything.evaluate(weights)

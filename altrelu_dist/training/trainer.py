@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -28,14 +28,15 @@ from altrelu_dist.training.validation import DrawBoth, HeldOut, OfTraining, Vali
 from altrelu_dist.training.whitening import Whitening
 
 __all__ = [
-    "METHODS", "Parameters", "RowStages", "Trained", "check_alternation", "is_part", "row_stages",
-    "train",
+    "METHODS", "Parameters", "RowStages", "Trained", "check_alternation", "level_rows",
+    "row_stages", "train",
 ]  # fmt: skip
 
 _LARGEST_ALTERNATION = 16_384  # unknowns of the paper's hidden-layer system: 2 GiB of float64
 _ROWS_A_WEIGHT = 20  # of a sample, for each weight of the network
 _LEAST_SAMPLE, _MOST_SAMPLE = 32_768, 262_144  # rows
-_HELD = 4  # times as many rows are kept in memory, for the search to end on
+_CYCLED = 4  # times as many rows the search goes on over
+_HELD_A_WEIGHT = 200  # of those kept in memory, to end on: what fits fewer is 1 % too deep there
 _NEARLY_ALL = 1.25  # a sample of most rows costs as much as all of them and finds less
 _SAMPLE_BYTES = 2**28
 _DAMPED_STEPS = 200
@@ -57,11 +58,15 @@ class Parameters:
 
 
 class Stages(NamedTuple):
-    """The objective over all rows, over those held in memory, and over those searched."""
+    """The objective over all rows, and over those of each level of a search, in memory."""
 
     everything: Objective
-    held: Objective
-    few: Objective
+    levels: tuple[Objective, ...]  # each over more rows than the one before
+
+    @property
+    def few(self) -> Objective:
+        """Over the fewest rows."""
+        return self.levels[0]
 
 
 class Problem(NamedTuple):
@@ -136,7 +141,8 @@ def _train(
     _check(summary, feature_names, target_names)
     p, q = summary.features.mean.size + 1, summary.targets.mean.size
     h = parameters.n_hidden
-    searched, rows, whole = row_stages(p, q, h, dtype, summary.weighted)
+    sizes = row_stages(p, q, h, dtype, summary.weighted)
+    whole, rows = sizes.whole, sizes.drawn(parameters.method)
     validation: Rows | None = None
     if whole:
         # All rows fit in memory here: from now on there is nothing else.
@@ -179,10 +185,7 @@ def _train(
         n_hidden=h,
     )
     held = everything if sample is None else everything.over(sample)
-    stages = Stages(everything, held, held)
-    if isinstance(held.engine, LocalEngine) and is_part(searched, held.engine.n_rows):
-        part = held.engine.leading(-(-searched // TILE))
-        stages = Stages(everything, held, held.over(part))
+    stages = Stages(everything, tuple(_levels(held, sizes)))
     squares = summary.targets.squares * everything.ones
     squares /= summary.targets.weight * float(summary.targets.variance.sum())
     found = _METHODS[parameters.method](Problem(stages, p, squares), parameters)
@@ -196,13 +199,13 @@ def _train(
 
 def _search(problem: Problem, parameters: Parameters) -> Outcome:
     """Neuron search on few rows, then on more of them, damped steps on all."""
-    everything, held, few = problem.stages
+    everything, levels = problem.stages
+    few = levels[0]
     monitor = everything.monitor
     journal = monitor.journal
     rng = _random(parameters.seed, journal)
-    levels = [few] if few is held else [few, held]
     arrange = partial(quasi_newton, whitening=Whitening.of(few))
-    overall = Overall(everything, held)
+    overall = Overall(everything, levels)
     journal.attach("overall", overall)
     found = search(levels, overall, parameters.n_hidden, rng, arrange, parameters.max_iter)
     if few is everything and monitor.stopped:
@@ -226,7 +229,7 @@ def _search(problem: Problem, parameters: Parameters) -> Outcome:
 
 def _damped(problem: Problem, parameters: Parameters) -> Outcome:
     """Damped steps from hinges through pairs of rows: on few rows, then on all."""
-    everything, _, few = problem.stages
+    everything, few = problem.stages.everything, problem.stages.few
     journal = everything.monitor.journal
     rng = _random(parameters.seed, journal)
     p, q = problem.n_columns, problem.target_squares.size
@@ -315,21 +318,42 @@ class RowStages(NamedTuple):
     """How many rows the stages work on."""
 
     searched: int  # by the search at first: enough for its weights, no more than memory has
-    held: int  # in memory, for the search to end on
-    whole: bool  # whether all rows are held
+    cycled: int  # that it goes on over
+    held: int  # in memory, for it to end on
+    whole: bool  # whether all rows are held, and nothing else is
+
+    def drawn(self, method: str) -> int:
+        """How many are drawn at random, where not all are held."""
+        return self.held if method == "search" else self.cycled
 
 
 def row_stages(p: int, q: int, h: int, dtype: np.dtype[Any], n_rows: int) -> RowStages:
     """How many of the rows each stage works on."""
-    wanted = min(max(_ROWS_A_WEIGHT * h * (p + q), _LEAST_SAMPLE), _MOST_SAMPLE)
-    searched = min(wanted, max(TILE, _SAMPLE_BYTES // (_HELD * (p + q) * dtype.itemsize)))
-    held = _HELD * searched
-    return RowStages(searched, held, n_rows <= _NEARLY_ALL * held)
+    weights = h * (p + q)
+    most = max(TILE, _SAMPLE_BYTES // ((p + q) * dtype.itemsize))
+    wanted = min(max(_ROWS_A_WEIGHT * weights, _LEAST_SAMPLE), _MOST_SAMPLE)
+    searched = min(wanted, max(TILE, most // _CYCLED))
+    cycled = _CYCLED * searched
+    held = max(cycled, min(_HELD_A_WEIGHT * weights, most))
+    if n_rows <= _NEARLY_ALL * held:
+        held = n_rows
+    return RowStages(searched, cycled, held, n_rows <= _NEARLY_ALL * cycled)
 
 
-def is_part(searched: int, held: int) -> bool:
-    """Whether the search begins on a part of the rows held."""
-    return held > _NEARLY_ALL * searched
+def level_rows(sizes: RowStages, n_rows: int) -> list[int]:
+    """The rows of each level of a search, where so many are in memory."""
+    parts = (-(-wanted // TILE) * TILE for wanted in (sizes.searched, sizes.cycled))
+    return [*dict.fromkeys(part for part in parts if n_rows > _NEARLY_ALL * part), n_rows]
+
+
+def _levels(held: Objective, sizes: RowStages) -> Iterator[Objective]:
+    """Over some of the rows that are held, then more of them, at last all."""
+    if not isinstance(held.engine, LocalEngine):
+        yield held
+        return
+    for rows in level_rows(sizes, held.engine.n_rows):
+        part = held.engine.leading(-(-rows // TILE))
+        yield held if part is held.engine else held.over(part)
 
 
 def _check(

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import numpy as np
 
+from altrelu_dist.cluster_errors import explained
 from altrelu_dist.errors import DataError
 from altrelu_dist.moments.rows import Rows
 from altrelu_dist.threads import n_threads, one_blas_thread
@@ -232,7 +233,8 @@ class DaskEngine(Engine):
         if self._client is None:
             result: _Partial = dask.compute(level[0])[0]
         else:
-            result = self._client.compute(level[0]).result()
+            with explained():
+                result = self._client.compute(level[0]).result()
         value: C = _root(result)
         return value
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+
+# A shell starts what runs in the background deaf to Ctrl-C, and its children with it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples every time, so that a failure is of the change under test;
 # HYPOTHESIS_PROFILE=explore looks for new ones.

@@ -111,6 +111,26 @@ def test_the_same_where_not_all_rows_are_held(options, tmp_path):
     assert_same_run(model, expected)
 
 
+@pytest.mark.usefixtures("small_samples")
+def test_it_goes_on_elsewhere(tmp_path, process_client):
+    """Begun in this process, gone on with in threads, ended on a cluster, in other chunks."""
+    X, y = data(12_000)
+    options = {"n_hidden": 4, "random_state": 0, "max_iter": 3}
+    reports = []
+    expected = AltReLURegressor(**options, callback=reports.append).fit(X, y)
+    kept = {"checkpoint": tmp_path / "run", "checkpoint_interval": 0}
+    for chunk, cut in ((None, len(reports) // 3), (5000, len(reports) // 3), (3001, None)):
+        arrays = (X, y) if chunk is None else (da.from_array(v, chunks=chunk) for v in (X, y))
+        model = AltReLURegressor(**options, **kept, resume=chunk is not None)
+        if cut is None:
+            model.set_params(client=process_client)
+        else:
+            model.set_params(callback=cut_after(cut))
+        with contextlib.suppress(CutError):
+            model.fit(*arrays)
+    assert_same_run(model, expected)
+
+
 def test_of_several_blocks_of_neurons(tmp_path, monkeypatch):
     """They are drawn anew at each step: the draws go on too."""
     monkeypatch.setattr(damped, "LARGEST_SYSTEM", 12)

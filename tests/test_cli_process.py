@@ -360,6 +360,61 @@ def test_a_full_disk_leaves_the_old_file(here):
 
 
 @pytest.mark.cluster
+def test_a_scheduler_that_dies_is_an_error_at_once_and_another_goes_on(here):
+    X = np.random.default_rng(0).normal(size=(200_000, 6)).astype("float32")
+    np.savez("large.npz", X=X, y=np.abs(X[:, 0]) * X[:, 1])
+    altrelu_dist.convert("large.npz", "large.zarr", chunk_bytes=1 << 18)
+    options = ("train", "large.zarr", "--hidden", 6, "--method", "alternating", "--seed", 1)
+    passes(*options, "--workers", 0, "--out", "expected.zarr")
+    (here / "one").mkdir()
+    with dask_cluster(here / "one", slow_reads(here)) as address:
+        kept = ("--checkpoint", "run", "--checkpoint-interval", 0)
+        with start(*options, *kept, "--out", "m.zarr", "--scheduler", address) as process:
+            wait_for(process, " alternating ")
+            os.kill(scheduler_at(address), signal.SIGKILL)
+            killed = time.monotonic()
+            _, said = process.communicate(timeout=60)
+    assert time.monotonic() - killed < 10
+    assert process.returncode == 1, said
+    assert "connection to the scheduler is lost" in said.splitlines()[-1]
+    assert not Path("m.zarr").exists()
+    (here / "two").mkdir()
+    with dask_cluster(here / "two") as address:
+        passes("train", "--resume", "run", "--scheduler", address)
+    found, expected = Network.load("m.zarr"), Network.load("expected.zarr")
+    np.testing.assert_array_equal(found.hidden_weights, expected.hidden_weights)
+
+
+def scheduler_at(address):
+    """The process that listens there."""
+    port = int(address.rpartition(":")[2])
+    return next(
+        connection.pid
+        for connection in psutil.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
+    )
+
+
+def slow_reads(folder):
+    """Where a module lies with which each read of a worker takes a tenth of a second."""
+    slow = folder / "slow"
+    slow.mkdir()
+    (slow / "sitecustomize.py").write_text(
+        "import time\n"
+        "def patch():\n"
+        "    from altrelu_dist.data import zarr_store\n"
+        "    read = zarr_store.ZarrRows.read\n"
+        "    def late(self, *a):\n"
+        "        time.sleep(0.1)\n"
+        "        return read(self, *a)\n"
+        "    zarr_store.ZarrRows.read = late\n"
+        "import threading\n"
+        "threading.Timer(0.0, patch).start()\n"
+    )
+    return (slow,)
+
+
+@pytest.mark.cluster
 def test_no_scheduler_at_the_address():
     begun = time.monotonic()
     with socket.create_server(("127.0.0.1", 0)) as mute:

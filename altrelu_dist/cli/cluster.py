@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["ClusterChoice", "connect"]
 
 CONNECT_SECONDS = 10.0
+_CLOSE_SECONDS = 2.0
 _LEAST_MEMORY = 256 << 20  # what a worker holds before it has read a row
 
 # Ctrl-C in a terminal reaches every process of the group: the workers are to go on, because it is
@@ -99,25 +100,21 @@ def connect(
     if address is None and (in_process or choice.workers == 0):
         yield None
         return
-    from distributed import KilledWorker
+    from altrelu_dist.cluster_errors import explained
 
     opened = _local(choice, output) if address is None else _remote(address, output)
-    try:
-        with opened as client:
-            yield client
-    except KilledWorker as error:
-        raise ClusterError(
-            "workers died again and again, most likely for lack of memory: give each more "
-            "(--memory), or start fewer (--workers)"
-        ) from error
+    with explained(), opened as client:
+        yield client
 
 
 @contextmanager
 def _remote(address: str, output: Output) -> Iterator[Client]:
     with output.doing(f"connecting to {address}"):
         client = _connect(address)
-    with client:
+    try:
         yield client
+    finally:  # a scheduler that has gone is not waited for
+        client.close(timeout=_CLOSE_SECONDS)
 
 
 @contextmanager

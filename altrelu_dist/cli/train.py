@@ -25,7 +25,7 @@ from altrelu_dist.cli.options import (
     Workers,
 )
 from altrelu_dist.cli.output import INTERRUPTED, Output, number, seconds_text
-from altrelu_dist.errors import AltReLUError, DataError, ParameterError
+from altrelu_dist.errors import AltReLUError, ClusterError, DataError, ParameterError
 
 if TYPE_CHECKING:
     from altrelu_dist.estimators import AltReLURegressor
@@ -246,7 +246,7 @@ def _train(
                 name: evaluate(network, rows.X, rows.y, rows.sample_weight, client=client)
                 for name, rows in parts.items()
             }
-        except KeyboardInterrupt:
+        except (ClusterError, KeyboardInterrupt):
             output.warn(f"the network is in {saved}, its scores are not known")
             raise
         memory_peak = measure(client)

@@ -150,7 +150,8 @@ class Journal:
                     if not self._enters:
                         self._restore(self._states)
                 return result  # type: ignore[no-any-return]
-            if self._last is not None and not self._leads_to(path, self._last):
+            leads_on = any(known.startswith(f"{path}/") for known in self._records)
+            if self._last is not None and not leads_on:
                 raise CheckpointError(f"{self._address}: does not fit: it has no step {path!r}")
             made = compute()
         if self.replaying or self._stopped():
@@ -219,11 +220,6 @@ class Journal:
     @property
     def _address(self) -> str:
         return "" if self._store is None else self._store.address
-
-    def _leads_to(self, path: str, last: str) -> bool:
-        return last.startswith(f"{path}/") or any(
-            known.startswith(f"{path}/") for known in self._records
-        )
 
     def _restore(self, states: dict[str, Any]) -> None:
         for name, state in states.items():

@@ -54,7 +54,8 @@ _FIRST_CYCLES = 1  # where more rows are to come: what suits few rows does not l
 LEVELS_OF_CYCLES = 2
 _SHORTER = 2  # times fewer passes at the next level: its passes are so much longer
 OTHER = 2  # times the rows of the first level, others each time, to grow on what is crossed
-_NOTHING_LEFT = 1e-13  # of the variance of the targets
+_NOTHING_LEFT = 1e-13  # of the variance of the targets, or what rounding of rows so large leaves
+_ROUNDING = 30.0  # times the machine's epsilon, of a prediction
 
 
 def search(
@@ -184,7 +185,8 @@ def _cycles(
     begun = monitor.rows
     track = [(0, loss)]
     done = 0
-    while loss > _NOTHING_LEFT and not monitor.stopped and done < cycles:
+    nothing = max(_NOTHING_LEFT, (_ROUNDING * float(np.finfo(x.dtype).eps)) ** 2)
+    while loss > nothing and not monitor.stopped and done < cycles:
 
         def one_cycle(weights: Weights = weights, loss: float = loss, done: int = done) -> _Cycled:
             return _cycle(

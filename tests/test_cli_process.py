@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,7 +21,7 @@ import pytest
 from typer.testing import CliRunner
 
 import altrelu_dist
-from altrelu_dist import AltReLURegressor
+from altrelu_dist import AltReLURegressor, data
 from altrelu_dist.cli.app import app
 from altrelu_dist.network import Network
 
@@ -315,6 +316,22 @@ def test_a_run_goes_on_with_the_options_it_began_with(here, monkeypatch):
     np.testing.assert_array_equal(found.hidden_weights, expected.hidden_weights)
     assert "no checkpoint" in quickly("train", "--resume", "nowhere", code=1)
     assert "missing STORE, --hidden, --out" in quickly("train", code=2)
+
+
+def test_a_password_is_not_written_down(monkeypatch):
+    """In the address of the data: it is to be given again."""
+    kept = ("--out", "m.zarr", "--checkpoint", "run", "--hidden", 2, "--workers", 0)
+    opened = data.open_dataset
+    monkeypatch.setattr(data, "open_dataset", lambda _, **named: opened("data.zarr", **named))
+    address = "https://me:tOpSeCrEt@example.org/data.zarr"
+    quickly("train", address, *kept, "--max-iter", 1)
+    shutil.rmtree("m.zarr")
+    files = [path for path in Path("run").iterdir() if path.is_file()]
+    assert files
+    assert not any(b"tOpSeCrEt" in path.read_bytes() for path in files)
+    assert "missing STORE" in quickly("train", "--resume", "run", code=2)
+    quickly("train", address, "--resume", "run", "--workers", 0)
+    assert Network.load("m.zarr").n_hidden == 2
 
 
 @pytest.mark.cluster

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import gettempdir
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from urllib.parse import urlsplit
 
 import typer
 
@@ -36,8 +37,9 @@ _LEAST_ROWS = 2
 _RESUMING = "Carrying on"
 # Of what a run is to go on with these are given anew: they are of the machine and the moment.
 _NOT_NOTED = {
-    "checkpoint", "resume", "scheduler", "workers", "threads", "memory", "quiet", "as_json",
+    "ctx", "checkpoint", "resume", "scheduler", "workers", "threads", "memory", "quiet", "as_json",
 }  # fmt: skip
+_RESUMED = "altrelu_dist.resumed"  # in the context: that the options are those of the run
 _ENDINGS = {
     "converged": "stopped by itself",
     "early_stopping": "stopped at --early-stopping",
@@ -124,53 +126,18 @@ def train(
 
     Ctrl-C stops at the end of the current step and saves the best network so far.
     """
-    given = dict(ctx.params)
-    if resume is not None:
-        from altrelu_dist.checkpoints.opening import note_of
-
-        asked = {name for name in given if _is_given(ctx, name)}
-        given |= {k: v for k, v in note_of(resume).items() if k in given and k not in asked}
-        given["checkpoint"] = resume
-        given["out"] = None if given["out"] is None else Path(given["out"])
-    missing = [
-        name
-        for name, key in (("STORE", "store"), ("--hidden", "hidden"), ("--out", "out"))
-        if given[key] in ("", None)
-    ]
-    if missing:
-        raise typer.BadParameter(f"missing {', '.join(missing)}")
-    _train(**given)
-
-
-def _train(
-    *,
-    store: str,
-    hidden: int,
-    out: Path,
-    method: str,
-    ridge: float | None,
-    negative_slope: float | None,
-    max_iter: int | None,
-    max_time: float | None,
-    seed: int,
-    test_fraction: float | None,
-    early_stopping: bool,
-    validation_fraction: float | None,
-    target: list[str] | None,
-    weight: str | None,
-    checkpoint: str | None,
-    checkpoint_interval: float,
-    resume: str | None,
-    overwrite: bool,
-    scheduler: str | None,
-    workers: int | None,
-    threads: int | None,
-    memory: str | None,
-    quiet: bool,
-    as_json: bool,
-) -> None:
+    if resume is not None and _RESUMED not in ctx.meta:
+        ctx.meta[_RESUMED] = True
+        train(ctx, **_remembered(ctx, resume))
+        return
     note = {name: value for name, value in locals().items() if name not in _NOT_NOTED}
+    if not store or hidden is None or out is None:
+        required = {"STORE": store, "--hidden": hidden, "--out": out}
+        missing = ", ".join(name for name, value in required.items() if not value)
+        raise typer.BadParameter(f"missing {missing}")
     note |= {"store": _absolute(store), "out": _absolute(str(out))}
+    if urlsplit(store).password:  # is not written down: it is to be given again
+        del note["store"]
     from altrelu_dist.cli.memory import measure
     from altrelu_dist.cli.progress import watch
     from altrelu_dist.cli.scores import mean_scores, score_records, score_table
@@ -306,9 +273,16 @@ def _train(
         raise typer.Exit(INTERRUPTED)
 
 
-def _is_given(ctx: typer.Context, name: str) -> bool:
-    source = ctx.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
+def _remembered(ctx: typer.Context, checkpoint: str) -> dict[str, Any]:
+    """The options that a run began with, but those that are given now."""
+    from altrelu_dist.checkpoints.opening import note_of
+
+    options = dict(ctx.params)
+    for name, value in note_of(checkpoint).items():
+        source = ctx.get_parameter_source(name)
+        if name in options and (source is None or source.name != "COMMANDLINE"):
+            options[name] = Path(value) if name == "out" else value
+    return options | {"checkpoint": checkpoint}
 
 
 def _absolute(address: str) -> str:

@@ -9,6 +9,7 @@ only if the loss fell. It all runs on rows in memory.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -84,6 +85,7 @@ def search(
     """
     few, monitor = levels[0], levels[0].monitor
     journal = monitor.journal
+    means = _Means(few, n_hidden, rng, descend, overall)
     monitor.enter("grow")
     weights, loss = journal.step("grow", lambda: _grow(few, n_hidden, rng, descend, overall))
     done = 0
@@ -102,9 +104,7 @@ def search(
         left = np.inf if cycles is None else cycles - done
         if level < min(len(levels), LEVELS_OF_CYCLES) - 1:
             left = min(left, _FIRST_CYCLES)
-        weights, loss, made = _cycles(
-            objective, few, weights, loss, n_hidden, rng, descend, left, level, overall
-        )
+        weights, loss, made = _cycles(objective, means, weights, loss, left, level)
         done += made
     return Outcome(weights, loss, ran_out=cycles is not None and done >= cycles)
 
@@ -165,34 +165,31 @@ class Overall:
         return loss
 
 
+@dataclass(frozen=True)
+class _Means:
+    """What every cycle of a search works with; the names are those of `search`."""
+
+    few: Objective
+    n_hidden: int
+    rng: np.random.Generator
+    descend: Descent
+    overall: Overall
+
+
 def _cycles(
-    objective: Objective,
-    few: Objective,
-    weights: Weights,
-    loss: float,
-    n_hidden: int,
-    rng: np.random.Generator,
-    descend: Descent,
-    cycles: float,
-    level: int,
-    overall: Overall,
+    objective: Objective, means: _Means, weights: Weights, loss: float, cycles: float, level: int
 ) -> tuple[Weights, float, int]:
     """Grow-and-prune cycles on some rows, as long as they are worth their while."""
     engine, monitor = objective.engine, objective.monitor
     assert isinstance(engine, LocalEngine)
     x, y = engine.tiles[0]
-    passes = most_passes(engine.n_rows, n_hidden, x.shape[1] + y.shape[1], level)
+    passes = most_passes(engine.n_rows, means.n_hidden, x.shape[1] + y.shape[1], level)
     begun = monitor.rows
     track = [(0, loss)]
     done = 0
     nothing = max(_NOTHING_LEFT, (_ROUNDING * float(np.finfo(x.dtype).eps)) ** 2)
     while loss > nothing and not monitor.stopped and done < cycles:
-
-        def one_cycle(weights: Weights = weights, loss: float = loss, done: int = done) -> _Cycled:
-            return _cycle(
-                objective, few, weights, loss, n_hidden, rng, descend, done, level, overall
-            )
-
+        one_cycle = partial(_cycle, objective, means, weights, loss, done, level)
         weights, loss, told, added = monitor.journal.step("cycle", one_cycle)
         if added is None:  # there was no time for it
             break
@@ -208,25 +205,14 @@ def _cycles(
     return weights, loss, done
 
 
-_Cycled = tuple[Weights, float, float, "int | None"]
-
-
 def _cycle(
-    objective: Objective,
-    few: Objective,
-    weights: Weights,
-    loss: float,
-    n_hidden: int,
-    rng: np.random.Generator,
-    descend: Descent,
-    done: int,
-    level: int,
-    overall: Overall,
-) -> _Cycled:
+    objective: Objective, means: _Means, weights: Weights, loss: float, done: int, level: int
+) -> tuple[Weights, float, float, int | None]:
     """The better network, its loss, that over all rows if it is told, and the neurons added.
 
     None added: the run has to end.
     """
+    few, n_hidden, rng, descend = means.few, means.n_hidden, means.rng, means.descend
     if done == 0:
         more = inserted_neurons(n_hidden) + n_hidden - weights.n_hidden
         trial = insert(objective, weights, more, rng)
@@ -240,7 +226,7 @@ def _cycle(
     trial, trial_loss = _pruned(objective, trial, n_hidden, descend)
     if trial.n_hidden > n_hidden or not trial_loss < loss:
         return weights, loss, np.nan, added
-    return trial, trial_loss, overall.loss(objective, trial), added
+    return trial, trial_loss, means.overall.loss(objective, trial), added
 
 
 def _grow(

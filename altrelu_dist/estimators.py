@@ -17,6 +17,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from altrelu_dist.checkpoints.opening import opened
 from altrelu_dist.errors import DataError
+from altrelu_dist.folding import folded
 from altrelu_dist.inputs import engine_of, is_lazy, lazy_array
 from altrelu_dist.interrupts import say_stopping, stop_softly
 from altrelu_dist.model_file import load_estimator, save_estimator
@@ -25,6 +26,7 @@ from altrelu_dist.parameters import checked, one_name_a_column
 from altrelu_dist.prediction import predict_blocks
 from altrelu_dist.training import Callback, Monitor, last_doubling, train
 from altrelu_dist.version import __version__
+from altrelu_dist.warm_start import digest, start_from
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -92,6 +94,11 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         Go on with the run that ``checkpoint`` is of. It ends with the same network, to the last
         bit, as if it had not been cut off. Refused if the data or the parameters are others;
         ``max_time``, which counts the time before too, may be another.
+    warm_start : bool, default False
+        Let :meth:`fit` go on from the network that is there, on the same data or on other. It
+        never ends above what that network makes of the new data, unless it had more neurons than
+        ``n_hidden``, or early stopping has the last word. Neurons are added, or the cheapest
+        pruned, where ``n_hidden`` has changed.
 
     Attributes
     ----------
@@ -125,6 +132,7 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     True
     """
 
+    network_: Network
     _note: Mapping[str, Any] | None = None  # kept with a checkpoint, for who reads it again
 
     def __init__(
@@ -145,6 +153,7 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_interval: float = 60.0,
         resume: bool = False,
+        warm_start: bool = False,
     ) -> None:
         self.n_hidden = n_hidden
         self.method = method
@@ -161,6 +170,7 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.checkpoint = checkpoint
         self.checkpoint_interval = checkpoint_interval
         self.resume = resume
+        self.warm_start = warm_start
 
     def fit(
         self,
@@ -226,12 +236,19 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             self.feature_names_in_ = np.asarray([str(name) for name in feature_names], dtype=object)
         names = getattr(self, "feature_names_in_", None)
         targets = _names_of(y) if target_names is None else tuple(target_names)
+        start = None
+        if self.warm_start and hasattr(self, "network_"):
+            start = start_from(
+                self.network_, self.n_features_in_, n_targets, float(self.negative_slope), names
+            )
 
         shape = {"n_samples": engine.n_rows, "n_features": self.n_features_in_}
         shape |= {"n_targets": n_targets}
         with opened(
             self.checkpoint,
-            asdict(parameters) | shape | {"dtype": str(dtype), "version": __version__},
+            asdict(parameters)
+            | shape
+            | {"dtype": str(dtype), "version": __version__, "warm_start": start and digest(start)},
             interval=self.checkpoint_interval,
             resume=self.resume,
             any_seed=not isinstance(self.random_state, numbers.Integral),
@@ -248,7 +265,7 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                 say_stopping()
 
             with stop_softly(interrupt):
-                trained = train(engine, parameters, monitor, dtype, names, targets)
+                trained = train(engine, parameters, monitor, dtype, names, targets, start)
         hidden, bias, output, output_bias = trained.scaler.to_raw(trained.weights)
         self.network_ = Network(
             hidden,
@@ -258,8 +275,56 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             negative_slope=float(self.negative_slope),
             feature_names=None if names is None else tuple(str(name) for name in names),
             target_names=targets,
+            hidden_gram=trained.hidden_gram,
         )
         self._told_by(monitor.history, monitor.passes, monitor.reason or "converged")
+        return self
+
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Fold further rows into the network, without the rows of before.
+
+        The first call, where there is no network yet, is `fit`. From then on the hidden layer
+        stays as it is, and one pass over the new rows puts the output layer where it is optimal:
+        at the least squares over all rows so far, whatever the blocks they came in. What it does
+        not do is to move or add neurons; where the new rows have something to say that the
+        neurons of before cannot express, `fit` on all rows, or with ``warm_start``, says it.
+
+        The rows that `fit` was given count by the Gram matrix of their hidden features. Where it
+        held a sample of them in memory, that is the sample's, scaled to all of them.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+        sample_weight : array-like of shape (n_samples,), optional
+            On the scale of those of before.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        DataError
+            If the data cannot be folded in; the network is then as it was.
+        """
+        if not hasattr(self, "network_"):
+            return self.fit(X, y, sample_weight)
+        alpha = checked(self).alpha
+        n_targets, flat = self.network_.n_targets, self._flat
+        before = dict(self.__dict__)
+        try:
+            engine, _ = self._rows(X, y, sample_weight, reset=False)
+            found = 1 if np.ndim(y) == 1 else np.shape(y)[1]
+            if found != n_targets or self._flat != flat:
+                raise DataError(
+                    f"y has shape {np.shape(y)}; the network was trained on {n_targets} "
+                    f"target{'s' * (n_targets > 1)}, in an array of {1 if flat else 2} dimensions"
+                )
+            self.network_ = folded(self.network_, engine, alpha)
+        except BaseException:
+            self.__dict__ = before
+            raise
         return self
 
     def predict(self, X: Any) -> Any:
@@ -378,7 +443,9 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.stop_reason_ = reason
         self.last_doubling_ = last_doubling(history)
 
-    def _rows(self, X: Any, y: Any, sample_weight: Any) -> tuple[Engine, np.dtype[np.floating]]:
+    def _rows(
+        self, X: Any, y: Any, sample_weight: Any, *, reset: bool = True
+    ) -> tuple[Engine, np.dtype[np.floating]]:
         if not (is_lazy(X) or is_lazy(y)):
             # The summary of the rows finds what is not finite, and names it.
             X, y = validate_data(
@@ -389,6 +456,7 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                 multi_output=True,
                 y_numeric=True,
                 ensure_all_finite=False,
+                reset=reset,
             )
             if sample_weight is not None:
                 sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
@@ -397,9 +465,11 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                 X, y, sample_weight, self.client
             ), _FLOAT32 if X.dtype == _FLOAT32 else _FLOAT64
         if is_lazy(X):
-            rows = self._lazy_features(X, reset=True)
+            rows = self._lazy_features(X, reset=reset)
         else:
-            rows = validate_data(self, X, dtype=[np.float64, np.float32], ensure_all_finite=False)
+            rows = validate_data(
+                self, X, dtype=[np.float64, np.float32], ensure_all_finite=False, reset=reset
+            )
         self.n_features_in_ = int(rows.shape[1])
         self._flat = np.ndim(y) == 1
         dtype = _FLOAT32 if rows.dtype == _FLOAT32 else _FLOAT64

@@ -21,6 +21,7 @@ Floats = NDArray[np.float64]
 FORMAT = "altrelu-network"
 FORMAT_VERSION = 1
 _ARRAYS = ("hidden_weights", "hidden_bias", "output_weights", "output_bias")
+_GRAM = "hidden_gram"
 _ROWS_AT_ONCE = 8192
 
 
@@ -42,6 +43,9 @@ class Network:
     feature_names, target_names : tuple of str, optional
     info : dict, optional
         What is known of how the network was made; JSON values only.
+    hidden_gram : ndarray of shape (n_hidden + 1, n_hidden + 1), optional
+        Gram matrix of the hidden features, and a one, over the rows it was trained on: what
+        further rows are weighed against when they are folded in.
 
     Raises
     ------
@@ -57,6 +61,7 @@ class Network:
     feature_names: tuple[str, ...] | None = None
     target_names: tuple[str, ...] | None = None
     info: dict[str, Any] = field(default_factory=dict)
+    hidden_gram: Floats | None = None
 
     def __post_init__(self) -> None:
         d, h = self.hidden_weights.shape
@@ -66,6 +71,10 @@ class Network:
                 f"the layers do not fit each other: hidden weights {(d, h)}, hidden bias "
                 f"{self.hidden_bias.shape}, output weights {self.output_weights.shape}, output "
                 f"bias {self.output_bias.shape}"
+            )
+        if self.hidden_gram is not None and self.hidden_gram.shape != (h + 1, h + 1):
+            raise ParameterError(
+                f"hidden_gram has shape {self.hidden_gram.shape}, expected {(h + 1, h + 1)}"
             )
         for what, names, count in (
             ("feature_names", self.feature_names, d),
@@ -115,13 +124,22 @@ class Network:
         out = np.empty((rows.shape[0], self.n_targets))
         for start in range(0, rows.shape[0], _ROWS_AT_ONCE):
             part = slice(start, start + _ROWS_AT_ONCE)
-            z = rows[part].astype(np.float64) @ self.hidden_weights + self.hidden_bias
-            if self.negative_slope:
-                np.maximum(z, self.negative_slope * z, out=z)
-            else:
-                np.maximum(z, 0.0, out=z)
-            out[part] = z @ self.output_weights + self.output_bias
+            out[part] = self.hidden_features(rows[part]) @ self.output_weights + self.output_bias
         return out
+
+    def hidden_features(self, X: NDArray[Any]) -> Floats:
+        """What the hidden neurons make of some rows.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n_rows, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_rows, n_hidden)
+        """
+        z: Floats = X.astype(np.float64) @ self.hidden_weights + self.hidden_bias
+        return np.maximum(z, self.negative_slope * z if self.negative_slope else 0.0, out=z)
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the network to a Zarr group, complete or not at all.
@@ -146,7 +164,7 @@ class Network:
 
         with write_beside(path, overwrite=overwrite, kind=FORMAT) as beside:
             group = zarr.open_group(beside, mode="w", zarr_format=3)
-            for name in _ARRAYS:
+            for name in _ARRAYS if self.hidden_gram is None else (*_ARRAYS, _GRAM):
                 values = np.ascontiguousarray(getattr(self, name), dtype=np.float64)
                 group.create_array(
                     name,
@@ -205,7 +223,8 @@ class Network:
                 f"{FORMAT_VERSION}: upgrade altrelu-dist"
             )
         try:
-            arrays = {name: _read(group, name) for name in _ARRAYS}
+            kept = (*_ARRAYS, _GRAM) if _GRAM in group else _ARRAYS
+            arrays = {name: _read(group, name) for name in kept}
             features, targets = attrs.get("feature_names"), attrs.get("target_names")
             return cls(
                 **arrays,

@@ -139,6 +139,14 @@ class Scaler:
         out = weights.V * self.target_scale
         return hidden, bias, out, weights.c * self.target_scale + self.target_center
 
+    def from_raw(self, hidden: Floats, bias: Floats, out: Floats, out_bias: Floats) -> Weights:
+        """Undo `to_raw`; what a constant column adds to a neuron goes into its bias."""
+        varies = np.isfinite(self.scale)
+        W = np.vstack([hidden * np.where(varies, self.scale, 0.0)[:, None], bias])
+        W[-1] += self.center @ hidden
+        c = (out_bias - self.target_center) / self.target_scale
+        return Weights(W, out / self.target_scale, c)
+
 
 @dataclass(frozen=True)
 class Additive:

@@ -390,11 +390,13 @@ def _alternation(shape: Shape, *, local: bool) -> Stage:
     if shape.p > WIDE:
         built = Range.exactly(1 + times)
     changes = Range(*(1 + times - count for count in built))
-    calls = (
+    calls = [
         Call("gram", n, h, built, everywhere),
         Call("delta", n, h, changes, everywhere),
         Call("loss", n, h, Range.exactly(1), everywhere),
         Call("loss", n, h, Range.exactly(times), everywhere, rides=True),
         Call("solve", 0, h, Range.exactly(times)),
-    )
-    return Stage("alternating", n, (h, h), Range.exactly(times), calls)
+    ]
+    if not local:  # what further rows would be weighed against
+        calls.append(Call("output", n, h, Range.exactly(1), everywhere))
+    return Stage("alternating", n, (h, h), Range.exactly(times), tuple(calls))

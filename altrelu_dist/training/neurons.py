@@ -26,6 +26,7 @@ __all__ = [
     "insertion_order",
     "n_compared",
     "remove",
+    "resized",
 ]
 
 _CANDIDATES = 512
@@ -236,3 +237,16 @@ def remove(objective: Objective, weights: Weights, count: int) -> Weights:
             break
         left.drop(int(np.argmin(left.costs())))
     return weights.pick(left.neurons).with_output(left.output)
+
+
+def resized(
+    objective: Objective, weights: Weights, n_hidden: int, rng: np.random.Generator
+) -> Weights:
+    """As many neurons as are wanted: those that do nothing go first, then the cheapest."""
+    sizes = np.linalg.norm(weights.W, axis=0) * np.linalg.norm(weights.V, axis=1)
+    weights = weights.pick(np.flatnonzero(sizes > 0))
+    if weights.n_hidden < n_hidden:
+        return insert(objective, weights, n_hidden - weights.n_hidden, rng)
+    if weights.n_hidden > n_hidden:
+        weights = remove(objective, weights, weights.n_hidden - n_hidden)
+    return weights.pick(np.arange(min(n_hidden, weights.n_hidden)))

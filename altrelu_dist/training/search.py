@@ -16,7 +16,7 @@ import numpy as np
 
 from altrelu_dist.engine import TILE, LocalEngine
 from altrelu_dist.moments.rows import Weights
-from altrelu_dist.training.neurons import insert, remove
+from altrelu_dist.training.neurons import insert, remove, resized
 from altrelu_dist.training.objective import Objective
 from altrelu_dist.training.progress import Outcome
 
@@ -66,6 +66,7 @@ def search(
     rng: np.random.Generator,
     descend: Descent,
     cycles: int | None = None,
+    start: Weights | None = None,
 ) -> Outcome:
     """Find a network of ``n_hidden`` neurons.
 
@@ -82,12 +83,18 @@ def search(
         Arranges the neurons between two closed-form steps.
     cycles : int, optional
         Most grow-and-prune cycles; by default as many as are worth their while.
+    start : Weights, optional
+        A network, of any number of neurons, to go on from; by default one is grown.
     """
     few, monitor = levels[0], levels[0].monitor
     journal = monitor.journal
     means = _Means(few, n_hidden, rng, descend, overall)
-    monitor.enter("grow")
-    weights, loss = journal.step("grow", lambda: _grow(few, n_hidden, rng, descend, overall))
+    if start is None:
+        monitor.enter("grow")
+        weights, loss = journal.step("grow", lambda: _grow(few, n_hidden, rng, descend, overall))
+    else:
+        monitor.enter("warm")
+        weights, loss = journal.step("warm", partial(_taken_up, means, start))
     done = 0
     for level, objective in enumerate(levels):
         if level:  # also where the run ends here: what was told of all rows is what is kept
@@ -107,6 +114,15 @@ def search(
         weights, loss, made = _cycles(objective, means, weights, loss, left, level)
         done += made
     return Outcome(weights, loss, ran_out=cycles is not None and done >= cycles)
+
+
+def _taken_up(means: _Means, start: Weights) -> tuple[Weights, float]:
+    """Go on from a network: with as many neurons as are wanted, arranged on the few rows."""
+    few, n_hidden = means.few, means.n_hidden
+    weights = resized(few, start, n_hidden, means.rng)
+    weights, loss = means.descend(few, weights, _ITERATIONS, _MOST_ITERATIONS)
+    few.record(loss, weights, overall=means.overall.loss(few, weights))
+    return weights, loss
 
 
 def _widened(

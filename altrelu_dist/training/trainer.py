@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import numpy as np
 
@@ -13,13 +14,14 @@ from altrelu_dist.checkpoints.fingerprint import data_fingerprint, digest
 from altrelu_dist.checkpoints.journal import Journal, RandomState
 from altrelu_dist.engine import TILE, Engine, LocalEngine
 from altrelu_dist.errors import DataError, ParameterError
+from altrelu_dist.moments.loss import HiddenMoments
 from altrelu_dist.moments.rows import Floats, Rows, Scaler, Together, Weights
 from altrelu_dist.moments.sample import Sampler, distinct
 from altrelu_dist.moments.summary import Columns, Summary, summarise
 from altrelu_dist.threads import one_blas_thread
 from altrelu_dist.training.alternating import ITERATIONS, alternate, random_directions
 from altrelu_dist.training.damped import LARGEST_SYSTEM, descend
-from altrelu_dist.training.neurons import insert
+from altrelu_dist.training.neurons import resized
 from altrelu_dist.training.objective import Objective
 from altrelu_dist.training.progress import Monitor, Outcome
 from altrelu_dist.training.quasi_newton import quasi_newton
@@ -42,6 +44,8 @@ _SAMPLE_BYTES = 2**28
 _DAMPED_STEPS = 200
 _MOST_BLOCKS = 4  # of neurons, each with a system of its own, for the last steps to take turns
 _LAST_STEPS = 6  # on all rows where the search saw a sample: each is a pass over the data
+
+RawLayers = tuple[Floats, Floats, Floats, Floats]
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,7 @@ class Problem(NamedTuple):
     stages: Stages
     n_columns: int  # the one included
     target_squares: Floats  # (q,), sums over all rows
+    start: Weights | None = None  # to go on from
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,7 @@ class Trained:
     weights: Weights
     scaler: Scaler
     summary: Summary
+    hidden_gram: Floats  # (h + 1, h + 1), of its hidden features and the one; `HiddenGram.gram`
 
 
 def train(
@@ -93,6 +99,7 @@ def train(
     dtype: np.dtype[np.floating],
     feature_names: Sequence[str] | None = None,
     target_names: Sequence[str] | None = None,
+    start: RawLayers | None = None,
 ) -> Trained:
     """Train a network on the rows of an engine.
 
@@ -106,6 +113,8 @@ def train(
         In which blocks are computed.
     feature_names, target_names : sequence of str, optional
         For messages.
+    start : tuple of ndarray, optional
+        Hidden weights, hidden bias, output weights and output bias, of raw rows, to go on from.
 
     Raises
     ------
@@ -115,7 +124,7 @@ def train(
         If the method cannot hold its system.
     """
     with one_blas_thread():
-        return _train(engine, parameters, monitor, dtype, feature_names, target_names)
+        return _train(engine, parameters, monitor, dtype, feature_names, target_names, start)
 
 
 def _train(
@@ -125,6 +134,7 @@ def _train(
     dtype: np.dtype[np.floating],
     feature_names: Sequence[str] | None,
     target_names: Sequence[str] | None,
+    start: RawLayers | None,
 ) -> Trained:
     monitor.enter("summary")
     held_out = None
@@ -157,7 +167,9 @@ def _train(
     mean_loss = 1.0 if varies else 0.0
     monitor.record(loss=mean_loss)
     if not varies or not (summary.features.variance > 0).any() or monitor.stopped:
-        return Trained(nothing, scaler, summary)
+        gram = np.zeros((h + 1, h + 1))
+        gram[-1, -1] = summary.features.weight
+        return Trained(nothing, scaler, summary, gram)
     sample: LocalEngine | None = None
     sampled = parameters.method != "alternating"
     if not whole and (sampled or held_out):
@@ -188,13 +200,38 @@ def _train(
     stages = Stages(everything, tuple(_levels(held, sizes)))
     squares = summary.targets.squares * everything.ones
     squares /= summary.targets.weight * float(summary.targets.variance.sum())
-    found = _METHODS[parameters.method](Problem(stages, p, squares), parameters)
+    begin = None if start is None else scaler.from_raw(*start)
+    before = None if begin is None else _known(everything, begin, h)
+    found = _METHODS[parameters.method](Problem(stages, p, squares, begin), parameters)
+    if before is not None and not found.loss < before.loss:
+        found = before._replace(ran_out=found.ran_out)
     monitor.fraction = 1.0
     if parameters.max_iter is not None and found.ran_out and monitor.reason is None:
         monitor.reason = "max_iter"
     if monitor.validation is not None:
-        return Trained(monitor.validation.best, scaler, summary)
-    return Trained(found.weights if found.loss < mean_loss else nothing, scaler, summary)
+        weights = monitor.validation.best
+    else:
+        weights = found.weights if found.loss < mean_loss else nothing
+    # Of the rows that are held, where some are: it takes no pass over the data.
+    kept = HiddenMoments(weights.W, parameters.negative_slope)
+    gram = held.engine.reduce(kept, "hidden-gram").gram * (summary.features.weight / held.ones)
+    if sample is None and not whole:
+        monitor.visited(held.engine.n_rows, whole=True)
+    return Trained(weights, scaler, summary, gram)
+
+
+def _known(everything: Objective, start: Weights, h: int) -> Outcome | None:
+    """A network to go on from, if the run may end with it too: nothing is lost by going on."""
+    if start.n_hidden > h:
+        return None
+    everything.monitor.enter("warm")
+
+    def told() -> float:
+        loss, _ = everything.evaluate(start)
+        everything.record(loss, start)
+        return loss
+
+    return Outcome(start, everything.monitor.journal.step("known", told), ran_out=False)
 
 
 def _search(problem: Problem, parameters: Parameters) -> Outcome:
@@ -203,11 +240,12 @@ def _search(problem: Problem, parameters: Parameters) -> Outcome:
     few = levels[0]
     monitor = everything.monitor
     journal = monitor.journal
-    rng = _random(parameters.seed, journal)
+    rng = _random(parameters.seed, journal, problem.start)
     arrange = partial(quasi_newton, whitening=Whitening.of(few))
     overall = Overall(everything, levels)
     journal.attach("overall", overall)
-    found = search(levels, overall, parameters.n_hidden, rng, arrange, parameters.max_iter)
+    h, most = parameters.n_hidden, parameters.max_iter
+    found = search(levels, overall, h, rng, arrange, most, problem.start)
     if few is everything and monitor.stopped:
         return found
     monitor.enter("layers")
@@ -231,10 +269,11 @@ def _damped(problem: Problem, parameters: Parameters) -> Outcome:
     """Damped steps from hinges through pairs of rows: on few rows, then on all."""
     everything, few = problem.stages.everything, problem.stages.few
     journal = everything.monitor.journal
-    rng = _random(parameters.seed, journal)
+    rng = _random(parameters.seed, journal, problem.start)
     p, q = problem.n_columns, problem.target_squares.size
     none = Weights(np.zeros((p, 0)), np.zeros((0, q)), np.zeros(q))
-    weights, _ = few.refit_output(insert(few, none, parameters.n_hidden, rng))
+    begin = none if problem.start is None else problem.start
+    weights, _ = few.refit_output(resized(few, begin, parameters.n_hidden, rng))
     steps = _DAMPED_STEPS if parameters.max_iter is None else parameters.max_iter
     ran_out = None
     if few is not everything:
@@ -249,9 +288,9 @@ def _damped(problem: Problem, parameters: Parameters) -> Outcome:
     return Outcome(weights, loss, last.ran_out if ran_out is None else ran_out)
 
 
-def _random(seed: int, journal: Journal) -> np.random.Generator:
-    """Random numbers that go on where a run was cut off."""
-    rng = np.random.default_rng(seed)
+def _random(seed: int, journal: Journal, start: Weights | None) -> np.random.Generator:
+    """Random numbers that go on where a run was cut off, others where another one goes on."""
+    rng = np.random.default_rng(seed if start is None else [seed, crc32(start.W.tobytes())])
     journal.attach("random", RandomState(rng))
     return rng
 
@@ -274,6 +313,9 @@ def _alternating(problem: Problem, parameters: Parameters) -> Outcome:
     check_alternation(h, p)
     everything.monitor.enter("alternating")
     W = random_directions(p, h, np.random.default_rng(parameters.seed))
+    if problem.start is not None:
+        some = min(h, problem.start.n_hidden)
+        W[:, :some] = problem.start.W[:, :some]
     limit = parameters.max_iter
     iterations = ITERATIONS if limit is None else limit
 

@@ -1,0 +1,87 @@
+"""Folding further rows into the output layer of a network, without the rows of before.
+
+Under a hidden layer that stays, the Gram matrix of the hidden features is all that the rows of
+before have to say: the output layer was at its critical point over them, so that their residual
+is orthogonal to the features, but for the ridge. It adds up over rows (recursive least squares).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from altrelu_dist.engine import Engine
+from altrelu_dist.errors import DataError
+from altrelu_dist.moments.rows import Additive, Floats, Rows
+from altrelu_dist.network import Network
+from altrelu_dist.solvers.linalg import Factor
+from altrelu_dist.threads import one_blas_thread
+
+__all__ = ["folded"]
+
+
+@dataclass(frozen=True)
+class _Sums(Additive):
+    """What rows say of the output layer."""
+
+    gram: Floats  # (h + 1, h + 1), of the hidden features and the one
+    residual: Floats  # (h + 1, q), with the residual of the network
+    bad_weights: int
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """Of raw rows, under a network."""
+
+    network: Network
+
+    def __call__(self, rows: Rows) -> _Sums:
+        """Contribute some rows."""
+        h, n = self.network.n_hidden, rows.X.shape[0]
+        features = np.ones((n, h + 1))
+        features[:, :-1] = self.network.hidden_features(rows.X)
+        fitted = features[:, :-1] @ self.network.output_weights + self.network.output_bias
+        residual = rows.y.astype(np.float64) - fitted
+        weighted = features
+        bad = 0
+        if rows.weight is not None:
+            weight = rows.weight.astype(np.float64)
+            bad = int(np.count_nonzero(~(weight >= 0) | np.isinf(weight)))
+            weighted = features * weight[:, None]
+        return _Sums(weighted.T @ features, weighted.T @ residual, bad)
+
+
+def folded(network: Network, engine: Engine, alpha: float) -> Network:
+    """The network with its output layer at the critical point over the rows of before and more.
+
+    Parameters
+    ----------
+    network : Network
+        With the Gram matrix of its hidden features over the rows of before.
+    engine : Engine
+        Of more rows, raw.
+    alpha : float
+        The ridge, relative to the sum of the row weights.
+
+    Raises
+    ------
+    DataError
+        If a value is not finite, or a weight negative.
+    """
+    with one_blas_thread():
+        more = engine.reduce(_Moments(network), "fold")
+        if more.bad_weights:
+            raise DataError(
+                "sample_weight holds values that are negative or not finite; remove them"
+            )
+        if not (np.isfinite(more.gram).all() and np.isfinite(more.residual).all()):
+            raise DataError(
+                "X or y contains NaN, infinity or values that are too large; drop or impute them"
+            )
+        gram = more.gram if network.hidden_gram is None else network.hidden_gram + more.gram
+        ridge = np.append(np.full(network.n_hidden, alpha), 0.0)
+        output = np.vstack([network.output_weights, network.output_bias])
+        downhill = more.residual - (ridge * more.gram[-1, -1])[:, None] * output
+        output += Factor(gram + np.diag(ridge * gram[-1, -1])).solve(downhill)
+    return replace(network, output_weights=output[:-1], output_bias=output[-1], hidden_gram=gram)

@@ -27,7 +27,7 @@ from altrelu_dist.engine import TILE, LocalEngine
 from altrelu_dist.errors import DataError, ParameterError
 from altrelu_dist.inputs import local_rows
 from altrelu_dist.moments import Block, Rows, Weights, summarise
-from altrelu_dist.training import METHODS, Monitor, Parameters, train
+from altrelu_dist.training import METHODS, Monitor, Parameters, search, train
 from altrelu_dist.training.alternating import alternate, random_directions
 from altrelu_dist.training.damped import descend
 from altrelu_dist.training.neurons import draw_hinges, insert, remove
@@ -762,3 +762,18 @@ def test_no_neuron_may_be_worth_anything(method):
     y = np.array([0.0, 1.0, 0.0, 1.0])
     model = AltReLURegressor(4, method=method, random_state=0).fit(X, y)
     assert np.allclose(model.predict(X), 0.5)
+
+
+def test_a_search_ends_where_only_the_rounding_of_the_rows_is_left(monkeypatch):
+    rng = np.random.default_rng(3)
+    X = (10 * rng.standard_normal((250, 60))).astype(np.float32)
+    y = rng.standard_normal(250)  # fewer rows than weights: the network passes through all of them
+
+    def cycles():
+        history = AltReLURegressor(16, random_state=0).fit(X, y).history_
+        assert history[-1]["loss"] < 1e-11 * np.var(y)
+        return sum(entry["stage"] == "cycle" for entry in history)
+
+    few = cycles()
+    monkeypatch.setattr(search, "_ROUNDING", 0.0)
+    assert few <= 2 < 5 <= cycles()

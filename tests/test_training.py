@@ -357,6 +357,18 @@ def nasty(name):
         X[0], y[0] = 1e12, -1e12
     elif name == "heavy tails":
         X, y = rng.standard_cauchy((n, 4)) ** 3, rng.standard_cauchy(n) ** 3
+    elif name == "weights 1e24 apart":
+        more["weight"] = 10.0 ** rng.uniform(-12, 12, n)
+    elif name == "columns 1e12 apart":
+        X = X * [1e-6, 1, 1e6, 1]
+    elif name == "float16":
+        X, y = X.astype("float16"), y.astype("float16")
+    elif name == "denormals":
+        X = X * 1e-310
+    elif name == "denormal targets":
+        y = y * 1e-310
+    elif name == "rows on kinks":
+        X = rng.integers(-1, 2, (n, 4)).astype(float)  # pairs of rows, and so hinges, go through 0
     elif name == "step":
         y = (X[:, 0] > 0).astype(float)
     elif name == "exact fit":
@@ -400,6 +412,12 @@ NASTY = [
     "one row has weight",
     "outlier",
     "heavy tails",
+    "weights 1e24 apart",
+    "columns 1e12 apart",
+    "float16",
+    "denormals",
+    "denormal targets",
+    "rows on kinks",
     "step",
     "exact fit",
     "linear",
@@ -438,6 +456,34 @@ def test_nasty_data_gives_a_network_no_worse_than_the_mean(name, method):
         assert found == pytest.approx(told, rel=0, abs=1e-6 * variance + rounding)
     losses = np.array([entry["loss"] for entry in model.history_])
     assert (np.diff(losses) <= 0).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", NASTY)
+def test_the_output_layer_is_the_dense_least_squares_of_its_hidden_layer(name, method):
+    X, y, more = nasty(name)
+    if "alpha" in more or X.dtype.kind == "f" and X.dtype.itemsize < 8:
+        pytest.skip("a ridge, or rounding of float32")
+    weight = more.get("weight", np.ones(len(X)))
+    model = AltReLURegressor(
+        5,
+        method=method,
+        negative_slope=more.get("slope", 0.0),
+        max_iter=QUICK[method],
+        random_state=0,
+    )
+    network = model.fit(X, y, sample_weight=weight).network_
+    targets = y.reshape(len(X), -1).astype(float)
+    root = np.sqrt(weight / weight.max())[:, None]
+    mean = np.average(targets, axis=0, weights=weight)
+    features = np.hstack([network.hidden_features(X), np.ones((len(X), 1))]) * root
+    features /= np.maximum(np.linalg.norm(features, axis=0), 1e-300)
+    aim = root * (targets - mean)
+    # Directions that a Gram matrix in float64 cannot tell from none are left out.
+    dense = features @ np.linalg.lstsq(features, aim, rcond=1e-7)[0] - aim
+    found = root * (network.predict(X) - targets)
+    rounding = (1e-7 * np.abs(root * targets).max()) ** 2
+    assert np.vdot(found, found) <= np.vdot(dense, dense) * (1 + 1e-6) + rounding
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -282,7 +282,8 @@ def test_the_plan_of_a_store(store):
     made = plan(store, 4)
     assert (made.rows, made.features, made.targets) == (20_000, 3, 1)
     assert (made.n_blocks, made.block_rows, made.dtype) == (5, 4096, "float32")
-    assert [stage.name for stage in made.stages] == ["summary", "sample", "grow", "cycle", "layers"]
+    names = ["summary", "sample", "grow", "cycle", "settle", "layers"]
+    assert [stage.name for stage in made.stages] == names
     assert made.seconds.typical == pytest.approx(
         sum(stage.seconds.typical for stage in made.stages)
     )

@@ -217,6 +217,9 @@ def stages_of(shape: Shape, method: str) -> tuple[Stage, ...]:
         if level < search.LEVELS_OF_CYCLES:
             grown = min(rows, search.OTHER * few)
             made.append(_cycles(shape, rows, level, last=True, grown=grown, told=not whole))
+    if len(levels) <= search.LEVELS_OF_CYCLES:
+        calls = _descent(held, h, search._SETTLING, None)
+        made.append(Stage("settle", held, (h, h), Range.exactly(1), tuple(calls)))
     if h * p > trainer._MOST_BLOCKS * damped.LARGEST_SYSTEM:
         least = trainer._LAST_STEPS
         calls = _descent(n, h, least, None, everywhere=not whole)

@@ -29,8 +29,8 @@ class Progress:
     Parameters
     ----------
     stage : str
-        ``"summary"``, ``"sample"``, ``"grow"``, ``"cycle"``, ``"widen"``, ``"layers"`` or
-        ``"alternating"``.
+        ``"summary"``, ``"sample"``, ``"warm"``, ``"grow"``, ``"cycle"``, ``"widen"``,
+        ``"settle"``, ``"layers"`` or ``"alternating"``.
     iteration : int
         Recorded iterations so far.
     loss : float

@@ -43,6 +43,7 @@ _GROWTH_ITERATIONS = 100  # of a descent while the network grows
 _ITERATIONS = 150  # of one in a cycle
 _FEW_ITERATIONS = 50  # of one between two steps of pruning
 _MOST_ITERATIONS = 600
+_SETTLING = 600  # of the last one
 _ROWS_A_WEIGHT = 10  # while the network grows
 
 # The search ends when the last third of its work bought less than a hundredth of the loss, and at
@@ -113,6 +114,10 @@ def search(
             left = min(left, _FIRST_CYCLES)
         weights, loss, made = _cycles(objective, means, weights, loss, left, level)
         done += made
+        if level == len(levels) - 1 and not monitor.stopped:
+            monitor.enter("settle")
+            settled = partial(_settled, objective, weights, descend)
+            weights, loss = journal.step("settle", settled)
     return Outcome(weights, loss, ran_out=cycles is not None and done >= cycles)
 
 
@@ -131,6 +136,13 @@ def _widened(
     """Descend over more rows."""
     weights, loss = descend(objective, weights, _ITERATIONS, _MOST_ITERATIONS)
     objective.record(loss, weights, overall=overall.loss(objective, weights))
+    return weights, loss
+
+
+def _settled(objective: Objective, weights: Weights, descend: Descent) -> tuple[Weights, float]:
+    """Descend to where there is next to nothing left to gain: cycles that compete need not."""
+    weights, loss = descend(objective, weights, _SETTLING, None)
+    objective.record(loss, weights)
     return weights, loss
 
 

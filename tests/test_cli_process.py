@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+import trustme
 from typer.testing import CliRunner
 
 import altrelu_dist
@@ -109,12 +110,13 @@ def dask_process(folder, *arguments, first=()):
 
 
 @contextlib.contextmanager
-def dask_cluster(folder, first=()):
+def dask_cluster(folder, first=(), tls=()):
     """The address of a scheduler with one worker; modules in `first` come first in the worker."""
     file = folder / "scheduler.json"
-    local = ["--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(file)]
+    local = ["--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(file), *tls]
     worker = ["worker", *local, "--nthreads", "1", "--no-nanny", "--local-directory", str(folder)]
-    with dask_process(folder, "scheduler", "--port", "0", *local) as scheduler:
+    secure = ["--protocol", "tls"] if tls else []
+    with dask_process(folder, "scheduler", "--port", "0", *secure, *local) as scheduler:
         for _ in range(600):
             if file.exists():
                 break
@@ -400,6 +402,71 @@ def test_a_scheduler_that_dies_is_an_error_at_once_and_another_goes_on(here):
         passes("train", "--resume", "run", "--scheduler", address)
     found, expected = Network.load("m.zarr"), Network.load("expected.zarr")
     np.testing.assert_array_equal(found.hidden_weights, expected.hidden_weights)
+
+
+def certificates(folder, name):
+    """The options that name a new authority's certificate, and one signed by it with its key."""
+    authority = trustme.CA()
+    signed = authority.issue_cert("127.0.0.1")
+    ca, cert, key = (str(folder / f"{name}-{part}.pem") for part in ("ca", "cert", "key"))
+    authority.cert_pem.write_to_path(ca)
+    signed.cert_chain_pems[0].write_to_path(cert)
+    signed.private_key_pem.write_to_path(key)
+    return ["--tls-ca-file", ca, "--tls-cert", cert, "--tls-key", key]
+
+
+@pytest.mark.cluster
+def test_a_scheduler_with_tls_lets_in_who_has_its_authoritys_certificate(here):
+    ours, others = certificates(here, "ours"), certificates(here, "others")
+    (here / "one").mkdir()
+    with dask_cluster(here / "one", tls=ours) as address:
+        assert address.startswith("tls://127.0.0.1")
+        train = ("train", "data.zarr", *QUICK, "--seed", 1, "--scheduler", address)
+        passes(*train, "--out", "m.zarr", *ours)
+        passes("evaluate", "m.zarr", "data.zarr", "--scheduler", address, *ours)
+        for refused, why in (((), "takes certificates"), (others, "ended the connection")):
+            begun = time.monotonic()
+            done = run(*train, "--out", "n.zarr", *refused)
+            assert time.monotonic() - begun < 20
+            assert done.returncode == 1
+            assert f"{address} {why}" in done.stderr
+        plain = run(*train[:-1], address.replace("tls", "tcp"), "--out", "n.zarr")
+        assert plain.returncode == 1
+        assert "ended the connection: a scheduler with TLS is at tls://" in plain.stderr
+        assert not Path("n.zarr").exists()
+
+
+def test_certificates_that_cannot_be_used_are_named(here):
+    ca, cert, key = certificates(here, "ours")[1::2]
+    train = ("train", "data.zarr", *QUICK, "--out", "m.zarr", "--scheduler", "tls://127.0.0.1:1")
+    said = quickly(*train, "--tls-ca-file", ca, code=1)
+    assert "--tls-cert and --tls-key not given" in said
+    three = ("--tls-ca-file", ca, "--tls-cert", cert, "--tls-key")
+    assert "nowhere.pem: there is no such file" in quickly(*train, *three, "nowhere.pem", code=1)
+    assert "not certificates and the key" in quickly(*train, *three, "data.parquet", code=1)
+    said = quickly(*train[:-1], "tcp://127.0.0.1:1", *three, key, code=1)
+    assert "are for a scheduler at a tls:// address, found tcp://127.0.0.1:1" in said
+    assert "and none is named" in quickly(*train[:-2], *three, key, code=1)
+
+
+def listening(process):
+    """The addresses at which a process and its children listen."""
+    family = {process.pid, *(child.pid for child in psutil.Process(process.pid).children(True))}
+    return {
+        connection.laddr.ip
+        for connection in psutil.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN and connection.pid in family
+    }
+
+
+@pytest.mark.cluster
+def test_workers_that_are_started_here_listen_on_loopback_alone():
+    options = ("--workers", 2, "--threads", 1, "--out", "m.zarr")
+    with start("train", "data.zarr", *ENDLESS, *options) as process:
+        wait_for(process, "grow")
+        assert listening(process) == {"127.0.0.1"}
+        os.kill(process.pid, signal.SIGINT)
+        process.communicate(timeout=60)
 
 
 def scheduler_at(address):

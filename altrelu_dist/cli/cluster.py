@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import ssl
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,10 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from distributed import Client, LocalCluster
+    from distributed.security import Security
 
     from altrelu_dist.cli.output import Output
 
-__all__ = ["ClusterChoice", "connect"]
+__all__ = ["ClusterChoice", "TlsFiles", "connect"]
 
 CONNECT_SECONDS = 10.0
 _CLOSE_SECONDS = 2.0
@@ -31,6 +34,70 @@ _SILENT = "import logging; logging.getLogger('distributed').setLevel(logging.CRI
 
 
 @dataclass(frozen=True)
+class TlsFiles:
+    """The certificates of a client, given on the command line; or none, and Dask's settings hold.
+
+    Parameters
+    ----------
+    ca_file, cert, key : str, optional
+        All of them, or none.
+
+    Raises
+    ------
+    ParameterError
+        If some are missing, or a file cannot be read.
+    """
+
+    ca_file: str | None = None
+    cert: str | None = None
+    key: str | None = None
+
+    def __post_init__(self) -> None:
+        files = {"--tls-ca-file": self.ca_file, "--tls-cert": self.cert, "--tls-key": self.key}
+        missing = [option for option, file in files.items() if file is None]
+        if missing and self.given:
+            raise ParameterError(
+                f"TLS takes --tls-ca-file, --tls-cert and --tls-key together: "
+                f"{' and '.join(missing)} not given"
+            )
+        for option, file in files.items():
+            if file is not None and not os.access(file, os.R_OK):
+                raise ParameterError(f"{option} {file}: there is no such file that can be read")
+
+    @property
+    def given(self) -> bool:
+        """Whether any is."""
+        return (self.ca_file, self.cert, self.key) != (None, None, None)
+
+    def security(self) -> Security:
+        """As Dask takes it.
+
+        Raises
+        ------
+        ParameterError
+            If the files are not a certificate and its key.
+        """
+        from distributed.security import Security
+
+        if not self.given:
+            return Security()
+        security = Security(
+            tls_ca_file=self.ca_file,
+            tls_client_cert=self.cert,
+            tls_client_key=self.key,
+            require_encryption=True,
+        )
+        try:
+            security.get_connection_args("client")
+        except (ssl.SSLError, OSError) as error:
+            raise ParameterError(
+                f"--tls-ca-file {self.ca_file}, --tls-cert {self.cert}, --tls-key {self.key}: "
+                f"not certificates and the key of the second, in PEM ({error})"
+            ) from error
+        return security
+
+
+@dataclass(frozen=True)
 class ClusterChoice:
     """Which cluster a command works on; None leaves a size to Dask."""
 
@@ -38,10 +105,16 @@ class ClusterChoice:
     workers: int | None = None
     threads: int | None = None
     memory: str | None = None
+    tls: TlsFiles = TlsFiles()
 
     def __post_init__(self) -> None:
         if self.scheduler is not None and self._local:
             raise ParameterError("give either --scheduler or --workers, --threads, --memory")
+        if self.tls.given and not (self.address or "").startswith("tls://"):
+            raise ParameterError(
+                f"--tls-ca-file, --tls-cert and --tls-key are for a scheduler at a tls:// address, "
+                f"{f'found {self.address}' if self.address else 'and none is named: --scheduler'}"
+            )
 
     @property
     def _local(self) -> bool:
@@ -102,15 +175,16 @@ def connect(
         return
     from altrelu_dist.cluster_errors import explained
 
-    opened = _local(choice, output) if address is None else _remote(address, output)
+    opened = _local(choice, output) if address is None else _remote(address, choice.tls, output)
     with explained(), opened as client:
         yield client
 
 
 @contextmanager
-def _remote(address: str, output: Output) -> Iterator[Client]:
+def _remote(address: str, tls: TlsFiles, output: Output) -> Iterator[Client]:
+    security = tls.security()
     with output.doing(f"connecting to {address}"):
-        client = _connect(address)
+        client = _connect(address, security)
     try:
         yield client
     finally:  # a scheduler that has gone is not waited for
@@ -161,13 +235,13 @@ def _kill_workers(cluster: LocalCluster) -> None:
     cluster.sync(kill)
 
 
-def _connect(address: str) -> Client:
+def _connect(address: str, security: Security) -> Client:
     from distributed import Client
 
-    kind = _kind_of_server(address)
+    kind = _kind_of_server(address, security)
     if kind != "Scheduler":
         raise ClusterError(f"{address} is a Dask {kind}, not a scheduler")
-    client = Client(address, timeout=CONNECT_SECONDS, set_as_default=True)
+    client = Client(address, timeout=CONNECT_SECONDS, set_as_default=True, security=security)
     try:
         _check_workers(client, address)
     except BaseException:
@@ -176,13 +250,19 @@ def _connect(address: str) -> Client:
     return client
 
 
-def _kind_of_server(address: str) -> str:
+def _kind_of_server(address: str, security: Security) -> str:
     """Ask who is there: the client's own time-out does not end a handshake that hangs."""
+    from distributed.comm import CommClosedError
     from distributed.core import rpc
-    from distributed.security import Security
+
+    arguments = security.get_connection_args("client")
+    if address.startswith("tls://") and arguments.get("ssl_context") is None:
+        raise ClusterError(
+            f"{address} takes certificates: give --tls-ca-file, --tls-cert and --tls-key, or set "
+            "distributed.comm.tls in Dask's configuration"
+        )
 
     async def ask() -> str:
-        arguments = Security().get_connection_args("client")
         async with rpc(address, connection_args=arguments) as server:
             identity = await server.identity()
         return str(identity["type"])
@@ -193,6 +273,11 @@ def _kind_of_server(address: str) -> str:
         raise ClusterError(
             f"no Dask scheduler answers at {address} within {CONNECT_SECONDS:.0f} s: "
             "is it running (dask scheduler), and can this machine reach it?"
+        ) from error
+    except CommClosedError as error:
+        raise ClusterError(
+            f"{address} ended the connection: a scheduler with TLS is at tls://, one without at "
+            "tcp://, and with TLS each side's certificate is to be signed by the other's authority"
         ) from error
     except (ValueError, TypeError, OSError) as error:
         reason = " ".join(str(error).split())

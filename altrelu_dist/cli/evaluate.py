@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import time
 
-from altrelu_dist.cli.cluster import ClusterChoice, connect
-from altrelu_dist.cli.options import Data, Json, Model, Scheduler, Target
+from altrelu_dist.cli.cluster import ClusterChoice, TlsFiles, connect
+from altrelu_dist.cli.options import (
+    Data,
+    Json,
+    Model,
+    Scheduler,
+    Target,
+    TlsCaFile,
+    TlsCert,
+    TlsKey,
+)
 from altrelu_dist.cli.output import Output, seconds_text
 
 __all__ = ["evaluate"]
@@ -16,6 +25,9 @@ def evaluate(
     data: Data,
     target: Target = None,
     scheduler: Scheduler = None,
+    tls_ca_file: TlsCaFile = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     as_json: Json = False,
 ) -> None:
     """Print MSE, RMSE, MAE and R2 of a saved network, for each target."""
@@ -30,7 +42,8 @@ def evaluate(
     opened = open_for(network, data, target or ())
     X, y = columns_of(network, opened), targets_of(network, opened)
     start = time.perf_counter()
-    with connect(ClusterChoice(scheduler), output, in_process=True) as client:
+    tls = TlsFiles(tls_ca_file, tls_cert, tls_key)
+    with connect(ClusterChoice(scheduler, tls=tls), output, in_process=True) as client:
         scores = scores_of(network, X, y, opened.sample_weight, client=client)
         memory = measure(client)
     seconds = time.perf_counter() - start

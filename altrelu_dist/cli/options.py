@@ -8,7 +8,7 @@ import typer
 
 __all__ = [
     "Data", "Json", "Memory", "Model", "Overwrite", "Quiet", "Scheduler", "Target", "Threads",
-    "Weight", "Workers",
+    "TlsCaFile", "TlsCert", "TlsKey", "Weight", "Workers",
 ]  # fmt: skip
 
 _CLUSTER = "Cluster"
@@ -41,6 +41,22 @@ Scheduler = Annotated[
         "(default: Dask's own setting, DASK_SCHEDULER_ADDRESS).",
         rich_help_panel=_CLUSTER,
     ),
+]
+TlsCaFile = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="Certificate of who signed the scheduler's, for a tls:// address "
+        "(default: Dask's own settings, distributed.comm.tls).",
+        rich_help_panel=_CLUSTER,
+    ),
+]
+TlsCert = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="This client's certificate.", rich_help_panel=_CLUSTER),
+]
+TlsKey = Annotated[
+    str | None, typer.Option(metavar="FILE", help="Its key.", rich_help_panel=_CLUSTER)
 ]
 Workers = Annotated[
     int | None,

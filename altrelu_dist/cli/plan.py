@@ -6,8 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from altrelu_dist.cli.cluster import ClusterChoice, connect
-from altrelu_dist.cli.options import Json, Memory, Scheduler, Target, Weight
+from altrelu_dist.cli.cluster import ClusterChoice, TlsFiles, connect
+from altrelu_dist.cli.options import (
+    Json,
+    Memory,
+    Scheduler,
+    Target,
+    TlsCaFile,
+    TlsCert,
+    TlsKey,
+    Weight,
+)
 from altrelu_dist.cli.output import Output, bytes_text, number, seconds_text, table
 from altrelu_dist.errors import ParameterError
 
@@ -64,6 +73,9 @@ def plan(
     target: Target = None,
     weight: Weight = None,
     scheduler: Scheduler = None,
+    tls_ca_file: TlsCaFile = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -103,7 +115,8 @@ def plan(
     import altrelu_dist
 
     output = Output(as_json=as_json)
-    choice = ClusterChoice(scheduler, workers, threads, memory)
+    tls = TlsFiles(tls_ca_file, tls_cert, tls_key)
+    choice = ClusterChoice(scheduler, workers, threads, memory, tls)
     limit = choice.memory_limit
     held = None if isinstance(limit, str) else limit
     if choice.address is not None:

@@ -8,8 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from altrelu_dist.cli.cluster import ClusterChoice, connect
-from altrelu_dist.cli.options import Data, Json, Model, Overwrite, Quiet, Scheduler
+from altrelu_dist.cli.cluster import ClusterChoice, TlsFiles, connect
+from altrelu_dist.cli.options import (
+    Data,
+    Json,
+    Model,
+    Overwrite,
+    Quiet,
+    Scheduler,
+    TlsCaFile,
+    TlsCert,
+    TlsKey,
+)
 from altrelu_dist.cli.output import Output, bytes_text, seconds_text
 
 if TYPE_CHECKING:
@@ -31,6 +41,9 @@ def predict(
     ],
     overwrite: Overwrite = False,
     scheduler: Scheduler = None,
+    tls_ca_file: TlsCaFile = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -56,7 +69,8 @@ def predict(
     rows = int(X.shape[0])
     names = network.target_names or tuple(f"y{i}" for i in range(network.n_targets))
     start = time.perf_counter()
-    with connect(ClusterChoice(scheduler), output, in_process=True) as client:
+    tls = TlsFiles(tls_ca_file, tls_cert, tls_key)
+    with connect(ClusterChoice(scheduler, tls=tls), output, in_process=True) as client:
         with (
             output.bar("predicting") as show,
             write_beside(out, overwrite=overwrite, kind=kind) as part,

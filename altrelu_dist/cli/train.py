@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from altrelu_dist.cli.cluster import ClusterChoice, connect
+from altrelu_dist.cli.cluster import ClusterChoice, TlsFiles, connect
 from altrelu_dist.cli.options import (
     Data,
     Json,
@@ -22,6 +22,9 @@ from altrelu_dist.cli.options import (
     Scheduler,
     Target,
     Threads,
+    TlsCaFile,
+    TlsCert,
+    TlsKey,
     Weight,
     Workers,
 )
@@ -38,6 +41,7 @@ _RESUMING = "Carrying on"
 # Of what a run is to go on with these are given anew: they are of the machine and the moment.
 _NOT_NOTED = {
     "ctx", "checkpoint", "resume", "scheduler", "workers", "threads", "memory", "quiet", "as_json",
+    "tls_ca_file", "tls_cert", "tls_key",
 }  # fmt: skip
 _RESUMED = "altrelu_dist.resumed"  # in the context: that the options are those of the run
 _ENDINGS = {
@@ -116,6 +120,9 @@ def train(
     ] = None,
     overwrite: Overwrite = False,
     scheduler: Scheduler = None,
+    tls_ca_file: TlsCaFile = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     workers: Workers = None,
     threads: Threads = None,
     memory: Memory = None,
@@ -171,7 +178,8 @@ def train(
     checked(model)
     model._note = note
     output = Output(quiet, as_json)
-    cluster = ClusterChoice(scheduler, workers, threads, memory)
+    tls = TlsFiles(tls_ca_file, tls_cert, tls_key)
+    cluster = ClusterChoice(scheduler, workers, threads, memory, tls)
     check_output(out, overwrite=overwrite, kind=FORMAT)
     data = open_dataset(store, target=target, weight=weight)
     if data.X.shape[0] < _LEAST_ROWS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import secrets
 import socket
@@ -20,9 +21,10 @@ from altrelu_dist import AltReLURegressor
 from altrelu_dist.checkpoints.codec import decode, encode
 from altrelu_dist.checkpoints.journal import Journal
 from altrelu_dist.checkpoints.store import CheckpointStore
+from altrelu_dist.engine import LocalEngine
 from altrelu_dist.errors import CheckpointError, ExistsError, ParameterError
 from altrelu_dist.moments.rows import Weights
-from altrelu_dist.training import damped
+from altrelu_dist.training import damped, pattern_state
 
 
 def data(n=3000, d=3, seed=0):
@@ -129,6 +131,44 @@ def test_it_goes_on_elsewhere(tmp_path, process_client):
         with contextlib.suppress(CutError):
             model.fit(*arrays)
     assert_same_run(model, expected)
+
+
+@pytest.mark.parametrize("method", ["damped", "alternating"])
+@pytest.mark.parametrize("most_kept", [2**27, 0])
+def test_little_is_made_twice(method, most_kept, tmp_path, monkeypatch):
+    """Cut anywhere, no step but the one that was cut off is made again, where moments are kept."""
+    monkeypatch.setattr(pattern_state, "_MOST_KEPT", most_kept)
+    X, y = data()
+    options = {"n_hidden": 5, "random_state": 0, "method": method, "max_iter": 24}
+    passes, stops_at = [], [math.inf]
+    reduce = LocalEngine.reduce
+
+    def counted(self, statistic, name):
+        if len(passes) >= stops_at[0]:
+            raise CutError
+        passes.append(name)
+        return reduce(self, statistic, name)
+
+    monkeypatch.setattr(LocalEngine, "reduce", counted)
+    expected = AltReLURegressor(**options).fit(X, y)
+    total = len(passes)
+    assert "pattern-delta" in passes
+    kept = {"checkpoint_interval": 0}
+    begin = ["summary", "sample", "summary"]  # is always made, to know the data again
+    step = 3 if method == "damped" else 1  # passes: kinks, pattern, loss
+    most = 0
+    for at in range(len(begin) + 1, total, 3):
+        kept["checkpoint"] = tmp_path / f"{method}-{at}"
+        passes.clear()
+        stops_at[0] = at
+        with pytest.raises(CutError):
+            AltReLURegressor(**options, **kept).fit(X, y)
+        stops_at[0] = math.inf
+        model = AltReLURegressor(**options, **kept, resume=True).fit(X, y)
+        assert_same_run(model, expected)
+        again = len(passes) - total - len(begin)
+        most = max(most, again)
+    assert most <= step if most_kept else most > step
 
 
 def test_of_several_blocks_of_neurons(tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from altrelu_dist import AltReLURegressor
+from altrelu_dist.checkpoints import store as store_module
 from altrelu_dist.checkpoints.codec import decode, encode
 from altrelu_dist.checkpoints.journal import Journal
 from altrelu_dist.checkpoints.store import CheckpointStore
@@ -314,6 +315,22 @@ def test_a_living_owner_elsewhere_holds_it(tmp_path):
     (tmp_path / "run/lock").write_text(json.dumps(lock))
     with pytest.raises(CheckpointError, match="process 1 on elsewhere"):
         CheckpointStore(tmp_path / "run").owned().__enter__()
+
+
+def test_a_run_that_stood_still_leaves_the_folder_to_the_one_that_took_over(tmp_path, monkeypatch):
+    """Its lock had run out: when it wakes up it ends, and neither writes nor unlocks."""
+    first, second = (CheckpointStore(tmp_path / "run") for _ in range(2))
+    monkeypatch.setattr(store_module, "_lives", lambda _: False)
+    with contextlib.ExitStack() as later:
+        with first.owned():
+            first.save({"of": "first"})
+            later.enter_context(second.owned())
+            second.save({"of": "second"})
+            with pytest.raises(CheckpointError, match="another run goes on with it"):
+                first.save({"of": "first"})
+        assert (tmp_path / "run/lock").exists()
+    assert not (tmp_path / "run/lock").exists()
+    assert CheckpointStore(tmp_path / "run").load() == {"of": "second"}
 
 
 def test_the_one_before_is_used_where_the_newest_is_damaged(tmp_path, caplog):

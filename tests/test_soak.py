@@ -37,11 +37,15 @@ trainer._LEAST_SAMPLE, trainer._ROWS_A_WEIGHT, trainer._HELD_A_WEIGHT = 2048, 1,
 inputs._CACHED_SHARE = float(sys.argv[7])
 _, scheduler, store, method, iterations, folder, resume, _, out = sys.argv
 data = open_dataset(store)
-with Client(scheduler_file=scheduler, timeout=30) as client:
+try:
+    client = Client(scheduler_file=scheduler, timeout=10)
+except OSError as error:
+    sys.exit(f"no cluster: {error}")
+with client:
     AltReLURegressor(
         4, method=method, max_iter=int(iterations), random_state=0, client=client,
         checkpoint=folder, checkpoint_interval=0.5, resume=resume == "yes",
-    ).fit(data.X, data.y).save(out)
+    ).fit(data.X, data.y).save(out, overwrite=True)
 """
 
 
@@ -148,7 +152,8 @@ class Soak:
                     with contextlib.suppress(subprocess.TimeoutExpired):
                         client.wait(self.rng.uniform(0.5, 3.0))
                         break
-                    self.rng.choice(self.faults())(client)
+                    if self.cluster.scheduler.poll() is None and self.running:
+                        self.rng.choice(self.faults())(client)
                 said = client.stderr.read().strip().splitlines()
             if client.returncode == 0:
                 self.say(f"run {number} ({method}) ended, after {attempt} times anew")
@@ -157,7 +162,12 @@ class Soak:
                 return out
             word = said[-1] if said else "killed"
             self.say(f"run {number} ({method}) cut off: {word}")
-            known = ("connection to the scheduler is lost", "cannot be used: missing", "damaged: ")
+            known = (
+                "connection to the scheduler is lost",
+                "cannot be used: missing",
+                "damaged: ",
+                "no cluster: ",
+            )
             assert client.returncode == -signal.SIGKILL or any(k in word for k in known), said
         raise AssertionError("a run that does not come to its end")
 

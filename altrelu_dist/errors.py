@@ -13,8 +13,21 @@ __all__ = [
 ]
 
 
+_LONGEST = 1000  # characters: a library may quote half of a damaged file
+
+
 class AltReLUError(Exception):
-    """Base of every error raised on purpose: its text is one line that a user can act on."""
+    """Base of every error raised on purpose: its text is one line that a user can act on.
+
+    Parameters
+    ----------
+    text : str
+        What is not printable in it, from a file say, is escaped; what is too long is cut.
+    """
+
+    def __init__(self, text: str) -> None:
+        line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+        super().__init__(line if len(line) <= _LONGEST else f"{line[:_LONGEST]}...")
 
 
 class DataError(AltReLUError, ValueError):

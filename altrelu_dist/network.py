@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,10 @@ __all__ = ["Network"]
 Floats = NDArray[np.float64]
 
 FORMAT = "altrelu-network"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # since 2 with a checksum
 _ARRAYS = ("hidden_weights", "hidden_bias", "output_weights", "output_bias")
 _GRAM = "hidden_gram"
+_CHECKSUM = "checksum"
 _ROWS_AT_ONCE = 8192
 
 
@@ -164,8 +167,11 @@ class Network:
 
         with write_beside(path, overwrite=overwrite, kind=FORMAT) as beside:
             group = zarr.open_group(beside, mode="w", zarr_format=3)
-            for name in _ARRAYS if self.hidden_gram is None else (*_ARRAYS, _GRAM):
-                values = np.ascontiguousarray(getattr(self, name), dtype=np.float64)
+            names = _ARRAYS if self.hidden_gram is None else (*_ARRAYS, _GRAM)
+            arrays = {
+                name: np.ascontiguousarray(getattr(self, name), dtype=np.float64) for name in names
+            }
+            for name, values in arrays.items():
                 group.create_array(
                     name,
                     data=values,
@@ -173,16 +179,15 @@ class Network:
                     chunks=tuple(max(1, n) for n in values.shape),
                     fill_value=np.nan,  # so that an array of zeros has chunks, and a lost one shows
                 )
-            group.attrs.update(
-                {
-                    "format": FORMAT,
-                    "format_version": FORMAT_VERSION,
-                    "negative_slope": self.negative_slope,
-                    "feature_names": self.feature_names and list(self.feature_names),
-                    "target_names": self.target_names and list(self.target_names),
-                    "info": json.loads(json.dumps(self.info)),
-                }
-            )
+            attributes = {
+                "format": FORMAT,
+                "format_version": FORMAT_VERSION,
+                "negative_slope": self.negative_slope,
+                "feature_names": self.feature_names and list(self.feature_names),
+                "target_names": self.target_names and list(self.target_names),
+                "info": json.loads(json.dumps(self.info)),
+            }
+            group.attrs.update(attributes | {_CHECKSUM: _checksum(attributes, arrays)})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Network:
@@ -225,6 +230,7 @@ class Network:
         try:
             kept = (*_ARRAYS, _GRAM) if _GRAM in group else _ARRAYS
             arrays = {name: _read(group, name) for name in kept}
+            _check(attrs, arrays)
             features, targets = attrs.get("feature_names"), attrs.get("target_names")
             return cls(
                 **arrays,
@@ -237,8 +243,29 @@ class Network:
             raise ModelFileError(f"{path} is damaged: {_line(error)}") from error
 
 
+def _checksum(attributes: Mapping[str, Any], arrays: Mapping[str, Floats]) -> str:
+    """SHA-256 of all that a file holds."""
+    found = sha256(json.dumps(attributes, sort_keys=True).encode())
+    for name, values in sorted(arrays.items()):
+        found.update(f"{name} {values.shape}".encode())
+        found.update(np.ascontiguousarray(values, "<f8").tobytes())
+    return found.hexdigest()
+
+
+def _check(attributes: Mapping[str, Any], arrays: Mapping[str, Floats]) -> None:
+    """See that a file is as it was written; those of version 1 had no checksum."""
+    told = {key: value for key, value in attributes.items() if key != _CHECKSUM}
+    if len(told) == len(attributes) and attributes["format_version"] == 1:
+        return
+    if attributes.get(_CHECKSUM) != _checksum(told, arrays):
+        raise ModelFileError("its checksum does not fit")
+
+
 def _read(group: Any, name: str) -> Floats:
     array = group[name]
+    stored = sum(path.stat().st_size for path in Path(group.store.root, name).rglob("*"))
+    if array.nbytes > stored:  # nothing is compressed: what claims to be larger is damaged
+        raise ModelFileError(f"array {name!r} is cut short, or its shape {array.shape} is wrong")
     if array.nchunks_initialized != array.nchunks and array.size:
         raise ModelFileError(f"array {name!r} has lost a chunk")
     values = np.asarray(array[...], dtype=np.float64)

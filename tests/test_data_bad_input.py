@@ -262,7 +262,7 @@ def edit(store, **attributes):
 @pytest.mark.parametrize(
     ("attributes", "pattern"),
     [
-        ({"format_version": 2}, "format version 2 is newer than 1.*install"),
+        ({"format_version": 3}, "format version 3 is newer than 2.*install"),
         ({"format_version": None}, "damaged"),
         ({"feature_names": ["a"]}, "damaged: its metadata contradict"),
         ({"feature_names": 3}, "damaged"),

@@ -139,7 +139,7 @@ def test_the_file_holds_arrays_and_json_only(network, tmp_path):
             assert path.parent.name == "0" or path.parts[-2:] == ("c", "0"), path
     attrs = zarr.open_group(tmp_path / "model.zarr", mode="r").attrs
     assert attrs["format"] == "altrelu-network"
-    assert attrs["format_version"] == 1
+    assert attrs["format_version"] == 2
 
 
 def test_an_existing_file_is_refused_and_stays(rng, network, tmp_path):
@@ -324,14 +324,37 @@ def test_layers_of_two_networks_are_damage(rng, saved, tmp_path):
     random_network(rng, 4, 5, 2).save(tmp_path / "other.zarr")
     shutil.rmtree(saved / "output_weights")
     shutil.copytree(tmp_path / "other.zarr" / "output_weights", saved / "output_weights")
-    with pytest.raises(ModelFileError, match="damaged: the layers do not fit"):
+    with pytest.raises(ModelFileError, match="damaged: its checksum does not fit"):
         Network.load(saved)
 
 
-@pytest.mark.parametrize("version", [2, 99, "1", 1.5])
+def test_a_file_of_the_first_version_has_no_checksum(saved, network):
+    change_attrs(saved, format_version=1, checksum=None)
+    np.testing.assert_array_equal(Network.load(saved).hidden_weights, network.hidden_weights)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"negative_slope": 0.5},
+        {"info": {"a": 1}},
+        {"checksum": None},
+        {"checksum": "0" * 64},
+        {"format_version": 1},
+        {"more": 1},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_changed_attributes_are_damage(saved, change):
+    change_attrs(saved, **change)
+    with pytest.raises(ModelFileError, match="damaged: its checksum does not fit"):
+        Network.load(saved)
+
+
+@pytest.mark.parametrize("version", [3, 99, "1", 1.5])
 def test_a_newer_format_says_to_upgrade(saved, version):
     change_attrs(saved, format_version=version)
-    with pytest.raises(ModelFileError, match=f"version {version!r}.*up to 1: upgrade"):
+    with pytest.raises(ModelFileError, match=f"version {version!r}.*up to 2: upgrade"):
         Network.load(saved)
 
 

@@ -222,8 +222,11 @@ class Journal:
         return "" if self._store is None else self._store.address
 
     def _restore(self, states: dict[str, Any]) -> None:
-        for name, state in states.items():
-            self._parts[name].restore(state)
+        try:
+            for name, state in states.items():
+                self._parts[name].restore(state)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CheckpointError(f"{self._address}: is damaged: {error}") from error
 
     def _due(self) -> bool:
         return time.monotonic() - self._saved_at >= self._interval

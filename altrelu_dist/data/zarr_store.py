@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from altrelu_dist.data.arrays import ArrayInfo, ArraySource, choose_arrays
+from altrelu_dist.data.blosc_chunks import cells_of, check_blosc
 from altrelu_dist.data.raw_chunks import read_rows
 from altrelu_dist.data.source import (
     READ_BYTES,
@@ -27,14 +30,16 @@ from altrelu_dist.data.source import (
 from altrelu_dist.errors import AltReLUError, DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
 FORMAT = "altrelu-dataset"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # since 2 with a checksum of the metadata
 STORE_MARKS = ("zarr.json", ".zgroup", ".zarray")  # a folder with one of them is a Zarr store
 _STEP_ROWS = 4096  # row counts of chunks are a power of two from here on
 _MAX_CHUNKS = 10_000_000  # more than Dask can schedule, or damage
+_CHECKSUM = "metadata_checksum"
+_NAMES = {"X", "y", "sample_weight"}  # of the arrays of the package's own format
 _FEW_CHUNKS = 8  # smaller chunks where there would be fewer than this to share among workers
 
 
@@ -53,6 +58,7 @@ class ZarrRows(RowReader):
             array = zarr.open_array(self.address, path=self.array, mode="r")
             if array.shape[0] != self.shape[0]:
                 raise DataError(f"{self.address}: has changed since it was opened")
+            check_blosc(array, start, stop)
             block = read_rows(array, start, stop)
         except (AltReLUError, MemoryError):
             raise
@@ -75,17 +81,13 @@ class ZarrRows(RowReader):
         except Exception:  # noqa: BLE001 - any failure is the answer
             return f"the metadata in {self.array}"
         sizes = array.shards or array.chunks
-        spans = [(start, stop), *((0, size) for size in array.shape[1:])]
-        numbers = (
-            range(low // size, -(-high // size))
-            for (low, high), size in zip(spans, sizes, strict=True)
-        )
-        for cell in product(*numbers):
+        for cell in cells_of(array, start, stop):
             chunk = tuple(
                 slice(i * size, (i + 1) * size) for i, size in zip(cell, sizes, strict=True)
             )
             name = f"chunk file {self.array}/{array.metadata.encode_chunk_key(cell)}"
             try:
+                check_blosc(array, *chunk[0].indices(array.shape[0])[:2])
                 if _has_holes(np.asarray(array[chunk])) and self.own:
                     return name
             except Exception:  # noqa: BLE001 - any failure is the answer
@@ -133,6 +135,7 @@ class ZarrSource(ArraySource):
                 if name is not None:
                     with reading(f"{address}: damaged"):
                         _check_all_there(address, name, arrays[name])
+            _check_metadata(address, attributes, arrays)
         return cls(address, *chosen, own, first.chunks[0])
 
     def reader(self, name: str, shape: tuple[int, ...], dtype: DType) -> ZarrRows:
@@ -166,6 +169,7 @@ class StoreWriter:
         self.rows = 0
         self._names = {"feature_names": list(feature_names), "target_names": list(target_names)}
         self._chunk_rows = chunk_rows
+        self._path = path
         self._group = zarr.create_group(str(path), zarr_format=3)
         tails = {"X": (len(feature_names),), "y": (len(target_names),), "sample_weight": ()}
         self._buffers = {
@@ -207,14 +211,14 @@ class StoreWriter:
             self._write(rest)
         for array in self._arrays.values():
             array.resize((self.rows, *array.shape[1:]))
-        self._group.attrs.update(
-            {
-                "format": FORMAT,
-                "format_version": FORMAT_VERSION,
-                "rows": self.rows,
-                **self._names,
-            }
-        )
+        attributes: dict[str, Any] = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "rows": self.rows,
+            **self._names,
+        }
+        checksum = _metadata_checksum(str(self._path), attributes, self._arrays)
+        self._group.attrs.update(attributes | {_CHECKSUM: checksum})
 
     def _write(self, count: int) -> None:
         for name, array in self._arrays.items():
@@ -241,7 +245,7 @@ def _own_wanted(address: str, attributes: Mapping[str, Any], wanted: Wanted) -> 
             "this version of altrelu-dist reads: install a newer one"
         )
     names = [attributes.get(key) for key in ("feature_names", "target_names")]
-    if version != FORMAT_VERSION or not all(
+    if version not in (1, FORMAT_VERSION) or not all(
         isinstance(of, list) and all(isinstance(name, str) for name in of) for of in names
     ):
         raise DataError(f"{address}: damaged: its metadata lack the version or the column names")
@@ -252,6 +256,28 @@ def _own_wanted(address: str, attributes: Mapping[str, Any], wanted: Wanted) -> 
     if wanted.require_target and not targets:
         raise DataError(f"{address}: was converted without a target: convert with --target NAME")
     return replace(wanted, targets=())
+
+
+def _metadata_checksum(address: str, attributes: Mapping[str, Any], names: Iterable[str]) -> str:
+    """SHA-256 of the attributes of a store, and of its arrays' metadata as they were written."""
+    import fsspec
+
+    fs, root = fsspec.url_to_fs(address)
+    found = sha256(json.dumps(attributes, sort_keys=True).encode())
+    for name in sorted(names):
+        found.update(fs.cat_file(f"{root}/{name}/zarr.json"))
+    return found.hexdigest()
+
+
+def _check_metadata(address: str, attributes: Mapping[str, Any], arrays: Iterable[str]) -> None:
+    """Refuse metadata that are not as they were written; those of version 1 had no checksum."""
+    told = {key: value for key, value in attributes.items() if key != _CHECKSUM}
+    if len(told) == len(attributes) and attributes["format_version"] == 1:
+        return
+    with reading(f"{address}: damaged"):
+        found = _metadata_checksum(address, told, _NAMES & set(arrays))
+    if attributes.get(_CHECKSUM) != found:
+        raise DataError(f"{address}: damaged: the checksum of its metadata does not fit")
 
 
 def _check_all_there(address: str, name: str, array: Any) -> None:

@@ -74,6 +74,8 @@ _Partial = list["_Open | _Node"]
 class Engine(ABC):
     """Runs statistics over all rows."""
 
+    client: Client | None = None  # of the cluster that it runs on
+
     def __init__(self, n_rows: int) -> None:
         self.n_rows = n_rows
 
@@ -191,12 +193,12 @@ class DaskEngine(Engine):
     ) -> None:
         super().__init__(int(X.shape[0]))
         self._X, self._y, self._weight = X, y, weight
-        self._client = client
+        self.client = client
         self._prepare = prepare
 
     def prepared(self, prepare: Callable[[Rows], Any]) -> DaskEngine:
         """The same rows, prepared in the tasks: they are read again each pass."""
-        return DaskEngine(self._X, self._y, self._weight, self._client, prepare)
+        return DaskEngine(self._X, self._y, self._weight, self.client, prepare)
 
     def reduce(self, statistic: Callable[[Any], C], name: str) -> C:
         """Pass over all rows once."""
@@ -230,11 +232,11 @@ class DaskEngine(Engine):
                 for at in range(0, len(level), _FAN_IN)
             ]
             depth += 1
-        if self._client is None:
+        if self.client is None:
             result: _Partial = dask.compute(level[0])[0]
         else:
             with explained():
-                result = self._client.compute(level[0]).result()
+                result = self.client.compute(level[0]).result()
         value: C = _root(result)
         return value
 

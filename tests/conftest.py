@@ -49,7 +49,7 @@ def thread_client():
     from distributed import Client
 
     with Client(
-        n_workers=2, threads_per_worker=2, processes=False, dashboard_address=None
+        n_workers=2, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0"
     ) as client:
         yield client
 
@@ -61,7 +61,7 @@ def process_client():
 
     with (
         LocalCluster(
-            n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None
+            n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0"
         ) as cluster,
         Client(cluster) as client,
     ):

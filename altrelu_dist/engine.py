@@ -195,6 +195,14 @@ class DaskEngine(Engine):
         self._X, self._y, self._weight = X, y, weight
         self.client = client
         self._prepare = prepare
+        self._span = {} if client is None else _span()
+
+    @property
+    def blocks(self) -> tuple[int, int, int]:
+        """How many there are, the rows of the largest, and the bytes of a row."""
+        parts = [part for part in (self._X, self._y, self._weight) if part is not None]
+        row_bytes = sum(int(part.nbytes) for part in parts) // self.n_rows
+        return int(self._X.numblocks[0]), max(self._X.chunks[0]), row_bytes
 
     def prepared(self, prepare: Callable[[Rows], Any]) -> DaskEngine:
         """The same rows, prepared in the tasks: they are read again each pass."""
@@ -235,10 +243,29 @@ class DaskEngine(Engine):
         if self.client is None:
             result: _Partial = dask.compute(level[0])[0]
         else:
-            with explained():
-                result = self.client.compute(level[0]).result()
+            # The graph is made without the annotation, which would keep reading and using a block
+            # from becoming one task.
+            with explained(), dask.annotate(**self._span):
+                future = self.client.compute(level[0])
+                try:
+                    result = future.result()
+                finally:  # an error that keeps this frame would keep the tasks running
+                    future.release()
         value: C = _root(result)
         return value
+
+
+def _span() -> dict[str, Any]:
+    """The annotation with which Dask counts all passes as one piece of work.
+
+    Without it each is one of its own, and neither the scheduler nor a worker ever forgets what it
+    noted of any: some 30 KB a pass.
+    """
+    import dask
+    from distributed import span
+
+    with span("altrelu-dist"):
+        return {"span": dask.get_annotations()["span"]}
 
 
 @dataclass(frozen=True)

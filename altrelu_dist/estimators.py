@@ -209,7 +209,8 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         Raises
         ------
         ParameterError
-            If a parameter has a value that it cannot have.
+            If a parameter has a value that it cannot have, or a worker of the cluster cannot hold
+            what a task needs; the text says what would do.
         DataError
             If the data cannot be trained on; the text names what was found and where.
         """
@@ -246,6 +247,13 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             start = start_from(
                 self.network_, self.n_features_in_, n_targets, float(self.negative_slope), names
             )
+
+        if engine.client is not None:
+            from altrelu_dist.planning.refusals import check_run
+            from altrelu_dist.planning.work import Shape
+
+            sizes = Shape(engine.n_rows, self.n_features_in_, n_targets, parameters.n_hidden, dtype)
+            check_run(engine, sizes, parameters.method)
 
         shape = {"n_samples": engine.n_rows, "n_features": self.n_features_in_}
         shape |= {"n_targets": n_targets}

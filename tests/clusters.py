@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from distributed import Client, WorkerPlugin
 
 import altrelu_dist
@@ -40,11 +41,15 @@ class Processes:
         Environment variables, of Dask's configuration.
     nanny : bool
         Whether a worker that dies is started again.
+    memory : str
+        The limit of a worker.
+    host : Namespace, optional
+        Another host that they run on.
     """
 
-    def __init__(self, folder, workers=2, settings=None, *, nanny=False, memory="0"):
+    def __init__(self, folder, workers=2, settings=None, *, nanny=False, memory="0", host=None):
         self.folder, self._settings, self._nanny = folder, settings or {}, nanny
-        self._memory = memory
+        self._memory, self._host = memory, host
         self._started = 0
         self.workers = {}  # by name
         self.client = None
@@ -94,12 +99,63 @@ class Processes:
         with (self.folder / f"{what}-{self._started}.log").open("w") as log:
             return subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "dask", what, "--host", "127.0.0.1"),
+                    *(() if self._host is None else self._host.enters),
+                    *(sys.executable, "-m", "dask", what),
+                    *("--host", "127.0.0.1" if self._host is None else self._host.address),
                     *("--no-dashboard", "--scheduler-file", file, *arguments),
                 ],
                 stdout=log, stderr=log, cwd=self.folder, start_new_session=True,
                 env=os.environ | one | {"PYTHONPATH": paths} | self._settings | (settings or {}),
             )  # fmt: skip
+
+
+class Namespace:
+    """A network namespace, which is to this machine as another host; it is gone after the block."""
+
+    address, _here = "10.213.7.2", "10.213.7.1"
+    _name = "altrelu-test"
+    enters = ("ip", "netns", "exec", _name)
+
+    def __enter__(self):
+        self.__exit__()  # what a test that was killed left behind
+        try:
+            _ip("netns", "add", self._name)
+            _ip("link", "add", "altrelu0", "type", "veth", "peer", "altrelu1", "netns", self._name)
+            for name, address, of in self._sides():
+                _ip("addr", "add", f"{address}/30", "dev", name, of=of)
+                _ip("link", "set", name, "up", of=of)
+            _ip("link", "set", "lo", "up", of=self._name)
+        except (OSError, subprocess.CalledProcessError) as error:
+            self.__exit__()
+            pytest.skip(f"no network namespace can be made here: {error}")
+        return self
+
+    def __exit__(self, *_):
+        for what in (("link", "del", "altrelu0"), ("netns", "del", self._name)):
+            with contextlib.suppress(OSError, subprocess.CalledProcessError):
+                _ip(*what)
+
+    def cut(self):
+        """Let no packet arrive, in either direction, and no error be told."""
+        (here, _, _), (there, _, of) = self._sides()
+        wrong = ("lladdr", "02:00:00:00:00:01", "nud", "permanent", "dev")
+        _ip("neigh", "replace", self.address, *wrong, here)
+        _ip("neigh", "replace", self._here, *wrong, there, of=of)
+
+    def mend(self):
+        """Let packets arrive again."""
+        (here, _, _), (there, _, of) = self._sides()
+        _ip("neigh", "del", self.address, "dev", here)
+        _ip("neigh", "del", self._here, "dev", there, of=of)
+
+    def _sides(self):
+        return ("altrelu0", self._here, None), ("altrelu1", self.address, self._name)
+
+
+def _ip(*arguments, of=None):
+    """Run `ip`, in a namespace where one is named."""
+    where = () if of is None else ("-n", of)
+    subprocess.run(["ip", *where, *arguments], check=True, capture_output=True, timeout=30)
 
 
 class Trap(WorkerPlugin):

@@ -78,14 +78,19 @@ def in_chunks(arrays, chunk):
     )
 
 
-def fitted(case, chunk=None, **more):
+def model_and_rows(case, chunk=None, **more):
     options = {**CASES[case], **more}
-    held = options.pop("held", False)
+    options.pop("held", None)
     arrays = rows(options.pop("dtype", "f4"), options.pop("weights", False))
     if chunk is not None:
         arrays = in_chunks(arrays, chunk)
-    with contextlib.nullcontext() if held else few_rows_held():
-        return AltReLURegressor(4, random_state=0, **options).fit(*arrays)
+    return AltReLURegressor(4, random_state=0, **options), arrays
+
+
+def fitted(case, chunk=None, **more):
+    model, arrays = model_and_rows(case, chunk, **more)
+    with contextlib.nullcontext() if "held" in CASES[case] else few_rows_held():
+        return model.fit(*arrays)
 
 
 def digest(model):

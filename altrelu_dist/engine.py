@@ -74,6 +74,8 @@ _Partial = list["_Open | _Node"]
 class Engine(ABC):
     """Runs statistics over all rows."""
 
+    client: Client | None = None  # of the cluster that it runs on
+
     def __init__(self, n_rows: int) -> None:
         self.n_rows = n_rows
 
@@ -191,12 +193,20 @@ class DaskEngine(Engine):
     ) -> None:
         super().__init__(int(X.shape[0]))
         self._X, self._y, self._weight = X, y, weight
-        self._client = client
+        self.client = client
         self._prepare = prepare
+        self._span = {} if client is None else _span()
+
+    @property
+    def blocks(self) -> tuple[int, int, int]:
+        """How many there are, the rows of the largest, and the bytes of a row."""
+        parts = [part for part in (self._X, self._y, self._weight) if part is not None]
+        row_bytes = sum(int(part.nbytes) for part in parts) // self.n_rows
+        return int(self._X.numblocks[0]), max(self._X.chunks[0]), row_bytes
 
     def prepared(self, prepare: Callable[[Rows], Any]) -> DaskEngine:
         """The same rows, prepared in the tasks: they are read again each pass."""
-        return DaskEngine(self._X, self._y, self._weight, self._client, prepare)
+        return DaskEngine(self._X, self._y, self._weight, self.client, prepare)
 
     def reduce(self, statistic: Callable[[Any], C], name: str) -> C:
         """Pass over all rows once."""
@@ -230,13 +240,32 @@ class DaskEngine(Engine):
                 for at in range(0, len(level), _FAN_IN)
             ]
             depth += 1
-        if self._client is None:
+        if self.client is None:
             result: _Partial = dask.compute(level[0])[0]
         else:
-            with explained():
-                result = self._client.compute(level[0]).result()
+            # The graph is made without the annotation, which would keep reading and using a block
+            # from becoming one task.
+            with explained(), dask.annotate(**self._span):
+                future = self.client.compute(level[0])
+                try:
+                    result = future.result()
+                finally:  # an error that keeps this frame would keep the tasks running
+                    future.release()
         value: C = _root(result)
         return value
+
+
+def _span() -> dict[str, Any]:
+    """The annotation with which Dask counts all passes as one piece of work.
+
+    Without it each is one of its own, and neither the scheduler nor a worker ever forgets what it
+    noted of any: some 30 KB a pass.
+    """
+    import dask
+    from distributed import span
+
+    with span("altrelu-dist"):
+        return {"span": dask.get_annotations()["span"]}
 
 
 @dataclass(frozen=True)

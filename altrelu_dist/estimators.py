@@ -20,6 +20,7 @@ from altrelu_dist.errors import DataError
 from altrelu_dist.folding import folded
 from altrelu_dist.inputs import engine_of, is_lazy, lazy_array
 from altrelu_dist.interrupts import say_stopping, stop_softly
+from altrelu_dist.memory import PeakMemory
 from altrelu_dist.model_file import load_estimator, save_estimator
 from altrelu_dist.network import Network
 from altrelu_dist.parameters import checked, one_name_a_column
@@ -105,12 +106,16 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     network_ : Network
         The trained network; takes raw features.
     history_ : list of dict
-        One entry an iteration: the fields of `Progress`, and details of the stage.
+        One entry an iteration: the fields of `Progress`, details of the stage, and
+        ``peak_memory``: bytes, the sum of ``peak_memory_`` as it was known then.
     n_iter_ : int
         Iterations recorded.
     n_passes_ : int
         Passes over all rows. Where all rows fit in memory the search itself passes over them.
     stop_reason_ : {"converged", "max_iter", "max_time", "early_stopping", "interrupted"}
+    peak_memory_ : PeakMemory
+        Peak resident memory of this process (``client``), the scheduler and each worker, in bytes,
+        each over the life of its process; measured at the begin of each stage and at the end.
     last_doubling_ : float
         Share of the loss that the second half of the run's time took off it, from 0 to 1: what
         as much time again might be worth. NaN where losses over the same rows do not tell.
@@ -204,7 +209,8 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         Raises
         ------
         ParameterError
-            If a parameter has a value that it cannot have.
+            If a parameter has a value that it cannot have, or a worker of the cluster cannot hold
+            what a task needs; the text says what would do.
         DataError
             If the data cannot be trained on; the text names what was found and where.
         """
@@ -242,6 +248,13 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                 self.network_, self.n_features_in_, n_targets, float(self.negative_slope), names
             )
 
+        if engine.client is not None:
+            from altrelu_dist.planning.refusals import check_run
+            from altrelu_dist.planning.work import Shape
+
+            sizes = Shape(engine.n_rows, self.n_features_in_, n_targets, parameters.n_hidden, dtype)
+            check_run(engine, sizes, parameters.method)
+
         shape = {"n_samples": engine.n_rows, "n_features": self.n_features_in_}
         shape |= {"n_targets": n_targets}
         with opened(
@@ -254,7 +267,7 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             any_seed=not isinstance(self.random_state, numbers.Integral),
             note=self._note,
         ) as journal:
-            monitor = Monitor(self._follow, self.max_time, journal)
+            monitor = Monitor(self._follow, self.max_time, journal, engine.client)
             if journal.kept:
                 parameters = replace(parameters, seed=journal.fingerprint["parameters"]["seed"])
 
@@ -266,6 +279,7 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
             with stop_softly(interrupt):
                 trained = train(engine, parameters, monitor, dtype, names, targets, start)
+            monitor.end()
         hidden, bias, output, output_bias = trained.scaler.to_raw(trained.weights)
         self.network_ = Network(
             hidden,
@@ -277,7 +291,8 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             target_names=targets,
             hidden_gram=trained.hidden_gram,
         )
-        self._told_by(monitor.history, monitor.passes, monitor.reason or "converged")
+        reason = monitor.reason or "converged"
+        self._told_by(monitor.history, monitor.passes, reason, monitor.memory)
         return self
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -435,12 +450,15 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             )
         return bool(self.callback(progress)) if self.callback is not None else False
 
-    def _told_by(self, history: list[dict[str, Any]], passes: int, reason: str) -> None:
+    def _told_by(
+        self, history: list[dict[str, Any]], passes: int, reason: str, memory: PeakMemory
+    ) -> None:
         """Set what a run tells of itself."""
         self.history_ = history
         self.n_iter_ = len(history)
         self.n_passes_ = passes
         self.stop_reason_ = reason
+        self.peak_memory_ = memory
         self.last_doubling_ = last_doubling(history)
 
     def _rows(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import numbers
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from altrelu_dist.errors import ModelFileError
+from altrelu_dist.memory import PeakMemory
 from altrelu_dist.network import Network
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def save_estimator(
         "history": [{k: _plain(v) for k, v in entry.items()} for entry in model.history_],
         "n_passes": model.n_passes_,
         "stop_reason": model.stop_reason_,
+        "peak_memory": asdict(model.peak_memory_),
         "flat": model._flat,
     }
     replace(model.network_, info=info).save(path, overwrite=overwrite)
@@ -64,7 +66,9 @@ def _estimator(kind: type[AltReLURegressor], network: Network) -> AltReLURegress
         {k: math.nan if v is None else v for k, v in entry.items()}
         for entry in info.get("history", [])
     ]
-    model._told_by(history, int(info.get("n_passes", 0)), info.get("stop_reason", "converged"))
+    memory = PeakMemory(**info.get("peak_memory", {}))
+    reason = info.get("stop_reason", "converged")
+    model._told_by(history, int(info.get("n_passes", 0)), reason, memory)
     model._flat = bool(info.get("flat", network.n_targets == 1))
     model.n_features_in_ = network.n_features
     if network.feature_names is not None:

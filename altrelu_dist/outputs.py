@@ -8,7 +8,7 @@ import os
 import secrets
 import shutil
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -129,8 +129,7 @@ def write_beside(
     try:
         yield beside
         if overwrite:
-            _check_replaceable(path, os.fspath(destination), overwrite=True, kind=kind)
-            _swap(beside, path)
+            _swap(beside, path, os.fspath(destination), kind)
         else:
             _publish(beside, path)
     except BaseException as error:
@@ -162,9 +161,14 @@ def _check_replaceable(path: Path, text: str, *, overwrite: bool, kind: str | No
         if path.is_dir():
             raise ExistsError(f"{text}: is a folder, which no file replaces")
         return
-    empty = path.is_dir() and not any(path.iterdir())
-    if not empty and stored_format(path) != kind:
-        raise ExistsError(f"{text}: exists and is not an {kind}, so it is not replaced")
+    for pause in (0.0, 0.01, 0.1):  # another program may be about to replace it
+        time.sleep(pause)
+        if stored_format(path) == kind or not path.exists():
+            return
+        with suppress(OSError):
+            if path.is_dir() and not any(path.iterdir()):
+                return
+    raise ExistsError(f"{text}: exists and is not an {kind}, so it is not replaced")
 
 
 def _publish(new: Path, path: Path) -> None:
@@ -175,23 +179,44 @@ def _publish(new: Path, path: Path) -> None:
         else:
             path.open("x").close()
     except FileExistsError:
-        raise ExistsError(
-            f"{path}: has come into being in the meantime, and is not replaced"
-        ) from None
+        raise _appeared(path) from None
     try:
         new.replace(path)
     except OSError:
-        _remove(path)
+        # Only what holds the place is taken away: another one may have put its own there.
+        with suppress(OSError):
+            if path.is_dir():
+                path.rmdir()
+            elif not path.stat().st_size:
+                path.unlink()
+        if path.exists():
+            raise _appeared(path) from None
         raise
 
 
-def _swap(new: Path, path: Path) -> None:
-    """Put the new one in place; at every moment the old or the new one is there to be kept."""
+def _appeared(path: Path) -> ExistsError:
+    return ExistsError(f"{path}: has come into being in the meantime, and is not replaced")
+
+
+def _swap(new: Path, path: Path, text: str, kind: str | None) -> None:
+    """Put the new one in place; at every moment the old or the new one is there to be kept.
+
+    Of several at once each is in place for a while, the last one for good.
+    """
     old = new.with_name(f"{new.name}.old")
     try:
-        if path.exists():
-            path.rename(old)
-        new.rename(path)
+        while True:
+            _check_replaceable(path, text, overwrite=True, kind=kind)
+            _remove(old)
+            with suppress(FileNotFoundError):
+                path.rename(old)
+            try:
+                new.rename(path)
+            except OSError:
+                if new.is_dir() and path.is_dir():  # another one was quicker
+                    continue
+                raise
+            return
     finally:
         if path.exists():
             _remove(old)

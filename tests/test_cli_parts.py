@@ -15,14 +15,14 @@ import pytest
 from rich.console import Console
 
 from altrelu_dist.cli.baselines import linear_baselines
-from altrelu_dist.cli.memory import PeakMemory, measure
-from altrelu_dist.cli.output import Output, bytes_text, number, seconds_text
+from altrelu_dist.cli.output import Output, bytes_text, memory_text, number, seconds_text
 from altrelu_dist.cli.progress import Watch, watch
 from altrelu_dist.cli.split import split_rows
 from altrelu_dist.cli.writers import ZarrWriter
 from altrelu_dist.data import DataSet
 from altrelu_dist.errors import ParameterError
 from altrelu_dist.interrupts import catch_interrupts
+from altrelu_dist.memory import PeakMemory, measure
 from altrelu_dist.training.progress import Progress
 
 NAN = math.nan
@@ -153,9 +153,9 @@ def test_numbers_are_short():
 
 
 def test_peak_memory_adds_up():
-    peak = PeakMemory(1 << 20, 2 << 20, (3 << 20, 4 << 20))
+    peak = PeakMemory(1 << 20, 2 << 20, {"a:1": 3 << 20, "b:2": 4 << 20})
     assert peak.total == 10 << 20
-    assert str(peak) == "10 MiB (this process 1 MiB; scheduler 2 MiB; workers 3 MiB, 4 MiB)"
+    assert memory_text(peak) == "10 MiB (this process 1 MiB; scheduler 2 MiB; workers 3 MiB, 4 MiB)"
     held = np.ones(30 << 17)  # 30 MiB
     assert measure(None).total > held.nbytes
 

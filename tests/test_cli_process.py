@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import resource
@@ -18,67 +17,27 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
-import trustme
-from typer.testing import CliRunner
+from processes import (
+    ALTRELU,
+    certificates,
+    dask_cluster,
+    environment,
+    listening,
+    passes,
+    quickly,
+    run,
+    scheduler_at,
+    slow_reads,
+    start,
+    wait_for,
+)  # fmt: skip
 
 import altrelu_dist
 from altrelu_dist import AltReLURegressor, data
-from altrelu_dist.cli.app import app
 from altrelu_dist.network import Network
 
-ALTRELU = [sys.executable, "-c", "from altrelu_dist.cli import main; main()"]
-HOME = str(Path(altrelu_dist.__file__).parents[1])
 QUICK = ("--hidden", 3, "--method", "alternating", "--max-iter", 2)
 ENDLESS = ("--hidden", 24, "--max-time", 120)
-
-
-def environment(*first):
-    """The environment of a process that finds this package, after the folders named first."""
-    paths = [*map(str, first), HOME, os.environ.get("PYTHONPATH", "")]
-    one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    return os.environ | one_thread | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
-
-
-def start(*arguments, **options):
-    return subprocess.Popen(
-        [*ALTRELU, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-        start_new_session=True,
-        **options,
-    )
-
-
-def run(*arguments, **options):
-    process = start(*arguments, **options)
-    stdout, stderr = process.communicate(timeout=120)
-    assert "Traceback" not in stderr, stderr
-    return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
-
-
-def passes(*arguments, **options):
-    done = run(*arguments, **options)
-    assert done.returncode == 0, done.stderr
-    return done
-
-
-def quickly(*arguments, code=0):
-    """Run a command in this process: where only the cluster has to be real."""
-    result = CliRunner().invoke(app, list(map(str, arguments)))
-    assert result.exit_code == code, result.output
-    return result.stderr if code else result.stdout
-
-
-def wait_for(process, word):
-    """Read what a process says until the word comes."""
-    said = ""
-    for line in process.stderr:
-        said += line
-        if word in line:
-            return said
-    raise AssertionError(said)
 
 
 @pytest.fixture(autouse=True)
@@ -92,38 +51,6 @@ def here(tmp_path, monkeypatch):
     made.to_parquet("data.parquet", index=False)
     altrelu_dist.convert("data.parquet", "data.zarr", target="target")
     return tmp_path
-
-
-@contextlib.contextmanager
-def dask_process(folder, *arguments, first=()):
-    """A `dask scheduler` or `dask worker` process."""
-    with (folder / f"{arguments[0]}.log").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "dask", *arguments],
-            stdout=log, stderr=log, cwd=folder, env=environment(*first),
-        )  # fmt: skip
-        try:
-            yield process
-        finally:
-            process.terminate()
-            process.wait(30)
-
-
-@contextlib.contextmanager
-def dask_cluster(folder, first=(), tls=()):
-    """The address of a scheduler with one worker; modules in `first` come first in the worker."""
-    file = folder / "scheduler.json"
-    local = ["--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(file), *tls]
-    worker = ["worker", *local, "--nthreads", "1", "--no-nanny", "--local-directory", str(folder)]
-    secure = ["--protocol", "tls"] if tls else []
-    with dask_process(folder, "scheduler", "--port", "0", *secure, *local) as scheduler:
-        for _ in range(600):
-            if file.exists():
-                break
-            assert scheduler.poll() is None
-            time.sleep(0.1)
-        with dask_process(folder, *worker, first=first):
-            yield json.loads(file.read_text())["address"]
 
 
 def test_the_help_imports_nothing_heavy():
@@ -404,17 +331,6 @@ def test_a_scheduler_that_dies_is_an_error_at_once_and_another_goes_on(here):
     np.testing.assert_array_equal(found.hidden_weights, expected.hidden_weights)
 
 
-def certificates(folder, name):
-    """The options that name a new authority's certificate, and one signed by it with its key."""
-    authority = trustme.CA()
-    signed = authority.issue_cert("127.0.0.1")
-    ca, cert, key = (str(folder / f"{name}-{part}.pem") for part in ("ca", "cert", "key"))
-    authority.cert_pem.write_to_path(ca)
-    signed.cert_chain_pems[0].write_to_path(cert)
-    signed.private_key_pem.write_to_path(key)
-    return ["--tls-ca-file", ca, "--tls-cert", cert, "--tls-key", key]
-
-
 @pytest.mark.cluster
 def test_a_scheduler_with_tls_lets_in_who_has_its_authoritys_certificate(here):
     ours, others = certificates(here, "ours"), certificates(here, "others")
@@ -449,16 +365,6 @@ def test_certificates_that_cannot_be_used_are_named(here):
     assert "and none is named" in quickly(*train[:-2], *three, key, code=1)
 
 
-def listening(process):
-    """The addresses at which a process and its children listen."""
-    family = {process.pid, *(child.pid for child in psutil.Process(process.pid).children(True))}
-    return {
-        connection.laddr.ip
-        for connection in psutil.net_connections("inet")
-        if connection.status == psutil.CONN_LISTEN and connection.pid in family
-    }
-
-
 @pytest.mark.cluster
 def test_workers_that_are_started_here_listen_on_loopback_alone():
     options = ("--workers", 2, "--threads", 1, "--out", "m.zarr")
@@ -467,35 +373,6 @@ def test_workers_that_are_started_here_listen_on_loopback_alone():
         assert listening(process) == {"127.0.0.1"}
         os.kill(process.pid, signal.SIGINT)
         process.communicate(timeout=60)
-
-
-def scheduler_at(address):
-    """The process that listens there."""
-    port = int(address.rpartition(":")[2])
-    return next(
-        connection.pid
-        for connection in psutil.net_connections("tcp")
-        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
-    )
-
-
-def slow_reads(folder):
-    """Where a module lies with which each read of a worker takes a tenth of a second."""
-    slow = folder / "slow"
-    slow.mkdir()
-    (slow / "sitecustomize.py").write_text(
-        "import time\n"
-        "def patch():\n"
-        "    from altrelu_dist.data import zarr_store\n"
-        "    read = zarr_store.ZarrRows.read\n"
-        "    def late(self, *a):\n"
-        "        time.sleep(0.1)\n"
-        "        return read(self, *a)\n"
-        "    zarr_store.ZarrRows.read = late\n"
-        "import threading\n"
-        "threading.Timer(0.0, patch).start()\n"
-    )
-    return (slow,)
 
 
 @pytest.mark.cluster

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -19,7 +16,7 @@ from hypothesis import strategies as st
 from oracles import random_weights, same
 from threadpoolctl import threadpool_info
 
-from altrelu_dist import AltReLURegressor, Network, engine, inputs, threads
+from altrelu_dist import Network, engine, threads
 from altrelu_dist.engine import TILE, DaskEngine, LocalEngine
 from altrelu_dist.errors import DataError
 from altrelu_dist.inputs import engine_of
@@ -325,109 +322,6 @@ def test_tasks_see_one_blas_thread(real_rows):
         DaskEngine(da.from_array(X, chunks=(5000, -1)), da.from_array(y, chunks=(5000, -1))),
     ):
         assert on.reduce(lambda _: Most(max(blas_threads())), "threads").count == 1
-
-
-# Fits of rows that are not all held in one place
-ROWS = 30_000
-
-
-@pytest.fixture(scope="module")
-def large():
-    rng = np.random.default_rng(5)
-    X = rng.standard_normal((ROWS, 3)).astype("float32")
-    return X, (np.abs(X[:, 0]) - X[:, 1] * X[:, 2]).astype("float32")
-
-
-@pytest.fixture
-def on_dask(monkeypatch, small_samples):
-    """The names of the passes that Dask made."""
-    del small_samples
-    names = []
-    reduce = DaskEngine.reduce
-
-    def noting(self, statistic, name):
-        names.append(name)
-        return reduce(self, statistic, name)
-
-    monkeypatch.setattr(DaskEngine, "reduce", noting)
-    return names
-
-
-def fitted(large, chunk=None, **parameters):
-    X, y = large
-    if chunk is not None:
-        X, y = da.from_array(X, chunks=(chunk, -1)), da.from_array(y, chunks=chunk)
-    return AltReLURegressor(5, random_state=0, **parameters).fit(X, y)
-
-
-def assert_same_network(a, b):
-    assert same(a.network_, b.network_)
-    kept = [[entry["loss"] for entry in model.history_] for model in (a, b)]
-    assert same(np.array(kept[0]), np.array(kept[1]))
-
-
-@pytest.mark.parametrize(("method", "most"), [("alternating", 4), ("damped", 4), ("search", 1)])
-def test_a_fit_gives_the_same_bits_over_any_chunks(large, on_dask, method, most):
-    alone = fitted(large, method=method, max_iter=most)
-    assert not on_dask
-    for chunk in (ROWS, 7000):
-        assert_same_network(alone, fitted(large, chunk, method=method, max_iter=most))
-    assert len(on_dask) > 2 * 4  # not only to fetch the rows
-
-
-@pytest.mark.cluster
-def test_processes_give_the_same_bits(large, real_rows, process_client, on_dask):
-    for method in ("alternating", "damped"):
-        alone = fitted(large, method=method, max_iter=4)
-        there = fitted(large, 7000, method=method, max_iter=4, client=process_client)
-        assert_same_network(alone, there)
-    assert {"pattern-gram", "loss-and-gradient"} <= set(on_dask)
-    X, y = (da.from_array(part, chunks=(3000, -1)) for part in real_rows)
-    local = LocalEngine.of(Rows(0, *real_rows)).reduce(summarise, "summary")
-    on = DaskEngine(X, y, client=process_client)
-    assert same(local, on.reduce(summarise, "summary"))
-
-
-@pytest.mark.cluster
-def test_a_killed_worker_changes_no_bit(large, process_client, on_dask):
-    alone = fitted(large, method="alternating", max_iter=6)
-    killed = []
-
-    def kill_one(progress):
-        if progress.stage == "alternating" and progress.iteration == 3 and not killed:
-            pids = process_client.run(os.getpid)
-            killed.append(next(iter(pids.values())))
-            os.kill(killed[0], signal.SIGKILL)
-
-    there = fitted(
-        large, 7000, method="alternating", max_iter=6, client=process_client, callback=kill_one
-    )
-    assert killed
-    assert "pattern-gram" in on_dask
-    assert_same_network(alone, there)
-
-
-@pytest.mark.cluster
-def test_a_worker_killed_within_a_pass_changes_no_bit(large, process_client, on_dask, monkeypatch):
-    monkeypatch.setattr(inputs, "_CACHED_SHARE", 0.0)  # every pass reads, slowly
-    alone = fitted(large, method="alternating", max_iter=6)
-    pids = process_client.run(os.getpid)
-    victim = next(iter(pids.values()))
-    timer = threading.Timer(0.7, os.kill, (victim, signal.SIGKILL))
-    timer.start()
-    X, y = large
-    slowly = da.from_array(X, chunks=(2000, -1)).map_blocks(wait_a_little, dtype=X.dtype)
-    model = AltReLURegressor(5, random_state=0, method="alternating", max_iter=6)
-    model.set_params(client=process_client).fit(slowly, da.from_array(y, chunks=2000))
-    timer.join()
-    assert "pattern-gram" in on_dask
-    assert victim not in process_client.run(os.getpid).values()
-    assert_same_network(alone, model)
-
-
-def wait_a_little(block):
-    time.sleep(0.05)
-    return block
 
 
 @pytest.mark.parametrize("weighted", [False, True])

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -134,3 +137,43 @@ def test_an_output_is_apart_from_what_it_is_made_from(out, given, tmp_path, monk
 def test_outputs_that_are_apart(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     check_apart("d.csv", "d.parquet", "parts/*.csv", "s3://bucket/d.csv", "d.csv.gz")
+
+
+def test_of_several_that_replace_the_same_each_is_whole(tmp_path):
+    """And one that must not replace says so, and takes away nothing."""
+    write_group(tmp_path / "a.zarr", "apple")
+    begin = threading.Barrier(4)
+
+    def write(i):
+        for _ in range(25):
+            begin.wait(30)
+            try:
+                with write_beside(tmp_path / "a.zarr", overwrite=i > 0, kind="apple") as part:
+                    write_group(part, "apple")
+            except ExistsError:
+                assert i == 0
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    assert kind_of(tmp_path / "a.zarr") == "apple"
+    assert names_in(tmp_path) == ["a.zarr"]
+
+
+def test_what_is_put_into_a_place_that_was_held_is_not_taken_away(tmp_path, monkeypatch):
+    """Between holding the place and moving in, another one replaces the empty folder there."""
+    replace = Path.replace
+
+    def late(self, target):
+        if target == tmp_path / "a.zarr":
+            with write_beside(target, overwrite=True, kind="apple") as part:
+                write_group(part, "apple")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", late)
+    with (
+        pytest.raises(ExistsError, match="in the meantime"),
+        write_beside(tmp_path / "a.zarr", overwrite=False, kind="apple") as part,
+    ):
+        write_group(part, "apple")
+    assert kind_of(tmp_path / "a.zarr") == "apple"
+    assert names_in(tmp_path) == ["a.zarr"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from altrelu_dist.cli.options import Quiet
-from altrelu_dist.cli.output import INTERRUPTED, Output, number, seconds_text, table
+from altrelu_dist.cli.output import INTERRUPTED, Output, memory_text, number, seconds_text, table
 from altrelu_dist.errors import ExistsError
 
 if TYPE_CHECKING:
@@ -51,10 +51,10 @@ def demo(
     from altrelu_dist.cli.baselines import linear_baselines
     from altrelu_dist.cli.cluster import ClusterChoice, connect
     from altrelu_dist.cli.flights import TARGET, require_demo_extra
-    from altrelu_dist.cli.memory import measure
     from altrelu_dist.cli.plot import draw
     from altrelu_dist.cli.split import split_rows
     from altrelu_dist.data import open_dataset
+    from altrelu_dist.memory import measure
     from altrelu_dist.metrics import evaluate
     from altrelu_dist.outputs import write_beside
 
@@ -106,7 +106,7 @@ def demo(
     output.result(
         {},
         _comparison(scores, {_PAPER: found["alternating"], _OURS: found["search"]}),
-        f"{seconds_text(time.perf_counter() - begun)} in all, peak memory {memory}",
+        f"{seconds_text(time.perf_counter() - begun)} in all, peak memory {memory_text(memory)}",
         f"network: {model}    picture: {picture}",
         "\nNow on your own data (a CSV, Parquet, NPZ or Zarr file, with COLUMN to be predicted):\n"
         "  altrelu convert mine.csv mine.zarr --target COLUMN\n"

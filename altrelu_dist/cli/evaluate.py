@@ -15,7 +15,7 @@ from altrelu_dist.cli.options import (
     TlsCert,
     TlsKey,
 )
-from altrelu_dist.cli.output import Output, seconds_text
+from altrelu_dist.cli.output import Output, memory_text, seconds_text
 
 __all__ = ["evaluate"]
 
@@ -32,8 +32,8 @@ def evaluate(
 ) -> None:
     """Print MSE, RMSE, MAE and R2 of a saved network, for each target."""
     from altrelu_dist.cli.columns import columns_of, open_for, targets_of
-    from altrelu_dist.cli.memory import measure
     from altrelu_dist.cli.scores import mean_scores, score_records, score_table
+    from altrelu_dist.memory import measure
     from altrelu_dist.metrics import evaluate as scores_of
     from altrelu_dist.network import Network
 
@@ -61,5 +61,5 @@ def evaluate(
             "memory": memory.record(),
         },
         score_table({"all": (rows, scores)}),
-        f"{seconds_text(seconds)}, peak memory {memory}",
+        f"{seconds_text(seconds)}, peak memory {memory_text(memory)}",
     )

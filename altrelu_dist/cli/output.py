@@ -9,13 +9,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
 from rich.progress import Progress
 from rich.table import Table
 
-__all__ = ["INTERRUPTED", "Output", "bytes_text", "number", "seconds_text", "table"]
+if TYPE_CHECKING:
+    from altrelu_dist.memory import PeakMemory
+
+__all__ = ["INTERRUPTED", "Output", "bytes_text", "memory_text", "number", "seconds_text", "table"]
 
 INTERRUPTED = 130  # the exit code that a shell expects of a program that ended by Ctrl-C
 _BETWEEN_LINES = 10.0  # seconds, where nothing can be redrawn
@@ -147,3 +150,15 @@ def bytes_text(count: float) -> str:
             return f"{count:.0f} {unit}" if unit in ("B", "MiB", "KiB") else f"{count:.2f} {unit}"
         count /= 1024
     return f"{count:.2f} TiB"
+
+
+def memory_text(peak: PeakMemory) -> str:
+    """What the processes of a run held at their peak."""
+    if not peak.scheduler and not peak.workers:
+        return bytes_text(peak.client)
+    parts = [f"this process {bytes_text(peak.client)}"]
+    if peak.scheduler:
+        parts.append(f"scheduler {bytes_text(peak.scheduler)}")
+    if peak.workers:
+        parts.append(f"workers {', '.join(map(bytes_text, peak.workers.values()))}")
+    return f"{bytes_text(peak.total)} ({'; '.join(parts)})"

@@ -54,8 +54,8 @@ def predict(
     import numpy as np
 
     from altrelu_dist.cli.columns import columns_of, open_for
-    from altrelu_dist.cli.memory import measure
     from altrelu_dist.cli.writers import PREDICTION_FORMAT, writer_for
+    from altrelu_dist.memory import measure
     from altrelu_dist.network import Network
     from altrelu_dist.outputs import check_apart, check_output, write_beside
 

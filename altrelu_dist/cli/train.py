@@ -28,7 +28,7 @@ from altrelu_dist.cli.options import (
     Weight,
     Workers,
 )
-from altrelu_dist.cli.output import INTERRUPTED, Output, number, seconds_text
+from altrelu_dist.cli.output import INTERRUPTED, Output, memory_text, number, seconds_text
 from altrelu_dist.errors import AltReLUError, ClusterError, DataError, ParameterError
 
 if TYPE_CHECKING:
@@ -145,12 +145,12 @@ def train(
     note |= {"store": _absolute(store), "out": _absolute(str(out))}
     if urlsplit(store).password:  # is not written down: it is to be given again
         del note["store"]
-    from altrelu_dist.cli.memory import measure
     from altrelu_dist.cli.progress import watch
     from altrelu_dist.cli.scores import mean_scores, score_records, score_table
     from altrelu_dist.cli.split import split_rows
     from altrelu_dist.data import open_dataset
     from altrelu_dist.estimators import AltReLURegressor
+    from altrelu_dist.memory import measure
     from altrelu_dist.metrics import evaluate
     from altrelu_dist.network import FORMAT
     from altrelu_dist.outputs import check_output
@@ -224,7 +224,7 @@ def train(
         except (ClusterError, KeyboardInterrupt):
             output.warn(f"the network is in {saved}, its scores are not known")
             raise
-        memory_peak = measure(client)
+        memory_peak = measure(client, model.peak_memory_)
 
     # The least training loss is not that of a network chosen by its validation loss.
     least = math.nan if early_stopping else last["loss"]
@@ -272,7 +272,7 @@ def train(
         if scores
         else f"{'MSE and ridge' if ridge else 'MSE'} {number(least)}",
         *words,
-        f"peak memory {memory_peak}",
+        f"peak memory {memory_text(memory_peak)}",
         f"saved: {saved}",
     )
     if failure is not None:

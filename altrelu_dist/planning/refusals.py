@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from altrelu_dist.engine import DaskEngine, Engine
 from altrelu_dist.errors import ParameterError
 from altrelu_dist.planning.memory import Blocks, worker_bytes
 from altrelu_dist.planning.model import Cluster
 from altrelu_dist.planning.work import Shape
 
-__all__ = ["check_solver", "check_worker"]
+__all__ = ["check_run", "check_solver", "check_worker"]
 
 _USABLE = 0.8  # of a worker's limit: Dask pauses the worker there
 
@@ -52,6 +53,17 @@ def check_worker(shape: Shape, blocks: Blocks, method: str, cluster: Cluster) ->
         f"{_size(blocks.rows * blocks.row_bytes)}, and the sums of its tasks), and Dask lets it "
         f"use {_size(has)} of its {_size(cluster.memory)}: {', or '.join(would)}"
     )
+
+
+def check_run(engine: Engine, shape: Shape, method: str) -> None:
+    """Refuse to begin where a worker of the cluster that is there cannot hold its tasks."""
+    if not isinstance(engine, DaskEngine) or engine.client is None:
+        return
+    workers = engine.client.scheduler_info(n_workers=-1)["workers"].values()
+    for threads, memory in {(one["nthreads"], one["memory_limit"]) for one in workers}:
+        if memory:
+            cluster = Cluster(len(workers), threads, memory)
+            check_worker(shape, Blocks(*engine.blocks), method, cluster)
 
 
 def _size(count: float) -> str:

@@ -10,8 +10,11 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from altrelu_dist.checkpoints.journal import Journal
+from altrelu_dist.memory import PeakMemory, measure
 
 if TYPE_CHECKING:
+    from distributed import Client
+
     from altrelu_dist.moments.rows import Block, Weights
     from altrelu_dist.training.validation import Validation
 
@@ -87,6 +90,8 @@ class Monitor:
         Seconds after which the run stops at the end of the current step.
     journal : Journal, optional
         Of the steps of the run: what they ended in, where it goes on with one that was cut off.
+    client : distributed.Client, optional
+        Of the cluster that takes part: its processes' memory is measured at each stage.
     """
 
     def __init__(
@@ -94,11 +99,14 @@ class Monitor:
         callback: Callback | None = None,
         max_time: float | None = None,
         journal: Journal | None = None,
+        client: Client | None = None,
     ) -> None:
         self.journal = Journal() if journal is None else journal
         self.journal.stops_with(lambda: self.stopped and self.reason != "early_stopping")
         self.journal.attach("counts", self)
         self.journal.attach("history", _History(self), with_steps=False)
+        self._client = client
+        self.memory = PeakMemory()
         self._start = time.perf_counter()
         self._callback = callback
         self._max_time = math.inf if max_time is None else max_time
@@ -169,6 +177,8 @@ class Monitor:
 
     def enter(self, stage: str) -> None:
         """Begin a stage."""
+        if stage != self.stage and not self.journal.replaying:
+            self.memory = measure(self._client, self.memory)
         self.stage = stage
         self.sample_loss = math.nan
         self.tick()
@@ -216,8 +226,14 @@ class Monitor:
         self.sample_loss = sample_loss * self.unit
         entry = asdict(self._now())
         entry["iteration"] = len(self.history) + 1
+        entry["peak_memory"] = measure(None, self.memory).total
         self.history.append(entry | details)
         self.tick()
+
+    def end(self) -> None:
+        """Measure once more what the run held."""
+        self.memory = measure(self._client, self.memory)
+        self.history[-1]["peak_memory"] = self.memory.total
 
     def state(self) -> dict[str, Any]:
         """What was counted so far."""

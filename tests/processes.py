@@ -1,0 +1,152 @@
+"""Processes as a user starts them, to be killed: the command, schedulers, workers."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import trustme
+from typer.testing import CliRunner
+
+import altrelu_dist
+from altrelu_dist.cli.app import app
+
+ALTRELU = [sys.executable, "-c", "from altrelu_dist.cli import main; main()"]
+HOME = str(Path(altrelu_dist.__file__).parents[1])
+
+
+def environment(*first):
+    """The environment of a process that finds this package, after the folders named first."""
+    paths = [*map(str, first), HOME, os.environ.get("PYTHONPATH", "")]
+    one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    return os.environ | one_thread | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
+def start(*arguments, **options):
+    return subprocess.Popen(
+        [*ALTRELU, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        start_new_session=True,
+        **options,
+    )
+
+
+def run(*arguments, **options):
+    process = start(*arguments, **options)
+    stdout, stderr = process.communicate(timeout=120)
+    assert "Traceback" not in stderr, stderr
+    return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
+
+
+def passes(*arguments, **options):
+    done = run(*arguments, **options)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def quickly(*arguments, code=0):
+    """Run a command in this process: where only the cluster has to be real."""
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    assert result.exit_code == code, result.output
+    return result.stderr if code else result.stdout
+
+
+def wait_for(process, word):
+    """Read what a process says until the word comes."""
+    said = ""
+    for line in process.stderr:
+        said += line
+        if word in line:
+            return said
+    raise AssertionError(said)
+
+
+@contextlib.contextmanager
+def dask_process(folder, *arguments, first=()):
+    """A `dask scheduler` or `dask worker` process."""
+    with (folder / f"{arguments[0]}.log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dask", *arguments],
+            stdout=log, stderr=log, cwd=folder, env=environment(*first),
+        )  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+@contextlib.contextmanager
+def dask_cluster(folder, first=(), tls=()):
+    """The address of a scheduler with one worker; modules in `first` come first in the worker."""
+    file = folder / "scheduler.json"
+    local = ["--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(file), *tls]
+    worker = ["worker", *local, "--nthreads", "1", "--no-nanny", "--local-directory", str(folder)]
+    secure = ["--protocol", "tls"] if tls else []
+    with dask_process(folder, "scheduler", "--port", "0", *secure, *local) as scheduler:
+        for _ in range(600):
+            if file.exists():
+                break
+            assert scheduler.poll() is None
+            time.sleep(0.1)
+        with dask_process(folder, *worker, first=first):
+            yield json.loads(file.read_text())["address"]
+
+
+def certificates(folder, name):
+    """The options that name a new authority's certificate, and one signed by it with its key."""
+    authority = trustme.CA()
+    signed = authority.issue_cert("127.0.0.1")
+    ca, cert, key = (str(folder / f"{name}-{part}.pem") for part in ("ca", "cert", "key"))
+    authority.cert_pem.write_to_path(ca)
+    signed.cert_chain_pems[0].write_to_path(cert)
+    signed.private_key_pem.write_to_path(key)
+    return ["--tls-ca-file", ca, "--tls-cert", cert, "--tls-key", key]
+
+
+def listening(process):
+    """The addresses at which a process and its children listen."""
+    family = {process.pid, *(child.pid for child in psutil.Process(process.pid).children(True))}
+    return {
+        connection.laddr.ip
+        for connection in psutil.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN and connection.pid in family
+    }
+
+
+def scheduler_at(address):
+    """The process that listens there."""
+    port = int(address.rpartition(":")[2])
+    return next(
+        connection.pid
+        for connection in psutil.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
+    )
+
+
+def slow_reads(folder):
+    """Where a module lies with which each read of a worker takes a tenth of a second."""
+    slow = folder / "slow"
+    slow.mkdir()
+    (slow / "sitecustomize.py").write_text(
+        "import time\n"
+        "def patch():\n"
+        "    from altrelu_dist.data import zarr_store\n"
+        "    read = zarr_store.ZarrRows.read\n"
+        "    def late(self, *a):\n"
+        "        time.sleep(0.1)\n"
+        "        return read(self, *a)\n"
+        "    zarr_store.ZarrRows.read = late\n"
+        "import threading\n"
+        "threading.Timer(0.0, patch).start()\n"
+    )
+    return (slow,)

@@ -48,7 +48,7 @@ def main() -> None:
         threads_per_worker=1,
         memory_limit="1GiB",
         host="127.0.0.1",
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",
     )
     with cluster, Client(cluster):  # the estimator finds the client by itself
         X = da.from_zarr(options.store / "X")

@@ -416,12 +416,12 @@ def test_a_worker_is_no_scheduler_and_a_scheduler_needs_workers(monkeypatch):
 
     monkeypatch.setattr("altrelu_dist.cli.cluster.CONNECT_SECONDS", 1.0)
     options = {"processes": False, "protocol": "tcp://", "host": "127.0.0.1"}
-    with LocalCluster(n_workers=1, dashboard_address=None, **options) as cluster:
+    with LocalCluster(n_workers=1, dashboard_address="127.0.0.1:0", **options) as cluster:
         (worker,) = cluster.workers.values()
         assert "is a Dask Worker, not a scheduler" in quickly(
             "train", "data.zarr", *QUICK, "--out", "m.zarr", "--scheduler", worker.address, code=1
         )
-    with LocalCluster(n_workers=0, dashboard_address=None, **options) as cluster:
+    with LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0", **options) as cluster:
         address = cluster.scheduler_address
         assert "has no workers" in quickly(
             "train", "data.zarr", *QUICK, "--out", "m.zarr", "--scheduler", address, code=1

@@ -90,7 +90,7 @@ def test_on_a_cluster_of_processes(tmp_path):
     expected = describe(tmp_path / "a.zarr")
     with (
         LocalCluster(
-            n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address=None
+            n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0"
         ) as cluster,
         Client(cluster),
     ):

@@ -18,7 +18,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from altrelu_dist.checkpoints.opening import opened
 from altrelu_dist.errors import DataError
 from altrelu_dist.folding import folded
-from altrelu_dist.inputs import engine_of, is_lazy, lazy_array
+from altrelu_dist.inputs import engine_of, is_lazy, lazy_array, on_client
 from altrelu_dist.interrupts import say_stopping, stop_softly
 from altrelu_dist.memory import PeakMemory
 from altrelu_dist.model_file import load_estimator, save_estimator
@@ -381,8 +381,9 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         from altrelu_dist.metrics import evaluate
 
         check_is_fitted(self)
-        rows = self._lazy_features(X, reset=False) if is_lazy(X) else X
-        scores = evaluate(self.network_, rows, y, sample_weight, self.client)
+        with on_client(self.client):
+            rows = self._lazy_features(X, reset=False) if is_lazy(X) else X
+            scores = evaluate(self.network_, rows, y, sample_weight, self.client)
         # As scikit-learn has it where the target does not vary.
         r2 = [float(score.mse == 0) if math.isnan(score.r2) else score.r2 for score in scores]
         return float(np.mean(r2))
@@ -463,6 +464,12 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     def _rows(
         self, X: Any, y: Any, sample_weight: Any, *, reset: bool = True
+    ) -> tuple[Engine, np.dtype[np.floating]]:
+        with on_client(self.client):
+            return self._checked_rows(X, y, sample_weight, reset=reset)
+
+    def _checked_rows(
+        self, X: Any, y: Any, sample_weight: Any, *, reset: bool
     ) -> tuple[Engine, np.dtype[np.floating]]:
         if not (is_lazy(X) or is_lazy(y)):
             # The summary of the rows finds what is not finite, and names it.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     import dask.array as da
     from distributed import Client
 
-__all__ = ["current_client", "engine_of", "is_lazy", "lazy_array", "local_rows"]
+__all__ = ["current_client", "engine_of", "is_lazy", "lazy_array", "local_rows", "on_client"]
 
 _CACHED_SHARE = 0.4  # of the workers' memory: data that fit in it are read once and kept there
 
@@ -42,6 +44,16 @@ def current_client() -> Client | None:
         return Client.current()
     except ValueError:
         return None
+
+
+@contextmanager
+def on_client(client: Client | None) -> Iterator[None]:
+    """Have a client that is named do all of the block, whichever is the current one."""
+    if client is None:
+        yield
+        return
+    with client.as_current():
+        yield
 
 
 def lazy_array(data: Any, what: str, *, lengths: bool = True) -> da.Array:

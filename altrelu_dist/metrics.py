@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from altrelu_dist.errors import DataError
-from altrelu_dist.inputs import engine_of
+from altrelu_dist.inputs import engine_of, on_client
 from altrelu_dist.moments.rows import Floats, Rows
 from altrelu_dist.moments.summary import Columns, columns_of
 
@@ -99,7 +99,9 @@ def evaluate(
     DataError
         If the shapes do not fit, a value is not finite, or every weight is zero.
     """
-    errors = engine_of(X, y, sample_weight, client).reduce(_Statistic(network), "scores")
+    with on_client(client):
+        engine = engine_of(X, y, sample_weight, client)
+    errors = engine.reduce(_Statistic(network), "scores")
     total = errors.targets.weight
     if errors.targets.bad.any():
         raise DataError(

@@ -205,6 +205,11 @@ class Journal:
             }
         )
 
+    def close(self) -> None:
+        """Let go of the parts: they hold the rows, and rows that a cluster keeps for them."""
+        self._parts.clear()
+        self._stopped = lambda: False
+
     @contextmanager
     def _entered(self, name: str) -> Iterator[str]:
         counts = self._counts[-1]

@@ -51,7 +51,11 @@ def opened(
         other parameters, or there is nothing to go on with.
     """
     if address is None:
-        yield Journal()
+        journal = Journal()
+        try:
+            yield journal
+        finally:
+            journal.close()
         return
     store = CheckpointStore(address)
     with store.owned():
@@ -80,6 +84,7 @@ def opened(
             yield journal
         finally:
             journal.save()
+            journal.close()
 
 
 def note_of(address: str | os.PathLike[str]) -> dict[str, Any]:

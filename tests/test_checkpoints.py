@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import secrets
 import socket
@@ -17,12 +18,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from altrelu_dist import AltReLURegressor
+from altrelu_dist.checkpoints import store as store_module
 from altrelu_dist.checkpoints.codec import decode, encode
 from altrelu_dist.checkpoints.journal import Journal
 from altrelu_dist.checkpoints.store import CheckpointStore
+from altrelu_dist.engine import LocalEngine
 from altrelu_dist.errors import CheckpointError, ExistsError, ParameterError
 from altrelu_dist.moments.rows import Weights
-from altrelu_dist.training import damped
+from altrelu_dist.training import damped, pattern_state
 
 
 def data(n=3000, d=3, seed=0):
@@ -129,6 +132,44 @@ def test_it_goes_on_elsewhere(tmp_path, process_client):
         with contextlib.suppress(CutError):
             model.fit(*arrays)
     assert_same_run(model, expected)
+
+
+@pytest.mark.parametrize("method", ["damped", "alternating"])
+@pytest.mark.parametrize("most_kept", [2**27, 0])
+def test_little_is_made_twice(method, most_kept, tmp_path, monkeypatch):
+    """Cut anywhere, no step but the one that was cut off is made again, where moments are kept."""
+    monkeypatch.setattr(pattern_state, "_MOST_KEPT", most_kept)
+    X, y = data()
+    options = {"n_hidden": 5, "random_state": 0, "method": method, "max_iter": 24}
+    passes, stops_at = [], [math.inf]
+    reduce = LocalEngine.reduce
+
+    def counted(self, statistic, name):
+        if len(passes) >= stops_at[0]:
+            raise CutError
+        passes.append(name)
+        return reduce(self, statistic, name)
+
+    monkeypatch.setattr(LocalEngine, "reduce", counted)
+    expected = AltReLURegressor(**options).fit(X, y)
+    total = len(passes)
+    assert "pattern-delta" in passes
+    kept = {"checkpoint_interval": 0}
+    begin = ["summary", "sample", "summary"]  # is always made, to know the data again
+    step = 3 if method == "damped" else 1  # passes: kinks, pattern, loss
+    most = 0
+    for at in range(len(begin) + 1, total, 3):
+        kept["checkpoint"] = tmp_path / f"{method}-{at}"
+        passes.clear()
+        stops_at[0] = at
+        with pytest.raises(CutError):
+            AltReLURegressor(**options, **kept).fit(X, y)
+        stops_at[0] = math.inf
+        model = AltReLURegressor(**options, **kept, resume=True).fit(X, y)
+        assert_same_run(model, expected)
+        again = len(passes) - total - len(begin)
+        most = max(most, again)
+    assert most <= step if most_kept else most > step
 
 
 def test_of_several_blocks_of_neurons(tmp_path, monkeypatch):
@@ -274,6 +315,22 @@ def test_a_living_owner_elsewhere_holds_it(tmp_path):
     (tmp_path / "run/lock").write_text(json.dumps(lock))
     with pytest.raises(CheckpointError, match="process 1 on elsewhere"):
         CheckpointStore(tmp_path / "run").owned().__enter__()
+
+
+def test_a_run_that_stood_still_leaves_the_folder_to_the_one_that_took_over(tmp_path, monkeypatch):
+    """Its lock had run out: when it wakes up it ends, and neither writes nor unlocks."""
+    first, second = (CheckpointStore(tmp_path / "run") for _ in range(2))
+    monkeypatch.setattr(store_module, "_lives", lambda _: False)
+    with contextlib.ExitStack() as later:
+        with first.owned():
+            first.save({"of": "first"})
+            later.enter_context(second.owned())
+            second.save({"of": "second"})
+            with pytest.raises(CheckpointError, match="another run goes on with it"):
+                first.save({"of": "first"})
+        assert (tmp_path / "run/lock").exists()
+    assert not (tmp_path / "run/lock").exists()
+    assert CheckpointStore(tmp_path / "run").load() == {"of": "second"}
 
 
 def test_the_one_before_is_used_where_the_newest_is_damaged(tmp_path, caplog):

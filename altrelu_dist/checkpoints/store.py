@@ -27,6 +27,8 @@ _KEPT = 2  # the newest and the one before, for the case that the newest is dama
 _LOCK = "lock"
 _BEAT = 10.0  # seconds between two signs of life of an owner
 _DEAD = 60.0  # seconds without one after which its lock does not hold
+_WRITTEN = 1.0  # seconds after which a lock that is being written is there to be read
+_NOBODY = {"token": "", "host": "", "pid": 0, "time": 0.0}
 
 
 class CheckpointStore:
@@ -47,12 +49,23 @@ class CheckpointStore:
         self._local = isinstance(self._fs, fsspec.implementations.local.LocalFileSystem)
         self._number = 0
         self._warned = False
+        self._token = secrets.token_hex(8)
 
     def save(self, tree: Any) -> None:
         """Keep a checkpoint, the newest from now on; where that fails it is said, and no error.
 
         A run of days does not end for a disk that is full for an hour.
+
+        Raises
+        ------
+        CheckpointError
+            If another run has taken over, because this one stood still for so long.
         """
+        if self._lost():
+            raise CheckpointError(
+                f"{self.address}: another run goes on with it, because this one gave no sign of "
+                f"life for {_DEAD:.0f} s"
+            )
         number = self._number + 1
         try:
             self._write(f"checkpoint-{number:08}.bin", encode(tree))
@@ -103,25 +116,36 @@ class CheckpointStore:
         CheckpointError
             If another one does, or it cannot be written.
         """
-        token = secrets.token_hex(8)
         try:
             self._fs.makedirs(self._folder, exist_ok=True)
-            self._take(token)
+            self._take()
         except OSError as error:
             raise CheckpointError(f"{self.address}: cannot be written: {_line(error)}") from error
         ended = threading.Event()
-        beat = threading.Thread(target=self._stay, args=(token, ended), daemon=True)
+        beat = threading.Thread(target=self._stay, args=(ended,), daemon=True)
         beat.start()
         try:
             yield
         finally:
             ended.set()
             beat.join()
-            with suppress(OSError):
-                self._fs.rm_file(self._path(_LOCK))
+            if not self._lost():
+                with suppress(OSError):
+                    self._fs.rm_file(self._path(_LOCK))
 
-    def _take(self, token: str) -> None:
+    def _lost(self) -> bool:
+        """Whether the lock is another run's."""
+        try:
+            owner = self._owner()
+        except OSError:  # storage that is gone for a while has nobody else's lock either
+            return False
+        return owner is not None and owner != _NOBODY and owner["token"] != self._token
+
+    def _take(self) -> None:
         owner = self._owner()
+        if owner == _NOBODY:
+            time.sleep(_WRITTEN)
+            owner = self._owner()
         if owner is not None and _lives(owner):
             raise CheckpointError(
                 f"{self.address}: is in use by another run (process {owner['pid']} on "
@@ -130,26 +154,26 @@ class CheckpointStore:
         if owner is None and self._local:  # of two that start at once, one gets it
             try:
                 with open(self._path(_LOCK), "x") as file:
-                    file.write(self._lock(token))
+                    file.write(self._lock())
             except FileExistsError:
                 raise CheckpointError(f"{self.address}: is in use by another run") from None
             return
-        self._write(_LOCK, self._lock(token).encode())
+        self._write(_LOCK, self._lock().encode())
         now = self._owner()
-        if now is None or now["token"] != token:
+        if now is None or now["token"] != self._token:
             raise CheckpointError(f"{self.address}: is in use by another run")
 
-    def _stay(self, token: str, ended: threading.Event) -> None:
-        while not ended.wait(_BEAT):
+    def _stay(self, ended: threading.Event) -> None:
+        while not ended.wait(_BEAT) and not self._lost():
             with suppress(OSError):
-                self._write(_LOCK, self._lock(token).encode())
+                self._write(_LOCK, self._lock().encode())
 
-    def _lock(self, token: str) -> str:
-        host = socket.gethostname()
-        return json.dumps({"token": token, "host": host, "pid": os.getpid(), "time": time.time()})
+    def _lock(self) -> str:
+        now = {"host": socket.gethostname(), "pid": os.getpid(), "time": time.time()}
+        return json.dumps({"token": self._token} | now)
 
     def _owner(self) -> dict[str, Any] | None:
-        """Whose it is; None if nobody's, or a lock that cannot be read is left over."""
+        """Whose it is; None if there is no lock, nobody's if there is one that cannot be read."""
         try:
             found = json.loads(self._fs.cat_file(self._path(_LOCK)))
             return {
@@ -161,8 +185,7 @@ class CheckpointStore:
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError):
-            self._fs.rm_file(self._path(_LOCK))
-            return None
+            return _NOBODY
 
     def _found(self) -> list[tuple[int, str]]:
         """Numbers and paths of the checkpoints that there are."""

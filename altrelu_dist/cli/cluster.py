@@ -24,6 +24,7 @@ __all__ = ["ClusterChoice", "TlsFiles", "connect"]
 
 CONNECT_SECONDS = 10.0
 _CLOSE_SECONDS = 2.0
+_SILENT_SECONDS = 60.0  # without a sign of life, after which others do what a worker was to do
 _LEAST_MEMORY = 256 << 20  # what a worker holds before it has read a row
 
 # Ctrl-C in a terminal reaches every process of the group: the workers are to go on, because it is
@@ -195,9 +196,11 @@ def _remote(address: str, tls: TlsFiles, output: Output) -> Iterator[Client]:
 def _local(choice: ClusterChoice, output: Output) -> Iterator[Client]:
     limit = choice.memory_limit
     debug = logging.getLogger("altrelu_dist").isEnabledFor(logging.DEBUG)
+    import dask
     from distributed import Client, LocalCluster
 
-    with output.doing("starting workers"):
+    given_up = {"distributed.scheduler.worker-ttl": f"{_SILENT_SECONDS:.0f}s"}
+    with output.doing("starting workers"), dask.config.set(given_up):
         try:
             cluster = LocalCluster(
                 host="127.0.0.1",

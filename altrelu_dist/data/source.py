@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 import numpy as np
 import numpy.typing as npt
 
+from altrelu_dist.data.retrying import patiently
 from altrelu_dist.errors import AltReLUError, DataError
 
 if TYPE_CHECKING:
@@ -42,12 +43,13 @@ class RowReader(ABC):
 
     def __getitem__(self, index: Index) -> Array:
         """Rows by slice or number, then any NumPy index on the other axes."""
-        rows, *others = index if isinstance(index, tuple) else (index,)
-        if not isinstance(rows, slice):
-            return cast("Array", self[(slice(rows, rows + 1), *others)][0])
-        start, stop, step = rows.indices(self.shape[0])
+        wanted, *others = index if isinstance(index, tuple) else (index,)
+        if not isinstance(wanted, slice):
+            return cast("Array", self[(slice(wanted, wanted + 1), *others)][0])
+        start, stop, step = wanted.indices(self.shape[0])
         stop = max(start, stop)
-        block = self.read(start, stop).reshape(stop - start, *self.shape[1:])
+        rows = patiently(lambda: self.read(start, stop))
+        block = rows.reshape(stop - start, *self.shape[1:])
         return block.astype(self.dtype, copy=False)[(slice(None, None, step), *others)]
 
 

@@ -9,6 +9,8 @@ from typing import Any, Generic, NamedTuple, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from altrelu_dist.errors import DataError
+
 __all__ = ["Additive", "Array", "Block", "Both", "Floats", "Rows", "Scaler", "Together", "Weights"]
 
 Floats = NDArray[np.float64]
@@ -33,6 +35,21 @@ class Rows(NamedTuple):
         here = slice(start - self.start, stop - self.start)
         weight = None if self.weight is None else self.weight[here]
         return Rows(start, self.X[here], self.y[here], weight)
+
+    def check_finite(self) -> None:
+        """Refuse values that are not finite, after the first pass over the data found none.
+
+        Raises
+        ------
+        DataError
+            If there are some: losses would be NaN, and a run would end as if it had converged.
+        """
+        for what, values in (("X", self.X), ("y", self.y), ("sample_weight", self.weight)):
+            if values is not None and not np.isfinite(values.sum(dtype=np.float64)):
+                raise DataError(
+                    f"{what} has values that are not finite in rows {self.start} to "
+                    f"{self.stop - 1}, and had none when the run began: the data has changed"
+                )
 
     def followed_by(self, other: Rows) -> Rows:
         """These rows and the next."""
@@ -116,6 +133,7 @@ class Scaler:
 
     def __call__(self, rows: Rows) -> Block:
         """Standardise some rows, in float64, and round once."""
+        rows.check_finite()
         n, d = rows.X.shape
         x = np.empty((n, d + 1), dtype=self.dtype)
         standard = rows.X.astype(np.float64)

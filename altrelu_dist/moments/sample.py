@@ -53,6 +53,7 @@ class Sampler:
 
     def __call__(self, rows: Rows) -> Sample:
         """The drawn rows of one tile."""
+        rows.check_finite()
         draw = np.random.default_rng([self.seed, rows.start]).random(len(rows.X))
         drawn = draw < self.probability
         if rows.weight is not None:

@@ -56,11 +56,12 @@ def alternate(
     best, least = weights, np.inf
     journal = monitor.journal
     entry = journal.entry()
-    begin = 0
+    begin, known = 0, None
     if entry is not None:
         W, best, least, begin = entry["W"], entry["best"], entry["least"], entry["iteration"]
+        known = pattern.restore(entry["pattern"])
     try:
-        moments = pattern.at(W)
+        moments = pattern.at(W) if known is None else known
     except OutOfTimeError:
         if entry is not None:
             return Outcome(best, least, ran_out=False)
@@ -68,8 +69,9 @@ def alternate(
         objective.record(least, best)
         return Outcome(best, least, ran_out=False)
     for iteration in range(begin, iterations + 1):
-        if pattern.rebuilt:
-            here = {"W": W, "best": best, "least": least, "iteration": iteration}
+        kept = pattern.state()
+        if kept is not None or pattern.rebuilt:  # what is not kept is made again as it was
+            here = {"W": W, "best": best, "least": least, "iteration": iteration, "pattern": kept}
             journal.mark(here.copy, stopping=monitor.stopped)
         hidden = HiddenGram(
             moments.hidden_gram(W, moments.with_features(W), objective.ones),

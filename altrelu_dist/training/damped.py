@@ -12,7 +12,8 @@ import numpy as np
 
 from altrelu_dist.moments.kinks import KinkMoments
 from altrelu_dist.moments.loss import LossGradient
-from altrelu_dist.moments.rows import Weights
+from altrelu_dist.moments.pattern import PatternGram
+from altrelu_dist.moments.rows import Floats, Weights
 from altrelu_dist.solvers.hidden_layer import DampedSystem
 from altrelu_dist.training.objective import Objective
 from altrelu_dist.training.pattern_state import PatternState
@@ -58,6 +59,13 @@ def descend(
     monitor = objective.monitor
     journal = monitor.journal
     entry = journal.entry()
+    p, h = weights.W.shape
+    width = max(1, min(h, LARGEST_SYSTEM // p))
+    curvature = replace(curvature, hurried=True)
+    pattern = PatternState(curvature)
+    neurons = np.arange(h)
+    kinks: Floats | None = None
+    system: DampedSystem | None = None
     if entry is None:
         weights = weights.balanced()
         loss, gradient = objective.evaluate(weights)
@@ -68,18 +76,18 @@ def descend(
         weights, loss, gradient = entry["weights"], entry["loss"], entry["gradient"]
         damping, growth = entry["damping"], entry["growth"]
         losses, first = entry["losses"], entry["taken"]
-    p, h = weights.W.shape
-    width = max(1, min(h, LARGEST_SYSTEM // p))
-    curvature = replace(curvature, hurried=True)
-    pattern = PatternState(curvature)
-    system: DampedSystem | None = None
-    neurons = np.arange(h)
+        moments = pattern.restore(entry["pattern"])
+        if entry["kinks"] is not None and moments is not None:
+            neurons, kinks = entry["neurons"], entry["kinks"]
+            system = _system(moments, weights.pick(neurons), kinks, curvature)
     solving = 0.0  # seconds, which nothing can cut short
     for taken in range(first, steps):
         late = monitor.ends_within(solving)
-        if system is None and (pattern.rebuilds or width < h):  # all that is known is here
+        kept = pattern.state()
+        if kept is not None or (system is None and (pattern.rebuilds or width < h)):
             here = {"weights": weights, "loss": loss, "gradient": gradient, "damping": damping}
-            here |= {"growth": growth, "losses": list(losses), "taken": taken}
+            here |= {"growth": growth, "losses": list(losses), "taken": taken, "pattern": kept}
+            here |= {"neurons": neurons, "kinks": None if system is None else kinks}
             journal.mark(here.copy, stopping=late)
         if late:
             break
@@ -96,14 +104,14 @@ def descend(
             try:
                 kinks = curvature.reduce(
                     KinkMoments(weights, _KINK_WIDTH, objective.slope, neurons), "kinks"
-                )
+                ).blocks
                 moments = pattern.at(picked.W)
             except OutOfTimeError:
                 break
             if monitor.ends_within(solving):
                 break
             begun = monitor.seconds
-            system = DampedSystem(moments, picked, kinks.blocks, curvature.ones, curvature.ridge)
+            system = _system(moments, picked, kinks, curvature)
         if monitor.stopped:
             break
         share = curvature.ones / objective.ones
@@ -131,6 +139,12 @@ def descend(
     else:
         return Outcome(weights, loss, ran_out=True)
     return Outcome(weights, loss, ran_out=False)
+
+
+def _system(
+    moments: PatternGram, weights: Weights, kinks: Floats, curvature: Objective
+) -> DampedSystem:
+    return DampedSystem(moments, weights, kinks, curvature.ones, curvature.ridge)
 
 
 def _of(gradient: LossGradient, neurons: np.ndarray, share: float) -> LossGradient:

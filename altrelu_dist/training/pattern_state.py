@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from altrelu_dist.moments.pattern import (
@@ -23,6 +23,7 @@ _Found = PatternGram | PatternChange
 
 _REBUILD_AFTER = 8  # updates, so that rounding does not build up
 _MANY_FLIPS = 0.04  # of all signs: above it a rebuild costs no more than an update
+_MOST_KEPT = 2**27  # bytes of moments in a checkpoint; larger ones are made again
 
 
 class PatternState:
@@ -47,6 +48,21 @@ class PatternState:
     def rebuilds(self) -> bool:
         """Whether the next moments will be such, whatever the pattern."""
         return self._moments is None or self._worn
+
+    def state(self) -> dict[str, Any] | None:
+        """The moments it has, for a checkpoint; None if it has none, or ones too large for that."""
+        if self._moments is None or self._moments.M.nbytes > _MOST_KEPT:
+            return None
+        kept = {"W": self._W, "M": self._moments.M, "N": self._moments.N}
+        return kept | {"updates": self._updates, "calm": self._calm}
+
+    def restore(self, state: Mapping[str, Any] | None) -> PatternGram | None:
+        """Have the moments of a state, where there is one, and give them."""
+        if state is None:
+            return None
+        self._W, self._moments = state["W"], PatternGram(state["M"], state["N"])
+        self._updates, self._calm = state["updates"], state["calm"]
+        return self._moments
 
     @property
     def _worn(self) -> bool:

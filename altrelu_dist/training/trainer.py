@@ -273,7 +273,11 @@ def _damped(problem: Problem, parameters: Parameters) -> Outcome:
     p, q = problem.n_columns, problem.target_squares.size
     none = Weights(np.zeros((p, 0)), np.zeros((0, q)), np.zeros(q))
     begin = none if problem.start is None else problem.start
-    weights, _ = few.refit_output(resized(few, begin, parameters.n_hidden, rng))
+
+    def started() -> tuple[Weights, float]:
+        return few.refit_output(resized(few, begin, parameters.n_hidden, rng))
+
+    weights, _ = journal.step("start", started)
     steps = _DAMPED_STEPS if parameters.max_iter is None else parameters.max_iter
     ran_out = None
     if few is not everything:

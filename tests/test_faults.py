@@ -1,0 +1,256 @@
+"""What goes wrong on a cluster while a run goes on: it ends with the same bits, or says why not."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import psutil
+import pytest
+from clusters import Processes, Trap, until
+from distributed import WorkerPlugin
+from oracles import same
+
+import altrelu_dist
+from altrelu_dist import AltReLURegressor, inputs, open_dataset
+
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("small_samples")]
+
+ROWS = 60_000
+TTL = 4  # seconds without a sign of life
+OPTIONS = {"n_hidden": 4, "random_state": 0, "method": "alternating", "max_iter": 6}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """The address of a store of 15 chunks."""
+    folder = tmp_path_factory.mktemp("faults")
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((ROWS, 4)).astype("float32")
+    np.savez(folder / "data.npz", X=X, y=(np.abs(X[:, 0]) - X[:, 1] * X[:, 2]).astype("float32"))
+    altrelu_dist.convert(folder / "data.npz", folder / "data.zarr", chunk_bytes=1 << 16)
+    assert open_dataset(folder / "data.zarr").X.numblocks[0] == -(-ROWS // 4096)
+    return folder / "data.zarr"
+
+
+def fitted(store, **options):
+    data = open_dataset(store)
+    return AltReLURegressor(**OPTIONS | options).fit(data.X, data.y)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(store):
+    """The run without a fault, in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        from altrelu_dist.training import trainer
+
+        patch.setattr(trainer, "_LEAST_SAMPLE", 2048)
+        patch.setattr(trainer, "_ROWS_A_WEIGHT", 1)
+        patch.setattr(trainer, "_HELD_A_WEIGHT", 700)
+        return fitted(store)
+
+
+@pytest.fixture(params=["streamed", "cached"])
+def kept(request, monkeypatch):
+    """Whether the cluster keeps the rows or reads them each pass."""
+    monkeypatch.setattr(inputs, "_CACHED_SHARE", {"streamed": 0.0, "cached": 1.0}[request.param])
+    return request.param
+
+
+@pytest.fixture
+def streamed(monkeypatch):
+    """Have the rows read again each pass."""
+    monkeypatch.setattr(inputs, "_CACHED_SHARE", 0.0)
+
+
+@pytest.fixture
+def processes(tmp_path):
+    """Begin clusters that give up on workers that are silent for some seconds."""
+    settings = {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": f"{TTL}s"}
+    with contextlib.ExitStack() as stack:
+
+        def begin(workers, **options):
+            return stack.enter_context(Processes(tmp_path, workers, settings, **options))
+
+        yield begin
+
+
+def assert_same_run(model, expected):
+    for name in ("hidden_weights", "hidden_bias", "output_weights", "output_bias"):
+        assert same(getattr(model.network_, name), getattr(expected.network_, name))
+    losses = [[entry["loss"] for entry in one.history_] for one in (model, expected)]
+    assert same(*map(np.array, losses))
+
+
+# Reading and using a block are one task where rows are streamed; "read" is where they are kept.
+PHASES = {
+    "summary": ("summary", "executing"),
+    "gram": ("pattern-gram", "executing"),
+    "loss": ("loss-and-gradient", "executing"),
+    "merge": ("-merge-", "executing"),
+    "merged": ("-merge-", "memory"),
+    "weights": ("-weights-", "memory"),
+}
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_worker_killed_in_a_phase(phase, kept, store, undisturbed, processes):
+    del kept
+    cluster = processes(3, memory="1GiB")
+    trap = Trap(cluster.folder, *PHASES[phase][:1], signal.SIGKILL, PHASES[phase][1])
+    cluster.client.register_plugin(trap)
+    model = fitted(store, client=cluster.client)
+    assert trap.sprung
+    assert not psutil.pid_exists(trap.sprung) or psutil.Process(trap.sprung).status() == "zombie"
+    assert_same_run(model, undisturbed)
+
+
+@pytest.mark.usefixtures("streamed")
+def test_a_worker_killed_as_it_reads_what_is_to_be_kept(store, undisturbed, processes, monkeypatch):
+    monkeypatch.setattr(inputs, "_CACHED_SHARE", 1.0)
+    cluster = processes(3, memory="1GiB")
+    trap = Trap(cluster.folder, "read-", signal.SIGKILL)
+    cluster.client.register_plugin(trap)
+    model = fitted(store, client=cluster.client)
+    assert trap.sprung
+    assert_same_run(model, undisturbed)
+
+
+def test_all_workers_killed_in_turn(kept, store, undisturbed, processes):
+    del kept
+    cluster = processes(2, memory="1GiB")
+    first = list(cluster.workers.values())
+    left = iter(first)
+
+    def replace_one(progress):
+        if progress.stage == "alternating" and (worker := next(left, None)):
+            cluster.add()
+            worker.kill()
+
+    model = fitted(store, client=cluster.client, callback=replace_one)
+    assert [worker.wait(10) for worker in first] == [-signal.SIGKILL] * 2
+    assert_same_run(model, undisturbed)
+
+
+@pytest.mark.parametrize("state", ["executing", "memory"])
+def test_a_worker_that_hangs_is_given_up(state, kept, store, undisturbed, processes):
+    """In the middle of a task, or holding what others need."""
+    del kept
+    cluster = processes(3, memory="1GiB")
+    trap = Trap(cluster.folder, "pattern-gram", signal.SIGSTOP, state)
+    cluster.client.register_plugin(trap)
+    begun = time.monotonic()
+    model = fitted(store, client=cluster.client)
+    assert psutil.Process(trap.sprung).status() == "stopped"
+    assert time.monotonic() - begun < 60
+    assert_same_run(model, undisturbed)
+
+
+class Slowed:
+    """Lets a process run for a tenth of the time."""
+
+    def __init__(self, pid):
+        self._pid, self._ended = pid, threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self):
+        self._thread.start()
+
+    def __exit__(self, *_):
+        self._ended.set()
+        self._thread.join()
+
+    def _run(self):
+        while not self._ended.is_set():
+            os.kill(self._pid, signal.SIGSTOP)
+            time.sleep(0.09)
+            os.kill(self._pid, signal.SIGCONT)
+            time.sleep(0.01)
+
+
+@pytest.mark.usefixtures("streamed")
+def test_a_worker_ten_times_slower(store, undisturbed, processes):
+    cluster = processes(2)
+    with Slowed(cluster.workers["worker-0"].pid):
+        model = fitted(store, client=cluster.client)
+    counts = tasks_done(cluster)
+    assert counts["worker-0"] < counts["worker-1"]
+    assert_same_run(model, undisturbed)
+
+
+def tasks_done(cluster):
+    """How many tasks each worker has done, by name."""
+
+    def done(dask_worker):
+        return dask_worker.name, dask_worker.state.executed_count
+
+    return dict(cluster.client.run(done).values())
+
+
+@pytest.mark.usefixtures("streamed")
+def test_a_worker_that_joins_is_used_at_once_and_one_that_leaves_is_not_missed(
+    store, undisturbed, processes
+):
+    cluster = processes(1)
+    seen = []
+
+    def change(progress):
+        if progress.stage != "alternating":
+            return
+        if not seen:
+            cluster.add()
+            cluster.client.wait_for_workers(2, timeout=60)
+            seen.append("joined")
+        elif len(seen) == 1:
+            seen.append(tasks_done(cluster)["worker-1"])
+            cluster.client.retire_workers(names=["worker-0"])
+
+    model = fitted(store, client=cluster.client, callback=change)
+    assert seen[1] > 0  # in the very next pass
+    assert list(tasks_done(cluster)) == ["worker-1"]
+    assert_same_run(model, undisturbed)
+
+
+class Hog(WorkerPlugin):
+    """Fills the memory of the worker that comes first to a task, while the trap is set."""
+
+    def __init__(self, trap):
+        self.trap = trap
+
+    def transition(self, key, start, finish, **_):
+        del start
+        if finish != "executing" or self.trap.word not in str(key):
+            return
+        with contextlib.suppress(FileNotFoundError):
+            self.trap.file.rename(self.trap.file.with_suffix(".sprung"))
+            self.trap.file.with_suffix(".sprung").write_text(str(os.getpid()))
+            threading.Thread(target=_fill, daemon=True).start()
+
+
+def _fill():
+    held = []
+    while True:
+        held.append(np.ones(1 << 20))  # 8 MiB
+        time.sleep(0.01)
+
+
+def test_a_worker_that_runs_out_of_memory(kept, store, undisturbed, processes):
+    """Its nanny ends it at its limit, and starts another."""
+    del kept
+    cluster = processes(2, nanny=True, memory="600MiB")
+    trap = Trap(cluster.folder, "pattern-", 0)
+    cluster.client.register_plugin(Hog(trap))
+    model = None
+
+    def wait_for_its_end(progress):
+        if progress.stage == "alternating" and trap.sprung:
+            until(lambda: not psutil.pid_exists(trap.sprung), "the end of a worker")
+
+    model = fitted(store, client=cluster.client, callback=wait_for_its_end)
+    assert trap.sprung
+    cluster.client.wait_for_workers(2, timeout=60)
+    assert_same_run(model, undisturbed)

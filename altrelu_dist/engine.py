@@ -10,6 +10,7 @@ workers or threads, and no Dask at all give the same bits.
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import uuid
 from abc import ABC, abstractmethod
@@ -35,6 +36,8 @@ __all__ = ["TILE", "DaskEngine", "Engine", "LocalEngine"]
 
 TILE = 4096
 _FAN_IN = 8
+
+_log = logging.getLogger(__name__)
 
 
 class Contribution(Protocol):
@@ -201,6 +204,34 @@ class DaskEngine(Engine):
     def reduce(self, statistic: Callable[[Any], C], name: str) -> C:
         """Pass over all rows once."""
         import dask
+
+        if self._client is None:
+            result: _Partial = dask.compute(self._pass(statistic, name))[0]
+        else:
+            with explained():
+                result = self._on_workers(self._client, statistic, name)
+        value: C = _root(result)
+        return value
+
+    def _on_workers(self, client: Client, statistic: Callable[[Any], C], name: str) -> _Partial:
+        """Make the pass; once more if workers died at it, which need not be its own doing."""
+        from distributed import KilledWorker
+
+        try:
+            return _made(client, self._pass(statistic, name))
+        except KilledWorker as error:
+            # Machines that are taken away at any time look the same as a lack of memory. New tasks:
+            # the scheduler counts deaths by task, and would give up on these at the next one.
+            _log.warning(
+                "%d workers died one after another at %s: the pass is made again",
+                error.allowed_failures + 1,
+                name,
+            )
+        return _made(client, self._pass(statistic, name))
+
+    def _pass(self, statistic: Callable[[Any], C], name: str) -> Any:
+        """Tasks of their own names, of which the last one ends in the merged contributions."""
+        import dask
         import dask.array as da
 
         # The statistic, with the weights in it, is a key of its own: sent to each worker once, and
@@ -230,13 +261,7 @@ class DaskEngine(Engine):
                 for at in range(0, len(level), _FAN_IN)
             ]
             depth += 1
-        if self._client is None:
-            result: _Partial = dask.compute(level[0])[0]
-        else:
-            with explained():
-                result = self._client.compute(level[0]).result()
-        value: C = _root(result)
-        return value
+        return level[0]
 
 
 @dataclass(frozen=True)
@@ -249,6 +274,17 @@ class _Tiles:
 
     def __call__(self, rows: Rows) -> Any:
         return self.statistic(rows if self.prepare is None else self.prepare(rows))
+
+
+def _made(client: Client, task: Any) -> _Partial:
+    """What a task ends in; whatever that is, the scheduler keeps nothing of it."""
+    future = client.compute(task)
+    try:
+        result: _Partial = future.result()
+        return result
+    finally:
+        # By an error that it ends in the client would hold it: in the frames of its traceback.
+        future.release()
 
 
 def _block_partial(

@@ -10,6 +10,7 @@ workers or threads, and no Dask at all give the same bits.
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import uuid
 from abc import ABC, abstractmethod
@@ -35,6 +36,8 @@ __all__ = ["TILE", "DaskEngine", "Engine", "LocalEngine"]
 
 TILE = 4096
 _FAN_IN = 8
+
+_log = logging.getLogger(__name__)
 
 
 class Contribution(Protocol):
@@ -211,6 +214,34 @@ class DaskEngine(Engine):
     def reduce(self, statistic: Callable[[Any], C], name: str) -> C:
         """Pass over all rows once."""
         import dask
+
+        if self.client is None:
+            result: _Partial = dask.compute(self._pass(statistic, name))[0]
+        else:
+            with explained():
+                result = self._on_workers(self.client, statistic, name)
+        value: C = _root(result)
+        return value
+
+    def _on_workers(self, client: Client, statistic: Callable[[Any], C], name: str) -> _Partial:
+        """Make the pass; once more if workers died at it, which need not be its own doing."""
+        from distributed import KilledWorker
+
+        try:
+            return _made(client, self._pass(statistic, name), self._span)
+        except KilledWorker as error:
+            # Machines that are taken away at any time look the same as a lack of memory. New tasks:
+            # the scheduler counts deaths by task, and would give up on these at the next one.
+            _log.warning(
+                "%d workers died one after another at %s: the pass is made again",
+                error.allowed_failures + 1,
+                name,
+            )
+        return _made(client, self._pass(statistic, name), self._span)
+
+    def _pass(self, statistic: Callable[[Any], C], name: str) -> Any:
+        """Tasks of their own names, of which the last one ends in the merged contributions."""
+        import dask
         import dask.array as da
 
         # The statistic, with the weights in it, is a key of its own: sent to each worker once, and
@@ -240,19 +271,7 @@ class DaskEngine(Engine):
                 for at in range(0, len(level), _FAN_IN)
             ]
             depth += 1
-        if self.client is None:
-            result: _Partial = dask.compute(level[0])[0]
-        else:
-            # The graph is made without the annotation, which would keep reading and using a block
-            # from becoming one task.
-            with explained(), dask.annotate(**self._span):
-                future = self.client.compute(level[0])
-                try:
-                    result = future.result()
-                finally:  # an error that keeps this frame would keep the tasks running
-                    future.release()
-        value: C = _root(result)
-        return value
+        return level[0]
 
 
 def _span() -> dict[str, Any]:
@@ -278,6 +297,22 @@ class _Tiles:
 
     def __call__(self, rows: Rows) -> Any:
         return self.statistic(rows if self.prepare is None else self.prepare(rows))
+
+
+def _made(client: Client, task: Any, span: dict[str, Any]) -> _Partial:
+    """What a task ends in; whatever that is, the scheduler keeps nothing of it."""
+    import dask
+
+    # The graph is made without the annotation, which would keep reading and using a block from
+    # becoming one task.
+    with dask.annotate(**span):
+        future = client.compute(task)
+    try:
+        result: _Partial = future.result()
+        return result
+    finally:
+        # An error's traceback holds this frame: without this the tasks would go on, or be kept.
+        future.release()
 
 
 def _block_partial(

@@ -17,6 +17,7 @@ from oracles import same
 
 import altrelu_dist
 from altrelu_dist import AltReLURegressor, inputs, open_dataset
+from altrelu_dist.errors import ClusterError
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("small_samples")]
 
@@ -253,4 +254,64 @@ def test_a_worker_that_runs_out_of_memory(kept, store, undisturbed, processes):
     model = fitted(store, client=cluster.client, callback=wait_for_its_end)
     assert trap.sprung
     cluster.client.wait_for_workers(2, timeout=60)
+    assert_same_run(model, undisturbed)
+
+
+@pytest.fixture
+def impatient(tmp_path):
+    """A cluster whose scheduler gives up on a task with the first worker that dies at it."""
+    settings = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"}
+    with Processes(tmp_path, 3, settings) as cluster:
+        yield cluster
+
+
+@pytest.mark.parametrize("phase", ["summary", "gram", "loss", "merge"])
+@pytest.mark.usefixtures("streamed")
+def test_a_pass_that_the_scheduler_gave_up_is_made_again(
+    phase, store, undisturbed, impatient, caplog
+):
+    trap = Trap(impatient.folder, *PHASES[phase][:1], signal.SIGKILL)
+    impatient.client.register_plugin(trap)
+    model = fitted(store, client=impatient.client)
+    assert trap.sprung
+    assert [r.message for r in caplog.records if "made again" in r.message]
+    assert_same_run(model, undisturbed)
+
+
+class Deadly(WorkerPlugin):
+    """Kills every worker that comes to a task."""
+
+    name = "deadly"
+
+    def __init__(self, word):
+        self.word = word
+
+    def transition(self, key, start, finish, **_):
+        del start
+        if finish == "executing" and self.word in str(key):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.usefixtures("streamed")
+def test_a_pass_that_kills_its_workers_every_time_is_one_error(
+    store, undisturbed, impatient, tmp_path
+):
+    """Nothing is lost by it, and nothing of it is left on the scheduler."""
+    client, kept = impatient.client, {"checkpoint": tmp_path / "run", "checkpoint_interval": 0}
+    client.register_plugin(Deadly("loss-and-gradient"))
+    begun = time.monotonic()
+    with pytest.raises(ClusterError, match="workers died again and again"):
+        fitted(store, client=client, **kept)
+    assert time.monotonic() - begun < 60
+
+    def tasks(dask_scheduler):
+        return len(dask_scheduler.tasks)
+
+    until(lambda: client.run_on_scheduler(tasks) == 0, "the scheduler forgets its tasks", 20)
+    died = [process for process in impatient.workers.values() if process.poll() is not None]
+    assert len(died) >= 2
+    for _ in died:
+        impatient.add()
+    client.unregister_worker_plugin("deadly")
+    model = fitted(store, client=client, resume=True, **kept)
     assert_same_run(model, undisturbed)

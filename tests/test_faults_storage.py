@@ -20,6 +20,7 @@ import altrelu_dist
 from altrelu_dist import AltReLURegressor, open_dataset
 from altrelu_dist.data import retrying, zarr_store
 from altrelu_dist.errors import DataError
+from altrelu_dist.moments import Rows
 
 ROWS = 30_000
 
@@ -150,6 +151,12 @@ def test_data_that_turns_nan_during_a_run(method, array, column, stage, store):
         model.fit(data.X, data.y)
     assert spoiled
     assert not hasattr(model, "network_")
+
+
+def test_infinities_of_both_signs_are_no_sum_that_is_a_warning():
+    X = np.array([[np.inf], [-np.inf]])
+    with pytest.raises(DataError, match="X has values that are not finite in rows 40 to 41"):
+        Rows(40, X, np.zeros((2, 1))).check_finite()
 
 
 SCRIPT = """

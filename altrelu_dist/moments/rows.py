@@ -45,7 +45,11 @@ class Rows(NamedTuple):
             If there are some: losses would be NaN, and a run would end as if it had converged.
         """
         for what, values in (("X", self.X), ("y", self.y), ("sample_weight", self.weight)):
-            if values is not None and not np.isfinite(values.sum(dtype=np.float64)):
+            if values is None:
+                continue
+            with np.errstate(invalid="ignore"):  # of infinities of both signs
+                total = values.sum(dtype=np.float64)
+            if not np.isfinite(total):
                 raise DataError(
                     f"{what} has values that are not finite in rows {self.start} to "
                     f"{self.stop - 1}, and had none when the run began: the data has changed"

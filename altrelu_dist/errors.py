@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from altrelu_dist.addresses import without_secrets
+
 __all__ = [
     "AltReLUError",
     "CheckpointError",
@@ -22,10 +24,12 @@ class AltReLUError(Exception):
     Parameters
     ----------
     text : str
-        What is not printable in it, from a file say, is escaped; what is too long is cut.
+        What is not printable in it, from a file say, is escaped; what is too long is cut; secrets
+        in addresses are not shown.
     """
 
     def __init__(self, text: str) -> None:
+        text = without_secrets(text)
         line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
         super().__init__(line if len(line) <= _LONGEST else f"{line[:_LONGEST]}...")
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import fsspec
 
+from altrelu_dist.addresses import without_secrets
 from altrelu_dist.checkpoints.codec import decode, encode
 from altrelu_dist.errors import CheckpointError
 
@@ -76,8 +77,8 @@ class CheckpointStore:
             if not self._warned:
                 _log.warning(
                     "%s: no checkpoint could be written: %s; the run goes on, and tries again",
-                    self.address,
-                    _line(error),
+                    without_secrets(self.address),
+                    without_secrets(_line(error)),
                 )
             self._warned = True
             return
@@ -100,7 +101,7 @@ class CheckpointStore:
                     return decode(self._fs.cat_file(name))
                 except CheckpointError as error:
                     problem = problem or f"{name}: {error}"
-                    _log.warning("%s: %s; the one before is used", name, error)
+                    _log.warning("%s: %s; the one before is used", without_secrets(name), error)
         except OSError as error:
             raise CheckpointError(f"{self.address}: cannot be read: {_line(error)}") from error
         if found:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import traceback
 from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
+from altrelu_dist.addresses import without_secrets
 from altrelu_dist.cli.convert import convert, info
 from altrelu_dist.cli.demo import demo
 from altrelu_dist.cli.evaluate import evaluate
@@ -41,16 +43,16 @@ class _Commands(TyperGroup):
         except UsageError as error:
             _fail_usage(error, ctx)
         except (AltReLUError, OSError, MemoryError, ImportError) as error:
-            if ctx.params.get("debug") or isinstance(error, BrokenPipeError):
+            if isinstance(error, BrokenPipeError):
                 raise
-            _fail(f"error: {describe(error)}")
+            _fail(_traceback(error) if ctx.params.get("debug") else f"error: {describe(error)}")
         except KeyboardInterrupt:
             _fail("interrupted", INTERRUPTED)
         except (typer.Exit, typer.Abort):
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is one line
             if ctx.params.get("debug"):
-                raise
+                _fail(_traceback(error))
             arguments = " ".join(["altrelu --debug", *sys.argv[1:]])
             _fail(
                 f"error: unexpected {type(error).__name__}: {describe(error)} "
@@ -80,9 +82,18 @@ def _fail_usage(error: Exception, ctx: Any) -> NoReturn:
     _fail(f"{path}: {text}; see '{path} --help'", USAGE)
 
 
-def _fail(line: str, code: int = 1) -> NoReturn:
-    print(line, file=sys.stderr)  # noqa: T201 - plain: no wrapping, no markup
+def _traceback(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error)).rstrip()
+
+
+def _fail(text: str, code: int = 1) -> NoReturn:
+    print(without_secrets(text), file=sys.stderr)  # noqa: T201 - plain: no wrapping, no markup
     raise typer.Exit(code)
+
+
+def _hide_secrets(record: logging.LogRecord) -> bool:
+    record.msg, record.args = without_secrets(record.getMessage()), None
+    return True
 
 
 def _print_version(asked: bool) -> None:
@@ -120,7 +131,9 @@ def _options(
     if debug:
         logger = logging.getLogger("altrelu_dist")
         logger.setLevel(logging.DEBUG)
-        logger.addHandler(logging.StreamHandler())
+        handler = logging.StreamHandler()
+        handler.addFilter(_hide_secrets)
+        logger.addHandler(handler)
 
 
 for command, example in (

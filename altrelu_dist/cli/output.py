@@ -15,6 +15,8 @@ from rich.console import Console, RenderableType
 from rich.progress import Progress
 from rich.table import Table
 
+from altrelu_dist.addresses import without_secrets
+
 if TYPE_CHECKING:
     from altrelu_dist.memory import PeakMemory
 
@@ -57,17 +59,17 @@ class Output:
     def note(self, text: str) -> None:
         """Say what goes on."""
         if not self.quiet:
-            self.progress.print(text)
+            self.progress.print(without_secrets(text))
 
     def warn(self, text: str) -> None:
         """Say what must be known even when quiet."""
-        self.progress.print(text)
+        self.progress.print(without_secrets(text))
 
     @contextmanager
     def doing(self, text: str) -> Iterator[None]:
         """Say what goes on for as long as it does."""
         if self.live:
-            with self.progress.status(text):
+            with self.progress.status(without_secrets(text)):
                 yield
         else:
             self.note(text)
@@ -80,7 +82,7 @@ class Output:
             with Progress(
                 *Progress.get_default_columns(), console=self.progress, transient=True
             ) as shown:
-                task = shown.add_task(text, total=1.0)
+                task = shown.add_task(without_secrets(text), total=1.0)
                 yield lambda share: shown.update(
                     task, completed=share, total=None if math.isnan(share) else 1.0
                 )
@@ -99,11 +101,11 @@ class Output:
     def result(self, record: Mapping[str, Any], *text: RenderableType) -> None:
         """Print the result: the record as JSON, or the text."""
         if self.as_json:
-            print(json.dumps(_plain(record), allow_nan=False))  # noqa: T201
+            print(without_secrets(json.dumps(_plain(record), allow_nan=False)))  # noqa: T201
         elif not self.quiet:
             console = _stdout()
             for part in text:
-                console.print(part)
+                console.print(without_secrets(part) if isinstance(part, str) else part)
 
 
 def _plain(value: Any) -> Any:

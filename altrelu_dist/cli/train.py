@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import gettempdir
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
-from urllib.parse import urlsplit
 
 import typer
 
+from altrelu_dist.addresses import without_secrets
 from altrelu_dist.cli.cluster import ClusterChoice, TlsFiles, connect
 from altrelu_dist.cli.options import (
     Data,
@@ -143,7 +143,7 @@ def train(
         missing = ", ".join(name for name, value in required.items() if not value)
         raise typer.BadParameter(f"missing {missing}")
     note |= {"store": _absolute(store), "out": _absolute(str(out))}
-    if urlsplit(store).password:  # is not written down: it is to be given again
+    if without_secrets(store) != store:  # is not written down: it is to be given again
         del note["store"]
     from altrelu_dist.cli.progress import watch
     from altrelu_dist.cli.scores import mean_scores, score_records, score_table

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from altrelu_dist.addresses import without_secrets
+
 __all__ = ["patiently"]
 
 T = TypeVar("T")
@@ -29,7 +31,7 @@ def patiently(read: Callable[[], T]) -> T:
         except Exception as error:
             if not _may_pass(error):
                 raise
-            _log.warning("%s; trying again in %.1f s", error, pause)
+            _log.warning("%s; trying again in %.1f s", without_secrets(str(error)), pause)
         time.sleep(pause)
     return read()
 

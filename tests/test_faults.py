@@ -22,7 +22,7 @@ from altrelu_dist.errors import ClusterError
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("small_samples")]
 
 ROWS = 60_000
-TTL = 4  # seconds without a sign of life
+GIVEN_UP = {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "4s"}  # without a sign of life
 OPTIONS = {"n_hidden": 4, "random_state": 0, "method": "alternating", "max_iter": 6}
 
 
@@ -70,11 +70,10 @@ def streamed(monkeypatch):
 
 @pytest.fixture
 def processes(tmp_path):
-    """Begin clusters that give up on workers that are silent for some seconds."""
-    settings = {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": f"{TTL}s"}
+    """Begin clusters."""
     with contextlib.ExitStack() as stack:
 
-        def begin(workers, **options):
+        def begin(workers, settings=None, **options):
             return stack.enter_context(Processes(tmp_path, workers, settings, **options))
 
         yield begin
@@ -141,7 +140,7 @@ def test_all_workers_killed_in_turn(kept, store, undisturbed, processes):
 def test_a_worker_that_hangs_is_given_up(state, kept, store, undisturbed, processes):
     """In the middle of a task, or holding what others need."""
     del kept
-    cluster = processes(3, memory="1GiB")
+    cluster = processes(3, GIVEN_UP, memory="1GiB")
     trap = Trap(cluster.folder, "pattern-gram", signal.SIGSTOP, state)
     cluster.client.register_plugin(trap)
     begun = time.monotonic()

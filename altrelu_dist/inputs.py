@@ -19,9 +19,18 @@ if TYPE_CHECKING:
     import dask.array as da
     from distributed import Client
 
-__all__ = ["current_client", "engine_of", "is_lazy", "lazy_array", "local_rows", "on_client"]
+__all__ = [
+    "current_client",
+    "engine_of",
+    "is_lazy",
+    "lazy_array",
+    "local_rows",
+    "on_client",
+    "room_for_data",
+]
 
 _CACHED_SHARE = 0.4  # of the workers' memory: data that fit in it are read once and kept there
+_WORKER = 170 << 20  # bytes of one that has imported what a task needs and has not read a row
 
 
 def is_lazy(data: Any) -> bool:
@@ -210,5 +219,9 @@ def _not_empty(n: int, d: int) -> None:
 
 def _fits(nbytes: int, client: Client) -> bool:
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    memory = sum(worker["memory_limit"] or 0 for worker in workers)
-    return bool(nbytes <= _CACHED_SHARE * memory)
+    return bool(nbytes <= sum(room_for_data(worker["memory_limit"] or 0) for worker in workers))
+
+
+def room_for_data(memory: int) -> float:
+    """Bytes of data that a worker with so much memory keeps."""
+    return _CACHED_SHARE * max(0, memory - _WORKER)

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from altrelu_dist.engine import TILE
+from altrelu_dist.inputs import _WORKER
 from altrelu_dist.moments.explicit import MOST_COLUMNS
 from altrelu_dist.moments.joint import spans
 from altrelu_dist.moments.pattern import MOST_FLIPPED, WIDE, packed_size
@@ -15,14 +16,14 @@ from altrelu_dist.training import damped, neurons, quasi_newton, trainer
 
 __all__ = ["Blocks", "resident", "solver_bytes", "worker_bytes"]
 
-# A worker process that has imported what a task needs and has not read a row.
-_WORKER = 170 << 20
 # What the process that trains loads beside that: scikit-learn, Dask's client and scheduler.
 _SOLVER = 130 << 20
 # Buffers of blocks that the C library keeps when they are freed, in the arenas of the threads that
 # read and decode, and the most of it. Measured: 35 MiB with blocks of 8 MiB, 130 with 16 MiB.
 _BUFFERS_KEPT = 8
 _MOST_KEPT = 128 << 20
+_LEAST_KEPT = 32 << 20  # in a process, however small its blocks are
+_PYTHON = 2 << 20  # objects of Python's own: the history, results of steps, what is loaded late
 _MERGED = 8  # partial sums that meet in one task
 
 
@@ -87,12 +88,13 @@ def worker_bytes(
     contribution = contribution_bytes(shape, method)
     # A block is put together beside the bytes that it is decoded from.
     task = 2 * block + _kernel_bytes(shape, method) + 2 * contribution
-    freed = min(_BUFFERS_KEPT * block, _MOST_KEPT)
+    freed = max(threads * min(_BUFFERS_KEPT * block, _MOST_KEPT), _LEAST_KEPT)
     merging = _MERGED * contribution * max(1, math.ceil(math.log2(max(2, blocks.rows / TILE))) // 2)
     kept = math.ceil(blocks.count / workers) * block if cached else 0
     return int(
         _WORKER
-        + threads * (max(task, merging) + freed)
+        + threads * max(task, merging)
+        + freed
         + kept
         + 2 * _sample_bytes(shape, blocks, method)
     )
@@ -152,7 +154,7 @@ def solver_bytes(shape: Shape, blocks: Blocks, method: str, before: int, threads
             dense += 6 * 8 * p**2  # the eigenvectors of a neuron's kinks
         pattern = (1 + threads) * _pattern_bytes(shape, width) if here else 0
         work = max(work, max(dense + 2 * sums, (2 + levels) * sums + pattern))
-    return int(before + _SOLVER + max(arriving, standing + work))
+    return int(before + _SOLVER + _PYTHON + max(arriving, standing + work))
 
 
 def resident() -> int:

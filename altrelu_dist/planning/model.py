@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from altrelu_dist.engine import _FAN_IN, TILE
-from altrelu_dist.inputs import _CACHED_SHARE
+from altrelu_dist.inputs import room_for_data
 from altrelu_dist.planning.memory import Blocks, contribution_bytes
 from altrelu_dist.planning.rates import Rates
 from altrelu_dist.planning.work import Call, Range, Shape, Stage
@@ -63,7 +63,7 @@ class Cluster:
         """Whether the data is read once and kept."""
         if self.workers == 0 or self.memory is None:
             return False
-        return n_bytes <= _CACHED_SHARE * self.memory * self.workers
+        return n_bytes <= room_for_data(self.memory) * self.workers
 
 
 @dataclass(frozen=True)

@@ -85,8 +85,9 @@ class ZarrRows(RowReader):
             chunk = tuple(
                 slice(i * size, (i + 1) * size) for i, size in zip(cell, sizes, strict=True)
             )
-            name = f"chunk file {self.array}/{array.metadata.encode_chunk_key(cell)}"
+            name = "a chunk"
             try:
+                name = f"chunk file {self.array}/{array.metadata.encode_chunk_key(cell)}"
                 check_blosc(array, *chunk[0].indices(array.shape[0])[:2])
                 if _has_holes(np.asarray(array[chunk])) and self.own:
                     return name
@@ -123,8 +124,9 @@ class ZarrSource(ArraySource):
             wanted = _own_wanted(address, attributes, wanted)
         chosen = choose_arrays(address, infos, wanted, X="X" if "" not in arrays else "")
         first = arrays[chosen.names[0]]
-        if not all(first.chunks) or first.nchunks > _MAX_CHUNKS:
-            raise DataError(f"{address}: damaged, or over {_MAX_CHUNKS} chunks: {first.chunks}")
+        for used in (arrays[name] for name in chosen.names if name is not None):
+            if not all(used.chunks) or used.nchunks > _MAX_CHUNKS:
+                raise DataError(f"{address}: damaged, or over {_MAX_CHUNKS} chunks: {used.chunks}")
         if own:
             names = [tuple(attributes[key]) for key in ("feature_names", "target_names")]
             counts = [len(chosen.feature_names), len(chosen.target_names)]

@@ -125,7 +125,7 @@ class ZarrSource(ArraySource):
         chosen = choose_arrays(address, infos, wanted, X="X" if "" not in arrays else "")
         first = arrays[chosen.names[0]]
         for used in (arrays[name] for name in chosen.names if name is not None):
-            if not all(used.chunks) or used.nchunks > _MAX_CHUNKS:
+            if not all((*used.chunks, *(used.shards or ()))) or used.nchunks > _MAX_CHUNKS:
                 raise DataError(f"{address}: damaged, or over {_MAX_CHUNKS} chunks: {used.chunks}")
         if own:
             names = [tuple(attributes[key]) for key in ("feature_names", "target_names")]

@@ -521,7 +521,7 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
 def _names_of(y: Any) -> tuple[str, ...] | None:
     """Column names of a DataFrame or Series of targets."""
-    if hasattr(y, "columns"):
+    if hasattr(y, "columns") and y.ndim == 2:  # older Dask has columns in a Series too
         return tuple(str(name) for name in y.columns)
     name = getattr(y, "name", None) if hasattr(y, "index") else None
     return None if name is None else (str(name),)

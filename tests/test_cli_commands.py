@@ -558,7 +558,9 @@ def test_an_unexpected_error_says_how_to_see_its_traceback(monkeypatch):
     assert "unexpected KeyError" in line
     assert "--debug" in line
     result = CliRunner().invoke(app, ["--debug", "info", "data.zarr"])
-    assert isinstance(result.exception, KeyError)
+    assert result.exit_code == 1
+    assert "Traceback" in result.stderr
+    assert "KeyError: 'surprise'" in result.stderr
 
 
 @pytest.mark.parametrize(

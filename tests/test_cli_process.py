@@ -340,6 +340,8 @@ def test_a_scheduler_with_tls_lets_in_who_has_its_authoritys_certificate(here):
         train = ("train", "data.zarr", *QUICK, "--seed", 1, "--scheduler", address)
         passes(*train, "--out", "m.zarr", *ours)
         passes("evaluate", "m.zarr", "data.zarr", "--scheduler", address, *ours)
+        passes("predict", "m.zarr", "data.zarr", "--out", "p.npy", "--scheduler", address, *ours)
+        passes("plan", "data.zarr", "--hidden", 2, "--scheduler", address, *ours)
         for refused, why in (((), "takes certificates"), (others, "ended the connection")):
             begun = time.monotonic()
             done = run(*train, "--out", "n.zarr", *refused)

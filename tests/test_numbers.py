@@ -20,12 +20,13 @@ from oracles import (
     squares,
 )
 from scipy.optimize import minimize
-from test_training import NASTY, nasty
+from test_training import NASTY, dense_alternation, nasty
 
 from altrelu_dist import AltReLURegressor
 from altrelu_dist.moments import HiddenMoments, PatternMoments, Rows, Weights, summarise
 from altrelu_dist.solvers import solve_hidden, solve_output
 from altrelu_dist.training import damped
+from altrelu_dist.training.alternating import alternate, random_directions
 from altrelu_dist.training.damped import descend
 
 # --- the same steps, dense ------------------------------------------------------------------------
@@ -131,6 +132,21 @@ def test_damped_steps_reach_what_the_same_steps_reach_dense(name, steps):
         expected = dense_descend(block, start, steps, alpha, slope)
     rounding = 1e-14 * float((block.y**2).sum()) / objective.ones
     assert found <= expected * (1 + 1e-6) + rounding
+
+
+@pytest.mark.parametrize("name", VARIES)
+@pytest.mark.parametrize("iterations", [0, 1, 3])
+def test_alternating_reaches_what_the_same_iterations_reach_dense(name, iterations):
+    block, more = standardised(name)
+    alpha, slope = more.get("alpha", 0.0), more.get("slope", 0.0)
+    W = random_directions(block.x.shape[1], 3, np.random.default_rng(3))
+    _, losses, clear = dense_alternation(block, W, alpha, slope, iterations)
+    objective = objective_over(block, alpha=alpha, slope=slope)
+    loss = alternate(objective, W, (block.y**2).sum(axis=0), iterations).loss
+    # Where several hidden layers are as good, the next pattern is that of the one that was taken.
+    same_steps = losses if clear else losses[:1]
+    rounding = 1e-14 * float((block.y**2).sum()) / objective.ones
+    assert loss <= min(same_steps) * (1 + 1e-6) + rounding
 
 
 # --- gradients that are zero ----------------------------------------------------------------------

@@ -76,6 +76,8 @@ fsspec.register_implementation("vault", Vault, clobber=True)
     [
         ("s3://key:tOpSeCrEt@bucket/x.zarr: gone", "s3://key:***@bucket/x.zarr: gone"),
         ("at s3://k:tOp/SeC+rEt@b", "at s3://k:***@b"),
+        ("https://u:tOp@SeC@h/x 'a@b'", "https://u:***@h/x 'a@b'"),
+        ("https://tOpSeCrEt@h/x", "https://***@h/x"),
         ("https://h/x.zarr?sig=tOpSeCrEt&se=1: gone", "https://h/x.zarr?*** gone"),
         ("'https://h/x?a=tOpSeCrEt' and 'y'", "'https://h/x?***' and 'y'"),
         ("tcp://127.0.0.1:8786: is it running (dask scheduler)?", None),

@@ -10,6 +10,7 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
+from clusters import until
 from dask.callbacks import Callback
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -287,6 +288,7 @@ def blas_threads():
 
 
 def test_tasks_have_one_blas_thread_until_the_last_one_leaves():
+    until(lambda: threads._users == 0, "tasks beside those that failed end")
     before = blas_threads()
     allowed = threads.n_threads()
     inside, leave = threading.Event(), threading.Event()
@@ -305,6 +307,7 @@ def test_tasks_have_one_blas_thread_until_the_last_one_leaves():
     assert set(blas_threads()) == {1}
     leave.set()
     beside.join()
+    assert threads._users == 0
     assert blas_threads() == before
 
 

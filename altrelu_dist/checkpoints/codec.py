@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import fields
 from typing import Any, Literal
 
@@ -24,7 +25,7 @@ _MAGIC = b"altrelu-checkpoint-1\n"
 _SUM = hashlib.sha256().digest_size
 _LENGTH = 8
 _TYPES: dict[str, type[Any]] = {t.__name__: t for t in (Weights, LossGradient)}
-_KINDS = "fiub"  # of arrays
+_DTYPE = re.compile(r"[<>|=][fiub][0-9]{1,2}")  # of arrays
 
 
 def encode(tree: Any) -> bytes:
@@ -95,13 +96,13 @@ def decode(data: bytes) -> Any:
 
     try:
         return full(json.loads(bytes(payload[_LENGTH : _LENGTH + length])))
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise CheckpointError(f"is damaged: {error}") from error
 
 
 def _array(arrays: memoryview, dtype: str, shape: list[int], order: Any, offset: int) -> Any:
-    kind = np.dtype(dtype)
-    if kind.kind not in _KINDS:
+    if not _DTYPE.fullmatch(dtype):  # NumPy evaluates some texts
         raise ValueError(f"an array of {dtype}")
     count = int(np.prod(shape, dtype=np.int64))
-    return np.frombuffer(arrays, kind, count, offset).reshape(shape, order=order).copy("K")
+    flat = np.frombuffer(arrays, np.dtype(dtype), count, offset)
+    return flat.reshape(shape, order=order).copy("K")

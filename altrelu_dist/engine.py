@@ -207,6 +207,13 @@ class DaskEngine(Engine):
         row_bytes = sum(int(part.nbytes) for part in parts) // self.n_rows
         return int(self._X.numblocks[0]), max(self._X.chunks[0]), row_bytes
 
+    def persisted(self) -> DaskEngine:
+        """The same rows, read into the memory of the client's workers, and kept there."""
+        assert self.client is not None
+        parts = [part for part in (self._X, self._y, self._weight) if part is not None]
+        X, y, *weight = self.client.persist(parts)
+        return DaskEngine(X, y, weight[0] if weight else None, self.client, self._prepare)
+
     def prepared(self, prepare: Callable[[Rows], Any]) -> DaskEngine:
         """The same rows, prepared in the tasks: they are read again each pass."""
         return DaskEngine(self._X, self._y, self._weight, self.client, prepare)

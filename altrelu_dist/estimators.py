@@ -18,7 +18,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from altrelu_dist.checkpoints.opening import opened
 from altrelu_dist.errors import DataError
 from altrelu_dist.folding import folded
-from altrelu_dist.inputs import engine_of, is_lazy, lazy_array, on_client
+from altrelu_dist.inputs import engine_of, is_lazy, kept, lazy_array, on_client
 from altrelu_dist.interrupts import say_stopping, stop_softly
 from altrelu_dist.memory import PeakMemory
 from altrelu_dist.model_file import load_estimator, save_estimator
@@ -248,12 +248,11 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                 self.network_, self.n_features_in_, n_targets, float(self.negative_slope), names
             )
 
-        if engine.client is not None:
-            from altrelu_dist.planning.refusals import check_run
-            from altrelu_dist.planning.work import Shape
+        from altrelu_dist.planning.refusals import check_run
+        from altrelu_dist.planning.work import Shape
 
-            sizes = Shape(engine.n_rows, self.n_features_in_, n_targets, parameters.n_hidden, dtype)
-            check_run(engine, sizes, parameters.method)
+        sizes = Shape(engine.n_rows, self.n_features_in_, n_targets, parameters.n_hidden, dtype)
+        check_run(engine, sizes, parameters.method)
 
         shape = {"n_samples": engine.n_rows, "n_features": self.n_features_in_}
         shape |= {"n_targets": n_targets}
@@ -278,7 +277,7 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                 say_stopping()
 
             with stop_softly(interrupt):
-                trained = train(engine, parameters, monitor, dtype, names, targets, start)
+                trained = train(kept(engine), parameters, monitor, dtype, names, targets, start)
             monitor.end()
         hidden, bias, output, output_bias = trained.scaler.to_raw(trained.weights)
         self.network_ = Network(
@@ -484,6 +483,8 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                 reset=reset,
             )
             if sample_weight is not None:
+                if np.iscomplexobj(np.asarray(sample_weight)):
+                    raise DataError("sample_weight holds complex numbers; expected real ones")
                 sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
             self._flat = y.ndim == 1
             return engine_of(

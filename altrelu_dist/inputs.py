@@ -23,6 +23,7 @@ __all__ = [
     "current_client",
     "engine_of",
     "is_lazy",
+    "kept",
     "lazy_array",
     "local_rows",
     "on_client",
@@ -189,10 +190,18 @@ def engine_of(X: Any, y: Any, sample_weight: Any = None, client: Client | None =
     if 0 in rows:
         rows = tuple(size for size in rows if size)
     parts = [part.rechunk({0: rows}) if part.chunks[0] != rows else part for part in parts]
-    if client is not None and _fits(sum(part.nbytes for part in parts), client):
-        parts = client.persist(parts)
     X, y, *weight = parts
     return DaskEngine(X, y, weight[0] if weight else None, client)
+
+
+def kept(engine: Engine) -> Engine:
+    """The same rows, for many passes: read once and kept, where the workers have room for them."""
+    if not isinstance(engine, DaskEngine) or engine.client is None:
+        return engine
+    _, _, row_bytes = engine.blocks
+    workers = engine.client.scheduler_info(n_workers=-1)["workers"].values()
+    room = sum(room_for_data(worker["memory_limit"] or 0) for worker in workers)
+    return engine.persisted() if engine.n_rows * row_bytes <= room else engine
 
 
 def local_rows(X: Any, y: Any, sample_weight: Any = None) -> Rows:
@@ -215,11 +224,6 @@ def _not_empty(n: int, d: int) -> None:
         raise DataError("Found array with 0 sample(s): there are no rows to learn from")
     if d == 0:
         raise DataError("Found array with 0 feature(s): there are no columns to learn from")
-
-
-def _fits(nbytes: int, client: Client) -> bool:
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    return bool(nbytes <= sum(room_for_data(worker["memory_limit"] or 0) for worker in workers))
 
 
 def room_for_data(memory: int) -> float:

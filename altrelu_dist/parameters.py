@@ -6,6 +6,7 @@ import math
 import numbers
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from sklearn.utils import check_random_state
 
 from altrelu_dist.errors import ParameterError
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from altrelu_dist.estimators import AltReLURegressor
 
 __all__ = ["checked", "known_method", "one_name_a_column", "whole_number"]
+
+_MOST_ALPHA = 1e100  # sums of squares times more would not be finite
 
 
 def checked(asked: AltReLURegressor) -> Parameters:
@@ -30,11 +33,13 @@ def checked(asked: AltReLURegressor) -> Parameters:
     whole_number("n_hidden", asked.n_hidden, 1)
     if asked.max_iter is not None:
         whole_number("max_iter", asked.max_iter, 1)
-    _real("alpha", asked.alpha, 0, math.inf)
+    _real("alpha", asked.alpha, 0, _MOST_ALPHA)
     _real("negative_slope", asked.negative_slope, 0, 1)
     if asked.max_time is not None:
         _real("max_time", asked.max_time, 0, math.inf)
     _real("checkpoint_interval", asked.checkpoint_interval, 0, math.inf)
+    for name in ("early_stopping", "resume", "warm_start"):
+        _flag(name, getattr(asked, name))
     if asked.resume and asked.checkpoint is None:
         raise ParameterError("resume is for a checkpoint, and none is given")
     if asked.early_stopping:
@@ -63,17 +68,26 @@ def one_name_a_column(what: str, names: Sequence[str] | None, of: str, count: in
 
 
 def _seed(random_state: Any) -> int:
-    if not isinstance(random_state, numbers.Integral):
+    if isinstance(random_state, numbers.Integral) and not isinstance(random_state, bool):
+        whole_number("random_state", random_state, 0)
+        return int(random_state)
+    try:
         return int(check_random_state(random_state).randint(2**31 - 1))
-    if random_state < 0:
-        raise ParameterError(f"random_state is {random_state}; expected an int of at least 0")
-    return int(random_state)
+    except ValueError as error:
+        raise ParameterError(
+            f"random_state is {random_state!r}; expected None, an int or a numpy RandomState"
+        ) from error
 
 
 def known_method(method: Any) -> None:
     """Refuse what is no method."""
     if method not in METHODS:
         raise ParameterError(f"method is {method!r}; expected one of {', '.join(METHODS)}")
+
+
+def _flag(name: str, value: Any) -> None:
+    if not isinstance(value, bool | np.bool_):
+        raise ParameterError(f"{name} is {value!r}; expected True or False")
 
 
 def whole_number(name: str, value: Any, least: int) -> None:
@@ -84,6 +98,7 @@ def whole_number(name: str, value: Any, least: int) -> None:
 
 def _real(name: str, value: Any, low: float, high: float) -> None:
     fits = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not fits or not low <= value < high:
-        bound = f"at least {low}" + (f" and below {high}" if math.isfinite(high) else "")
+    plain = value.item() if isinstance(value, np.generic) else value
+    if not fits or not low <= plain < high:
+        bound = f"at least {low}" + (f" and below {high:g}" if math.isfinite(high) else "")
         raise ParameterError(f"{name} is {value!r}; expected a number of {bound}")

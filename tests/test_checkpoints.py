@@ -14,6 +14,7 @@ import time
 import dask.array as da
 import numpy as np
 import pytest
+import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -352,6 +353,15 @@ def test_the_one_before_is_used_where_the_newest_is_damaged(tmp_path, caplog):
         file.write_bytes(b"")
     with pytest.raises(CheckpointError, match="checkpoint-0000000"):
         CheckpointStore(tmp_path).load()
+
+
+@pytest.mark.parametrize("folder", ["rows.zarr", "rows.zarr/more"])
+def test_a_store_of_arrays_takes_no_checkpoint(folder, tmp_path):
+    zarr.create_group(tmp_path / "rows.zarr")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(CheckpointError, match=r"rows\.zarr is a Zarr store; name a folder beside"):
+        AltReLURegressor(3, checkpoint=tmp_path / folder).fit(*data(100))
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_in_memory_of_fsspec():

@@ -477,6 +477,7 @@ def test_out_in_a_folder_that_cannot_be_written(folder):
         (["--negative-slope", 2], "negative_slope"),
         (["--memory", "lots"], "--memory lots"),
         (["--memory", "1MiB"], "at least"),
+        (["--memory", "1GiB", "--workers", 10**6], "--workers 1000000: at most"),
         (["--scheduler", "tcp://127.0.0.1:1"], "--workers"),
         (["--weight", "nope"], "nope"),
     ],

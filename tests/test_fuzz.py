@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from fuzzing import TARGETS, foreign, fuzz_all, read_data, write_own
+from fuzzing import TARGETS, foreign, fuzz_all, read_data, write_own, write_table
 from numcodecs import Blosc
 
 from altrelu_dist import convert, open_dataset
+from altrelu_dist.data import parquet_files
 from altrelu_dist.errors import AltReLUError, DataError, ExistsError
 
 
@@ -141,6 +142,14 @@ def test_blosc_chunks_that_are_whole_are_read(tmp_path):
             name, data=part, chunks=(20, *part.shape[1:]), compressors=Blosc("lz4", clevel=0)
         )
     np.testing.assert_array_equal(open_dataset(tmp_path / "data.zarr").X, values)
+
+
+def test_a_row_group_of_less_than_no_rows(tmp_path, monkeypatch):
+    """The sum was right all the same."""
+    write_table("data.parquet")(tmp_path)
+    monkeypatch.setattr(parquet_files, "_group_rows", lambda _: (100, -40))
+    with pytest.raises(DataError, match=r"parquet: is damaged: a row group has -40 rows"):
+        open_dataset(tmp_path / "data.parquet")
 
 
 def test_a_damaged_store_is_not_converted(own, tmp_path):

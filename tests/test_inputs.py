@@ -19,7 +19,7 @@ from oracles import same
 from altrelu_dist import inputs
 from altrelu_dist.engine import DaskEngine, LocalEngine
 from altrelu_dist.errors import ClusterError, DataError
-from altrelu_dist.inputs import current_client, engine_of, is_lazy, lazy_array, local_rows
+from altrelu_dist.inputs import current_client, engine_of, is_lazy, kept, lazy_array, local_rows
 from altrelu_dist.moments import Sampler
 
 N = 50
@@ -90,12 +90,12 @@ def test_every_kind_of_lazy_rows(data, tmp_path):
     assert_holds(engine_of(frames[["a", "b", "c"]], frames[["d", "e"]], weight), *data)
     assert_holds(engine_of(frames[["a", "b", "c"]], frames["e"]), X, y[:, 1])
     # Chunks of unknown size, from a filter.
-    kept = frames[frames["a"] > 0]
+    some = frames[frames["a"] > 0]
     here = frame[frame["a"] > 0]
-    unknown = kept[["a", "b"]].to_dask_array()
+    unknown = some[["a", "b"]].to_dask_array()
     assert np.isnan(unknown.shape[0])
     assert_holds(
-        engine_of(unknown, kept["d"].to_dask_array()),
+        engine_of(unknown, some["d"].to_dask_array()),
         here[["a", "b"]].to_numpy(),
         here["d"].to_numpy(),
     )
@@ -225,7 +225,7 @@ def test_what_fits_in_the_cluster_is_read_once(data, thread_client, monkeypatch,
     monkeypatch.setattr(inputs, "_CACHED_SHARE", share)
     lazy = da.from_array(Reads(X), chunks=(25, 3), name="counted", asarray=False)
     Reads.count = 0
-    engine = engine_of(lazy, y, client=thread_client)
+    engine = kept(engine_of(lazy, y, client=thread_client))
     for _ in range(3):
         engine.reduce(Sampler(1.0, 0), "all")
     assert Reads.count == 2 * times

@@ -26,6 +26,7 @@ _log = logging.getLogger(__name__)
 _NAME = re.compile(r"checkpoint-(\d{8})\.bin$")
 _KEPT = 2  # the newest and the one before, for the case that the newest is damaged
 _LOCK = "lock"
+_ZARR = ("zarr.json", ".zgroup", ".zarray")  # a folder that holds one is a store
 _BEAT = 10.0  # seconds between two signs of life of an owner
 _DEAD = 60.0  # seconds without one after which its lock does not hold
 _WRITTEN = 1.0  # seconds after which a lock that is being written is there to be read
@@ -115,9 +116,14 @@ class CheckpointStore:
         Raises
         ------
         CheckpointError
-            If another one does, or it cannot be written.
+            If another one does, it cannot be written, or it is part of a Zarr store.
         """
         try:
+            for folder in (self._folder, self._fs._parent(self._folder)):
+                if any(self._fs.exists(f"{folder.rstrip('/')}/{name}") for name in _ZARR):
+                    raise CheckpointError(
+                        f"{self.address}: {folder} is a Zarr store; name a folder beside it"
+                    )
             self._fs.makedirs(self._folder, exist_ok=True)
             self._take()
         except OSError as error:

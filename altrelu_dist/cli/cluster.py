@@ -195,6 +195,7 @@ def _remote(address: str, tls: TlsFiles, output: Output) -> Iterator[Client]:
 @contextmanager
 def _local(choice: ClusterChoice, output: Output) -> Iterator[Client]:
     limit = choice.memory_limit
+    _check_room(choice.workers or 1)
     debug = logging.getLogger("altrelu_dist").isEnabledFor(logging.DEBUG)
     import dask
     from distributed import Client, LocalCluster
@@ -224,6 +225,19 @@ def _local(choice: ClusterChoice, output: Output) -> Iterator[Client]:
         except KeyboardInterrupt:
             _kill_workers(cluster)
             raise
+
+
+def _check_room(workers: int) -> None:
+    """Refuse more workers than this machine can hold: it would hang in starting them."""
+    from altrelu_dist.planning.problem import machine_memory
+
+    memory = machine_memory()
+    most = max(1, memory // _LEAST_MEMORY)
+    if workers > most:
+        raise ParameterError(
+            f"--workers {workers}: at most {most} fit in the {memory / (1 << 30):.1f} GiB of this "
+            f"machine, since each needs {_LEAST_MEMORY >> 20} MiB"
+        )
 
 
 def _kill_workers(cluster: LocalCluster) -> None:

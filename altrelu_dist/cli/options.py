@@ -68,7 +68,8 @@ Workers = Annotated[
     ),
 ]
 Threads = Annotated[
-    int | None, typer.Option(min=1, help="Threads of each worker.", rich_help_panel=_CLUSTER)
+    int | None,
+    typer.Option(min=1, max=1024, help="Threads of each worker.", rich_help_panel=_CLUSTER),
 ]
 Memory = Annotated[
     str | None,

@@ -158,6 +158,8 @@ def train(
 
     if validation_fraction is not None and not early_stopping:
         raise ParameterError("--validation-fraction is for --early-stopping, which is not given")
+    if checkpoint is not None and _absolute(checkpoint) == note["out"]:
+        raise ParameterError("--checkpoint and --out name the same folder; each needs its own")
     given: dict[str, Any] = {
         "alpha": ridge,
         "negative_slope": negative_slope,

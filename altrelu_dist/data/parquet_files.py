@@ -76,6 +76,8 @@ class ParquetSource(TableSource):
             parquet = _open(file)
             schema = parquet.schema_arrow
             group_rows = _group_rows(parquet)
+        if min(group_rows, default=0) < 0:
+            raise DataError(f"{address}: is damaged: a row group has {min(group_rows)} rows")
         if len(set(schema.names)) < len(schema.names):
             raise DataError(f"{address}: two columns have the same name")
         kinds = {field.name: arrow_kind(field.type) for field in schema}

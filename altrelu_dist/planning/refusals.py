@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from altrelu_dist.engine import DaskEngine, Engine
 from altrelu_dist.errors import ParameterError
-from altrelu_dist.planning.memory import Blocks, worker_bytes
+from altrelu_dist.planning.memory import Blocks, resident, solver_bytes, worker_bytes
 from altrelu_dist.planning.model import Cluster
+from altrelu_dist.planning.problem import machine_memory
 from altrelu_dist.planning.work import Shape
+from altrelu_dist.threads import n_threads
 
 __all__ = ["check_run", "check_solver", "check_worker"]
 
+_FITS_ANYWHERE = 1 << 30  # bytes: less is not worth asking how much there is
 _USABLE = 0.8  # of a worker's limit: Dask pauses the worker there
 
 
@@ -56,14 +59,19 @@ def check_worker(shape: Shape, blocks: Blocks, method: str, cluster: Cluster) ->
 
 
 def check_run(engine: Engine, shape: Shape, method: str) -> None:
-    """Refuse to begin where a worker of the cluster that is there cannot hold its tasks."""
-    if not isinstance(engine, DaskEngine) or engine.client is None:
+    """Refuse to begin where this process cannot hold its share, or a worker its tasks."""
+    lazy = engine if isinstance(engine, DaskEngine) else None
+    row_bytes = (shape.d + shape.q) * shape.dtype.itemsize
+    blocks = Blocks(1, shape.n, row_bytes) if lazy is None else Blocks(*lazy.blocks)
+    needed = solver_bytes(shape, blocks, method, resident(), n_threads())
+    if needed > _FITS_ANYWHERE:
+        check_solver(shape, needed, machine_memory())
+    if lazy is None or lazy.client is None:
         return
-    workers = engine.client.scheduler_info(n_workers=-1)["workers"].values()
+    workers = lazy.client.scheduler_info(n_workers=-1)["workers"].values()
     for threads, memory in {(one["nthreads"], one["memory_limit"]) for one in workers}:
         if memory:
-            cluster = Cluster(len(workers), threads, memory)
-            check_worker(shape, Blocks(*engine.blocks), method, cluster)
+            check_worker(shape, blocks, method, Cluster(len(workers), threads, memory))
 
 
 def _size(count: float) -> str:

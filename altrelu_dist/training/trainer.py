@@ -44,6 +44,7 @@ _SAMPLE_BYTES = 2**28
 _DAMPED_STEPS = 200
 _MOST_BLOCKS = 4  # of neurons, each with a system of its own, for the last steps to take turns
 _LAST_STEPS = 6  # on all rows where the search saw a sample: each is a pass over the data
+_MOST_WEIGHT = 1e100  # of all rows together
 
 RawLayers = tuple[Floats, Floats, Floats, Floats]
 
@@ -413,6 +414,11 @@ def _check(
         raise DataError("sample_weight holds values that are negative or not finite; remove them")
     if not summary.features.weight > 0:
         raise DataError("every sample weight is zero: there is nothing to fit")
+    if not 1 / _MOST_WEIGHT <= summary.features.weight <= _MOST_WEIGHT:
+        raise DataError(
+            f"the sample weights sum to {summary.features.weight:.3g}, too far from 1 for sums of "
+            "squares; rescale them: only their ratios matter"
+        )
     for what, columns, names in parts:
         large = np.flatnonzero(~np.isfinite(columns.variance))
         if large.size:

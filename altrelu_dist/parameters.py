@@ -81,7 +81,7 @@ def _seed(random_state: Any) -> int:
 
 def known_method(method: Any) -> None:
     """Refuse what is no method."""
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         raise ParameterError(f"method is {method!r}; expected one of {', '.join(METHODS)}")
 
 

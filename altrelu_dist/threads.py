@@ -37,6 +37,7 @@ def one_blas_thread() -> Iterator[None]:
     with _lock:
         if _users == 0:
             _allowed = _allowed_now()
+            _let_any_thread_set_it()
             _limit = _controller().limit(limits=1)
             _limit.__enter__()
         _users += 1
@@ -46,8 +47,21 @@ def one_blas_thread() -> Iterator[None]:
         with _lock:
             _users -= 1
             if _users == 0:
+                _let_any_thread_set_it()
                 _limit.__exit__(None, None, None)
+                _let_any_thread_set_it()
                 _limit = None
+
+
+def _let_any_thread_set_it() -> None:
+    """Since threadpoolctl 3.8 only the first thread that sets a limit may, as long as it lives.
+
+    Ours is the process's, and the thread that lifts it is mostly another one.
+    """
+    for library in _controller().lib_controllers:
+        release = getattr(library, "clear_controlling_thread", None)
+        if release is not None:
+            release(force=True)
 
 
 def n_threads() -> int:

@@ -15,7 +15,7 @@ from dask.callbacks import Callback
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from oracles import random_weights, same
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from altrelu_dist import Network, engine, threads
 from altrelu_dist.engine import TILE, DaskEngine, LocalEngine
@@ -284,6 +284,7 @@ def test_an_error_in_a_task_is_raised_as_it_is(thread_client):
 
 
 def blas_threads():
+    threads._controller()  # that both libraries are there
     return [lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"]
 
 
@@ -308,6 +309,24 @@ def test_tasks_have_one_blas_thread_until_the_last_one_leaves():
     leave.set()
     beside.join()
     assert threads._users == 0
+    assert blas_threads() == before
+
+
+def test_one_blas_thread_whoever_set_it_before():
+    """A thread that lives on, and set a limit once, does not keep the others from theirs."""
+    before = blas_threads()
+    with threadpool_limits(1, user_api="blas"):
+        pass
+    seen = []
+
+    def other():
+        with threads.one_blas_thread():
+            seen.extend(blas_threads())
+
+    beside = threading.Thread(target=other)
+    beside.start()
+    beside.join()
+    assert set(seen) == {1}
     assert blas_threads() == before
 
 

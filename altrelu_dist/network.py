@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -153,6 +152,7 @@ class Network:
         Parameters
         ----------
         path : str or path-like
+            Of this machine, or an address that fsspec knows, such as ``s3://bucket/model.zarr``.
         overwrite : bool, default False
 
         Raises
@@ -196,6 +196,7 @@ class Network:
         Parameters
         ----------
         path : str or path-like
+            Of this machine, or an address that fsspec knows.
 
         Returns
         -------
@@ -207,12 +208,19 @@ class Network:
             If there is nothing at ``path``, or it is not a network, is damaged, or was written by
             a newer version of this package.
         """
+        import fsspec
         import zarr
 
-        if not Path(path).exists():
+        path = os.fspath(path)
+        try:
+            files, root = fsspec.core.url_to_fs(path, use_listings_cache=False)
+            sizes = files.find(root, detail=True)
+        except Exception as error:
+            raise ModelFileError(f"{path}: cannot be read: {_line(error)}") from error
+        if not sizes and not files.exists(root):
             raise ModelFileError(f"{path}: no such model")
         try:
-            group = zarr.open_group(Path(path), mode="r")
+            group = zarr.open_group(path, mode="r")
             attrs: dict[str, Any] = dict(group.attrs)
         except Exception as error:
             raise ModelFileError(f"{path} is not a saved network: {_line(error)}") from error
@@ -229,7 +237,13 @@ class Network:
             )
         try:
             kept = (*_ARRAYS, _GRAM) if _GRAM in group else _ARRAYS
-            arrays = {name: _read(group, name) for name in kept}
+            stored = {
+                name: sum(
+                    entry["size"] for file, entry in sizes.items() if f"/{name}/" in f"{file}/"
+                )
+                for name in kept
+            }
+            arrays = {name: _read(group, name, stored[name]) for name in kept}
             _check(attrs, arrays)
             features, targets = attrs.get("feature_names"), attrs.get("target_names")
             return cls(
@@ -261,9 +275,8 @@ def _check(attributes: Mapping[str, Any], arrays: Mapping[str, Floats]) -> None:
         raise ModelFileError("its checksum does not fit")
 
 
-def _read(group: Any, name: str) -> Floats:
+def _read(group: Any, name: str, stored: int) -> Floats:
     array = group[name]
-    stored = sum(path.stat().st_size for path in Path(group.store.root, name).rglob("*"))
     if array.nbytes > stored:  # nothing is compressed: what claims to be larger is damaged
         raise ModelFileError(f"array {name!r} is cut short, or its shape {array.shape} is wrong")
     if array.nchunks_initialized != array.nchunks and array.size:

@@ -225,7 +225,7 @@ def test_a_link_to_a_store_stays_a_link(whole, tmp_path):
     [
         ("none/a.zarr", "the folder .*none does not exist"),
         ("whole.npz/a.zarr", "does not exist"),
-        ("s3://bucket/a.zarr", "only local paths"),
+        ("gone://bucket/a.zarr", "cannot be written: Protocol not known: gone"),
     ],
 )
 def test_a_destination_that_cannot_be(destination, pattern, whole, tmp_path):

@@ -7,11 +7,13 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 import zarr
 
-from altrelu_dist.errors import DataError, ExistsError, ParameterError
+from altrelu_dist import Network
+from altrelu_dist.errors import DataError, ExistsError, ModelFileError, ParameterError
 from altrelu_dist.outputs import check_apart, check_output, write_beside
 
 
@@ -39,20 +41,20 @@ def test_the_old_one_comes_back_if_the_swap_fails(tmp_path):
     assert (tmp_path / "a.csv").read_text() == "old"
     assert names_in(tmp_path) == ["a.csv"]
     with write_beside(tmp_path / "a.csv", overwrite=True) as partial:
-        partial.write_text("new")
+        Path(partial).write_text("new")
     assert (tmp_path / "a.csv").read_text() == "new"
     assert names_in(tmp_path) == ["a.csv"]
-    assert check_output(tmp_path / "b.csv", overwrite=False) == tmp_path / "b.csv"
+    check_output(tmp_path / "b.csv", overwrite=False)
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_where_nothing_is(overwrite, tmp_path):
     with write_beside(tmp_path / "a.csv", overwrite=overwrite) as partial:
-        assert partial.suffix == ".csv"
-        assert not partial.exists()
-        partial.write_text("new")
+        assert Path(partial).suffix == ".csv"
+        assert not Path(partial).exists()
+        Path(partial).write_text("new")
     with write_beside(tmp_path / "b.zarr", overwrite=overwrite, kind="apple") as partial:
-        write_group(partial, "apple")
+        write_group(Path(partial), "apple")
     assert (tmp_path / "a.csv").read_text() == "new"
     assert kind_of(tmp_path / "b.zarr") == "apple"
     assert names_in(tmp_path) == ["a.csv", "b.zarr"]
@@ -65,7 +67,7 @@ def put(path, kind):
 def written_too_late(path, *, overwrite, kind=None):
     """Write an output while another program writes something else to its place."""
     with write_beside(path, overwrite=overwrite, kind=kind) as partial:
-        put(partial, "apple")
+        put(Path(partial), "apple")
         put(path, "stone")
 
 
@@ -149,7 +151,7 @@ def test_of_several_that_replace_the_same_each_is_whole(tmp_path):
             begin.wait(30)
             try:
                 with write_beside(tmp_path / "a.zarr", overwrite=i > 0, kind="apple") as part:
-                    write_group(part, "apple")
+                    write_group(Path(part), "apple")
             except ExistsError:
                 assert i == 0
 
@@ -166,7 +168,7 @@ def test_what_is_put_into_a_place_that_was_held_is_not_taken_away(tmp_path, monk
     def late(self, target):
         if target == tmp_path / "a.zarr":
             with write_beside(target, overwrite=True, kind="apple") as part:
-                write_group(part, "apple")
+                write_group(Path(part), "apple")
         return replace(self, target)
 
     monkeypatch.setattr(Path, "replace", late)
@@ -174,6 +176,77 @@ def test_what_is_put_into_a_place_that_was_held_is_not_taken_away(tmp_path, monk
         pytest.raises(ExistsError, match="in the meantime"),
         write_beside(tmp_path / "a.zarr", overwrite=False, kind="apple") as part,
     ):
-        write_group(part, "apple")
+        write_group(Path(part), "apple")
     assert kind_of(tmp_path / "a.zarr") == "apple"
     assert names_in(tmp_path) == ["a.zarr"]
+
+
+# --- storage ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def memory():
+    files = fsspec.filesystem("memory")
+    yield files
+    files.store.clear()
+    files.pseudo_dirs[:] = [""]
+
+
+def a_network(value):
+    return Network(np.full((2, 1), value), np.zeros(1), np.ones((1, 1)), np.zeros(1))
+
+
+def test_a_network_in_storage_is_whole_or_not_there(memory):
+    out = "memory://here/model.zarr"
+    a_network(1.0).save(out)
+    with pytest.raises(ExistsError, match="exists already"):
+        a_network(2.0).save(out)
+    assert Network.load(out).hidden_weights[0, 0] == 1
+    a_network(2.0).save(out, overwrite=True)
+    assert Network.load(out).hidden_weights[0, 0] == 2
+    assert memory.ls("/here", detail=False) == ["/here/model.zarr"]
+
+
+def test_what_cannot_be_put_in_place_in_storage_is_kept_beside(memory, monkeypatch):
+    out = "memory://here/model.zarr"
+    a_network(1.0).save(out)
+
+    def broken(*_, **__):
+        raise OSError("the connection is lost")
+
+    monkeypatch.setattr(type(memory), "copy", broken)
+    with pytest.raises(DataError, match="is whole at memory://here/") as told:
+        a_network(2.0).save(out, overwrite=True)
+    beside = str(told.value).rpartition(" ")[2]
+    assert Network.load(beside).hidden_weights[0, 0] == 2
+    with pytest.raises(ModelFileError):
+        Network.load(out)
+
+
+def test_an_interrupt_leaves_nothing_in_storage(memory):
+    def interrupted():
+        with write_beside("memory://here/a.csv", overwrite=False) as part:
+            memory.pipe_file(part, b"1,2")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert not memory.find("/here")
+
+
+@pytest.mark.parametrize(
+    ("there", "kind", "words"),
+    [("a.csv/b", None, "is a folder, which no file replaces"), ("a.zarr/b", "apple", "is not an")],
+)
+def test_in_storage_only_its_own_kind_is_replaced(there, kind, words, memory):
+    memory.pipe_file(f"/here/{there}", b"1")
+    address = f"memory://here/{there.partition('/')[0]}"
+    with pytest.raises(ExistsError, match=words):
+        check_output(address, overwrite=True, kind=kind)
+    assert memory.cat_file(f"/here/{there}") == b"1"
+
+
+def test_outputs_in_storage_are_apart_from_inputs():
+    with pytest.raises(ParameterError, match="is not apart from"):
+        check_apart("s3://b/rows.zarr/out.zarr", "s3://b/rows.zarr")
+    check_apart("s3://b/out.zarr", "s3://b/rows.zarr", "rows.zarr")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -22,7 +21,7 @@ _SHOWN = 40  # columns of a wide table that are listed though nothing is wrong w
 def convert(
     source: Data,
     destination: Annotated[
-        Path, typer.Argument(help="The store to write, NAME.zarr.", show_default=False)
+        str, typer.Argument(help="The store to write, NAME.zarr.", show_default=False)
     ],
     target: Target = None,
     weight: Weight = None,

@@ -96,7 +96,7 @@ def demo(
         memory = measure(client)
     with output.doing("drawing"), write_beside(picture, overwrite=True) as part:
         draw(
-            part,
+            Path(part),
             {name: estimator.history_ for name, estimator in found.items()},
             scores[_LINEAR][0].mse,
             *predicted,

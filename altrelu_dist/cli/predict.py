@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -36,7 +35,7 @@ def predict(
     model: Model,
     data: Data,
     out: Annotated[
-        Path,
+        str,
         typer.Option(help="A .parquet, .csv, .npy or .zarr for the result.", show_default=False),
     ],
     overwrite: Overwrite = False,
@@ -61,7 +60,7 @@ def predict(
 
     output = Output(quiet, as_json)
     make_writer = writer_for(out)
-    kind = PREDICTION_FORMAT if out.suffix.lower() == ".zarr" else None
+    kind = PREDICTION_FORMAT if out.rstrip("/").lower().endswith(".zarr") else None
     check_apart(out, model, data)
     check_output(out, overwrite=overwrite, kind=kind)
     network = Network.load(model)
@@ -90,7 +89,7 @@ def predict(
         {
             "model": model,
             "data": data,
-            "out": str(out),
+            "out": out,
             "rows": rows,
             "targets": list(names),
             "incomplete": incomplete,

@@ -60,8 +60,10 @@ def train(
         int | None, typer.Option(min=1, help="Number of hidden neurons.", show_default=False)
     ] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(help="Where the network goes (a Zarr folder).", show_default=False),
+        str | None,
+        typer.Option(
+            help="Where the network goes (a Zarr folder, also at s3://...).", show_default=False
+        ),
     ] = None,
     method: Annotated[
         Literal["search", "damped", "alternating"],
@@ -142,7 +144,7 @@ def train(
         required = {"STORE": store, "--hidden": hidden, "--out": out}
         missing = ", ".join(name for name, value in required.items() if not value)
         raise typer.BadParameter(f"missing {missing}")
-    note |= {"store": _absolute(store), "out": _absolute(str(out))}
+    note |= {"store": _absolute(store), "out": _absolute(out)}
     if without_secrets(store) != store:  # is not written down: it is to be given again
         del note["store"]
     from altrelu_dist.cli.progress import watch
@@ -232,7 +234,7 @@ def train(
     least = math.nan if early_stopping else last["loss"]
     means = mean_scores(scores["train"]) if scores else {"mse": least, "r2": None}
     record = {
-        "out": str(saved),
+        "out": saved,
         "data": store,
         "method": method,
         "hidden": hidden,
@@ -291,7 +293,7 @@ def _remembered(ctx: typer.Context, checkpoint: str) -> dict[str, Any]:
     for name, value in note_of(checkpoint).items():
         source = ctx.get_parameter_source(name)
         if name in options and (source is None or source.name != "COMMANDLINE"):
-            options[name] = Path(value) if name == "out" else value
+            options[name] = value
     return options | {"checkpoint": checkpoint}
 
 
@@ -316,14 +318,16 @@ def _refuse_to_save(output: Output, *, interrupted: bool) -> NoReturn:
 
 
 def _saved(
-    model: AltReLURegressor, out: Path, *, overwrite: bool
-) -> tuple[Path, AltReLUError | None]:
+    model: AltReLURegressor, out: str, *, overwrite: bool
+) -> tuple[str, AltReLUError | None]:
     """Save a network where it was to go, or else where it can; the error of the first attempt."""
     try:
         model.save(out, overwrite=overwrite)
     except AltReLUError as error:
-        for folder in (out.resolve().parent, Path.cwd(), Path(gettempdir())):
-            other = folder / f"{out.stem}-{secrets.token_hex(4)}.zarr"
+        beside, _, name = _absolute(out).rstrip("/").rpartition("/")
+        name = f"{name.removesuffix('.zarr')}-{secrets.token_hex(4)}.zarr"
+        for folder in (beside, str(Path.cwd()), gettempdir()):
+            other = f"{folder}/{name}"
             try:
                 model.save(other)
             except AltReLUError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -12,7 +13,6 @@ from altrelu_dist.errors import ParameterError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
 __all__ = ["PREDICTION_FORMAT", "Writer", "writer_for"]
 
@@ -27,15 +27,16 @@ class Writer(ABC):
 
     Parameters
     ----------
-    path : Path
+    address : str
+        Of a file, or of a folder for Zarr.
     rows : int
         All rows that will come.
     names : sequence of str
         Names of the columns.
     """
 
-    def __init__(self, path: Path, rows: int, names: Sequence[str]) -> None:
-        self.path, self.rows, self.names = path, rows, list(names)
+    def __init__(self, address: str, rows: int, names: Sequence[str]) -> None:
+        self.address, self.rows, self.names = address, rows, list(names)
 
     def __enter__(self) -> Self:
         return self
@@ -55,13 +56,14 @@ class Writer(ABC):
 class ParquetWriter(Writer):
     """One row group a block."""
 
-    def __init__(self, path: Path, rows: int, names: Sequence[str]) -> None:
+    def __init__(self, address: str, rows: int, names: Sequence[str]) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        super().__init__(path, rows, names)
+        super().__init__(address, rows, names)
         self._schema = pa.schema([(name, pa.float64()) for name in names])
-        self._file = pq.ParquetWriter(path, self._schema)
+        self._sink = _opened(address, "wb")
+        self._file = pq.ParquetWriter(self._sink, self._schema)
 
     def write(self, block: Block) -> None:
         import pyarrow as pa
@@ -71,16 +73,17 @@ class ParquetWriter(Writer):
 
     def close(self) -> None:
         self._file.close()
+        self._sink.close()
 
 
 class CsvWriter(Writer):
     """A header line, then the shortest text of each number that reads back as the same one."""
 
-    def __init__(self, path: Path, rows: int, names: Sequence[str]) -> None:
+    def __init__(self, address: str, rows: int, names: Sequence[str]) -> None:
         import csv
 
-        super().__init__(path, rows, names)
-        self._file = path.open("w", newline="", encoding="utf-8")
+        super().__init__(address, rows, names)
+        self._file = _opened(address, "w", newline="", encoding="utf-8")
         self._csv = csv.writer(self._file, lineterminator="\n")
         self._csv.writerow(names)
 
@@ -94,10 +97,10 @@ class CsvWriter(Writer):
 class NpyWriter(Writer):
     """One (rows, columns) array; of shape (rows,) where there is a single column."""
 
-    def __init__(self, path: Path, rows: int, names: Sequence[str]) -> None:
-        super().__init__(path, rows, names)
+    def __init__(self, address: str, rows: int, names: Sequence[str]) -> None:
+        super().__init__(address, rows, names)
         shape = (rows,) if len(self.names) == 1 else (rows, len(self.names))
-        self._file = path.open("wb")
+        self._file = _opened(address, "wb")
         header = {"descr": "<f8", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(self._file, header)
 
@@ -111,12 +114,12 @@ class NpyWriter(Writer):
 class ZarrWriter(Writer):
     """A group with the array ``y``, written in whole chunks only."""
 
-    def __init__(self, path: Path, rows: int, names: Sequence[str]) -> None:
+    def __init__(self, address: str, rows: int, names: Sequence[str]) -> None:
         import zarr
 
-        super().__init__(path, rows, names)
+        super().__init__(address, rows, names)
         chunk = max(1, min(rows, _CHUNK_BYTES // (8 * len(self.names))))
-        group = zarr.open_group(path, mode="w-", zarr_format=3)
+        group = zarr.open_group(address, mode="w-", zarr_format=3)
         group.attrs.update({"format": PREDICTION_FORMAT, "target_names": self.names})
         self._array: Any = group.create_array(
             "y",
@@ -147,7 +150,15 @@ class ZarrWriter(Writer):
             self._flush()
 
 
-_WRITERS: dict[str, Callable[[Path, int, Sequence[str]], Writer]] = {
+def _opened(address: str, mode: str, **options: Any) -> Any:
+    if "://" not in address:  # in names of this machine no character means anything
+        return Path(address).open(mode, **options)
+    import fsspec
+
+    return fsspec.open(address, mode, **options).open()
+
+
+_WRITERS: dict[str, Callable[[str, int, Sequence[str]], Writer]] = {
     ".parquet": ParquetWriter,
     ".csv": CsvWriter,
     ".npy": NpyWriter,
@@ -155,7 +166,7 @@ _WRITERS: dict[str, Callable[[Path, int, Sequence[str]], Writer]] = {
 }
 
 
-def writer_for(path: Path) -> Callable[[Path, int, Sequence[str]], Writer]:
+def writer_for(address: str) -> Callable[[str, int, Sequence[str]], Writer]:
     """The writer of a file's format.
 
     Raises
@@ -164,8 +175,8 @@ def writer_for(path: Path) -> Callable[[Path, int, Sequence[str]], Writer]:
         If the ending is not one that can be written.
     """
     try:
-        return _WRITERS[path.suffix.lower()]
+        return _WRITERS[PurePosixPath(address).suffix.lower()]
     except KeyError:
         raise ParameterError(
-            f"--out {path}: its ending must be one of {', '.join(_WRITERS)}"
+            f"--out {address}: its ending must be one of {', '.join(_WRITERS)}"
         ) from None

@@ -85,7 +85,8 @@ def convert(
         As the address and the names of `open_dataset`. Without a target the store has features
         only, which is enough to predict.
     destination : path
-        A local path that ends in ``.zarr``. It appears, or is replaced, when all is written.
+        A path, or an address that fsspec knows, that ends in ``.zarr``. It
+        appears, or is replaced, when all is written.
     drop_missing : bool
         Leave out rows in which a value is NaN, null or infinite.
     impute : "mean", optional
@@ -141,7 +142,7 @@ def convert(
             left = " left: something is missing in every row" if cleaner.dropped else ""
             raise DataError(f"{text}: has no rows{left}")
         writer.finish()
-        n_bytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        n_bytes = writer.n_bytes
     return Conversion(
         destination=os.fspath(destination),
         rows=writer.rows,

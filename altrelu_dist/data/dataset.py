@@ -13,7 +13,7 @@ import numpy as np
 from altrelu_dist.data.csv_files import CsvSource
 from altrelu_dist.data.numpy_files import NumpySource, npy_partner
 from altrelu_dist.data.parquet_files import ParquetSource
-from altrelu_dist.data.source import RowReader, Source, Wanted, listed
+from altrelu_dist.data.source import RowReader, Source, Wanted, files_at, listed, reading
 from altrelu_dist.data.zarr_store import STORE_MARKS, ZarrSource
 from altrelu_dist.errors import DataError, ParameterError
 
@@ -133,7 +133,9 @@ def find_sources(
     if len(set(used)) < len(used):
         raise ParameterError(f"named twice as target or weight: {listed(used)}")
     wanted = Wanted(targets, weight, require_target)
-    places = _parts_at(os.fspath(address))
+    text = os.fspath(address)
+    with reading(text):
+        places = _parts_at(text)
     sources = [_OPENERS[kind](place, wanted) for kind, place in places]
     first = sources[0]
     for source in sources[1:]:
@@ -153,18 +155,12 @@ def find_sources(
 
 def _parts_at(address: str) -> list[tuple[str, str]]:
     """Formats and addresses of the parts, in natural order."""
-    import fsspec
-    from fsspec.implementations.local import LocalFileSystem
-
-    try:
-        fs, path = fsspec.url_to_fs(address)
-    except (ImportError, ValueError) as error:
-        raise DataError(f"{address}: {error}") from error
+    fs, path = files_at(address)
     if fs.isdir(path) and not _format(fs, path):
         inside = [p for p in fs.ls(path, detail=False) if p.rpartition("/")[2][0] not in "._"]
         found = [p for p in inside if _format(fs, p)]
         if all(_format(fs, p) == ".npy" for p in found):
-            found = [p for p in found if npy_partner(p)]
+            found = [p for p in found if npy_partner(_address(fs, p))]
         if not found:
             raise DataError(
                 f"{address}: nothing in this folder can be read ({listed([*_OPENERS])})"
@@ -184,9 +180,14 @@ def _parts_at(address: str) -> list[tuple[str, str]]:
     for p in found:
         if fs.isfile(p) and not fs.size(p):
             raise DataError(f"{p}: is empty (0 bytes)")
-    local = isinstance(fs, LocalFileSystem)
-    ordered = sorted(found, key=_natural)
-    return [(_format(fs, p), p if local else fs.unstrip_protocol(p)) for p in ordered]
+    return [(_format(fs, p), _address(fs, p)) for p in sorted(found, key=_natural)]
+
+
+def _address(fs: Any, path: str) -> str:
+    """Of a path on a file system, as it is known everywhere."""
+    from fsspec.implementations.local import LocalFileSystem
+
+    return path if isinstance(fs, LocalFileSystem) else str(fs.unstrip_protocol(path))
 
 
 def _format(fs: Any, path: str) -> str:

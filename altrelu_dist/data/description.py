@@ -184,10 +184,10 @@ def _column(name: str, role: str, statistics: Array) -> ColumnSummary:
 
 def bytes_on_disk(source: Source) -> int:
     """Bytes of the files of a source."""
-    import fsspec
+    from altrelu_dist.data.source import files_at
 
     total = 0
     for address in source.addresses():
-        fs, path = fsspec.url_to_fs(address)
+        fs, path = files_at(address)
         total += int(fs.du(path))
     return total

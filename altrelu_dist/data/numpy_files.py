@@ -22,6 +22,7 @@ from altrelu_dist.data.source import (
     RowReader,
     Wanted,
     even_chunks,
+    files_at,
     open_binary,
     reading,
     rows_in,
@@ -169,12 +170,10 @@ class NumpySource(ArraySource):
 
 def npy_partner(address: str) -> str | None:
     """Give the address of the y file of an X file: its last X as y; None without one."""
-    import fsspec
-
     folder, slash, name = address.rpartition("/")
     head, found, tail = name.rpartition("X")
     partner = f"{folder}{slash}{head}y{tail}"
-    fs, path = fsspec.url_to_fs(partner)
+    fs, path = files_at(partner)
     return partner if found and fs.exists(path) else None
 
 

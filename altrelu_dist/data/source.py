@@ -164,6 +164,17 @@ def one_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
 
 
+def files_at(address: str) -> tuple[Any, str]:
+    """The file system of an address, which remembers no listings, and the path on it."""
+    import fsspec
+
+    try:
+        fs, path = fsspec.url_to_fs(address, use_listings_cache=False)
+    except (ImportError, ValueError) as error:
+        raise DataError(f"{address}: {one_line(error)}") from error
+    return fs, path
+
+
 @contextmanager
 def open_binary(address: str) -> Iterator[BinaryIO]:
     """Open a file at a path or fsspec address for reading."""

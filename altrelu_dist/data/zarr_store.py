@@ -22,6 +22,7 @@ from altrelu_dist.data.source import (
     Wanted,
     as_columns,
     even_chunks,
+    files_at,
     listed,
     one_line,
     reading,
@@ -31,7 +32,6 @@ from altrelu_dist.errors import AltReLUError, DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from pathlib import Path
 
 FORMAT = "altrelu-dataset"
 FORMAT_VERSION = 2  # since 2 with a checksum of the metadata
@@ -159,7 +159,7 @@ class StoreWriter:
 
     def __init__(
         self,
-        path: Path,
+        address: str,
         feature_names: tuple[str, ...],
         target_names: tuple[str, ...],
         dtypes: tuple[DType, DType | None, DType | None],
@@ -171,8 +171,8 @@ class StoreWriter:
         self.rows = 0
         self._names = {"feature_names": list(feature_names), "target_names": list(target_names)}
         self._chunk_rows = chunk_rows
-        self._path = path
-        self._group = zarr.create_group(str(path), zarr_format=3)
+        self._address = address
+        self._group = zarr.create_group(address, zarr_format=3)
         tails = {"X": (len(feature_names),), "y": (len(target_names),), "sample_weight": ()}
         self._buffers = {
             name: np.empty((chunk_rows, *tail), dtype)
@@ -219,8 +219,14 @@ class StoreWriter:
             "rows": self.rows,
             **self._names,
         }
-        checksum = _metadata_checksum(str(self._path), attributes, self._arrays)
+        checksum = _metadata_checksum(self._address, attributes, self._arrays)
         self._group.attrs.update(attributes | {_CHECKSUM: checksum})
+
+    @property
+    def n_bytes(self) -> int:
+        """Of all files of the store."""
+        fs, root = files_at(self._address)
+        return int(fs.du(root))
 
     def _write(self, count: int) -> None:
         for name, array in self._arrays.items():
@@ -262,9 +268,7 @@ def _own_wanted(address: str, attributes: Mapping[str, Any], wanted: Wanted) -> 
 
 def _metadata_checksum(address: str, attributes: Mapping[str, Any], names: Iterable[str]) -> str:
     """SHA-256 of the attributes of a store, and of its arrays' metadata as they were written."""
-    import fsspec
-
-    fs, root = fsspec.url_to_fs(address)
+    fs, root = files_at(address)
     found = sha256(json.dumps(attributes, sort_keys=True).encode())
     for name in sorted(names):
         found.update(fs.cat_file(f"{root}/{name}/zarr.json"))
@@ -284,9 +288,7 @@ def _check_metadata(address: str, attributes: Mapping[str, Any], arrays: Iterabl
 
 def _check_all_there(address: str, name: str, array: Any) -> None:
     """Test that a file exists for every chunk."""
-    import fsspec
-
-    fs, root = fsspec.url_to_fs(address)
+    fs, root = files_at(address)
     there = set(fs.find(f"{root}/{name}"))
     cells = product(
         *(range(-(-n // size)) for n, size in zip(array.shape, array.chunks, strict=True))

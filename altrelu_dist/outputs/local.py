@@ -1,59 +1,29 @@
-"""Where outputs may be written, and writing them whole or not at all."""
+"""Outputs in folders of this machine: written beside their place, and swapped in whole."""
 
 from __future__ import annotations
 
 import errno
 import json
-import os
 import secrets
 import shutil
 import time
 from contextlib import contextmanager, suppress
-from fnmatch import fnmatch
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from altrelu_dist.errors import AltReLUError, DataError, ExistsError, ParameterError
+from altrelu_dist.errors import AltReLUError, DataError, ExistsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["check_apart", "check_output", "stored_format", "write_beside"]
+__all__ = ["check", "write"]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-def check_output(
-    destination: str | os.PathLike[str], *, overwrite: bool, kind: str | None = None
-) -> Path:
-    """Refuse an output that cannot be written, before any work is done for it.
-
-    Parameters
-    ----------
-    destination : path
-        A local file, or a local folder where ``kind`` is given.
-    overwrite : bool
-        Whether an existing one may be replaced.
-    kind : str, optional
-        The output is a Zarr group of this format: none but such a group, or an empty folder, is
-        replaced. Without it the output is a file, and no folder is.
-
-    Returns
-    -------
-    Path
-        The destination, links resolved.
-
-    Raises
-    ------
-    ExistsError
-        It exists and is not to be replaced.
-    DataError
-        Its folder does not exist or cannot be written, or it is not a local path.
-    """
-    text = os.fspath(destination)
-    if "://" in text:
-        raise DataError(f"{text}: only local paths can be written")
+def check(text: str, *, overwrite: bool, kind: str | None) -> Path:
+    """As `check_output`, the links of the path resolved."""
     path = Path(text).expanduser().resolve()
     if not path.parent.is_dir():
         raise DataError(f"{text}: the folder {path.parent} does not exist")
@@ -67,69 +37,15 @@ def check_output(
     return path
 
 
-def check_apart(destination: str | os.PathLike[str], *inputs: str | os.PathLike[str]) -> None:
-    """Refuse an output that is, holds or lies in one of the inputs that it is made from.
-
-    Parameters
-    ----------
-    destination : path
-        A local file or folder.
-    *inputs : path
-        Addresses of files or folders, or globs; those that are not local are passed over.
-
-    Raises
-    ------
-    ParameterError
-        If they are not apart.
-    """
-    path = Path(destination).expanduser().resolve()
-    for each in (os.fspath(one) for one in inputs):
-        if "://" in each:
-            continue
-        given = Path(each).expanduser().resolve()
-        if (
-            path == given
-            or path in given.parents
-            or given in path.parents
-            or fnmatch(str(path), str(given))
-        ):
-            raise ParameterError(
-                f"{os.fspath(destination)}: is not apart from {each}, which is read for it; "
-                f"choose another name"
-            )
-
-
 @contextmanager
-def write_beside(
-    destination: str | os.PathLike[str], *, overwrite: bool, kind: str | None = None
-) -> Iterator[Path]:
-    """Give a path beside `destination` to write to, and put it in place when the block ends well.
-
-    On any error, an interrupt included, what was written is removed and what was at the
-    destination stays, also what has come there in the meantime.
-
-    Parameters
-    ----------
-    destination, overwrite, kind
-        As `check_output`.
-
-    Yields
-    ------
-    Path
-        Where to write, in the same folder and with the same suffix; nothing is there yet.
-
-    Raises
-    ------
-    ExistsError, DataError
-        As `check_output`, before the block and after it; or, in place of any error of the file
-        system, in one line: the disk is full, or a write fails.
-    """
-    path = check_output(destination, overwrite=overwrite, kind=kind)
+def write(text: str, *, overwrite: bool, kind: str | None) -> Iterator[Path]:
+    """As `write_beside`."""
+    path = check(text, overwrite=overwrite, kind=kind)
     beside = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.partial{path.suffix}")
     try:
         yield beside
         if overwrite:
-            _swap(beside, path, os.fspath(destination), kind)
+            _swap(beside, path, text, kind)
         else:
             _publish(beside, path)
     except BaseException as error:
@@ -144,7 +60,7 @@ def write_beside(
         raise DataError(f"{path}: {why}") from error
 
 
-def stored_format(path: Path) -> object:
+def _stored_format(path: Path) -> object:
     """The format that a Zarr group says it is of; None if it says nothing, or is none."""
     try:
         return json.loads((path / "zarr.json").read_bytes())["attributes"]["format"]
@@ -163,7 +79,7 @@ def _check_replaceable(path: Path, text: str, *, overwrite: bool, kind: str | No
         return
     for pause in (0.0, 0.01, 0.1):  # another program may be about to replace it
         time.sleep(pause)
-        if stored_format(path) == kind or not path.exists():
+        if _stored_format(path) == kind or not path.exists():
             return
         with suppress(OSError):
             if path.is_dir() and not any(path.iterdir()):

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
     from altrelu_dist.engine import Engine
+    from altrelu_dist.moments.rows import Scaler, Weights
 
 __all__ = ["AltReLURegressor"]
 
@@ -270,6 +271,25 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             if journal.kept:
                 parameters = replace(parameters, seed=journal.fingerprint["parameters"]["seed"])
 
+            def network(weights: Weights, scaler: Scaler, gram: Any = None) -> Network:
+                hidden, bias, output, output_bias = scaler.to_raw(weights)
+                return Network(
+                    hidden,
+                    bias,
+                    output,
+                    output_bias,
+                    negative_slope=float(self.negative_slope),
+                    feature_names=None if names is None else tuple(str(name) for name in names),
+                    target_names=targets,
+                    hidden_gram=gram,
+                )
+
+            def so_far() -> Network | None:
+                best, scaler = monitor.so_far(), monitor.scaler
+                return None if best is None or scaler is None else network(best, scaler)
+
+            self._so_far = so_far
+
             def interrupt() -> None:
                 if not monitor.has_network:
                     raise KeyboardInterrupt
@@ -279,20 +299,22 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             with stop_softly(interrupt):
                 trained = train(kept(engine), parameters, monitor, dtype, names, targets, start)
             monitor.end()
-        hidden, bias, output, output_bias = trained.scaler.to_raw(trained.weights)
-        self.network_ = Network(
-            hidden,
-            bias,
-            output,
-            output_bias,
-            negative_slope=float(self.negative_slope),
-            feature_names=None if names is None else tuple(str(name) for name in names),
-            target_names=targets,
-            hidden_gram=trained.hidden_gram,
-        )
+        self.network_ = network(trained.weights, trained.scaler, trained.hidden_gram)
+        del self._so_far
         reason = monitor.reason or "converged"
         self._told_by(monitor.history, monitor.passes, reason, monitor.memory)
         return self
+
+    def network_so_far(self) -> Network | None:
+        """What a `fit` that is under way would end with now: for its callback, or another thread.
+
+        Returns
+        -------
+        Network or None
+            The best one so far; None before there is one, and where no `fit` is under way.
+        """
+        so_far = getattr(self, "_so_far", None)
+        return None if so_far is None else so_far()
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fold further rows into the network, without the rows of before.

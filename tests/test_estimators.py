@@ -34,6 +34,7 @@ from altrelu_dist.errors import (
     ModelFileError,
     ParameterError,
 )
+from altrelu_dist.training import METHODS
 
 
 @parametrize_with_checks(
@@ -514,6 +515,33 @@ def test_verbose_logs_each_iteration_of_each_fit(data, caplog, capsys):
         quick().fit(*data)
     assert not [r for r in caplog.records if r.name.startswith("altrelu_dist")]
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("options", [*({"method": name} for name in METHODS), {"early": True}])
+def test_the_network_so_far_is_what_a_run_would_end_with(options, data):
+    X, y = data
+    losses = []
+
+    def callback(progress):
+        network = model.network_so_far()
+        if network is not None:
+            losses.append(np.mean((network.predict(X)[:, 0] - y) ** 2))
+        return progress.iteration >= 5
+
+    options = {"method": "search"} | options
+    early = options.pop("early", False)
+    model = AltReLURegressor(8, **options, early_stopping=early, random_state=0, callback=callback)
+    assert model.network_so_far() is None
+    model.fit(X, y)
+    assert model.network_so_far() is None
+    final = np.mean((model.predict(X) - y) ** 2)
+    assert losses
+    assert np.isfinite(losses).all()
+    if not early:
+        assert final <= losses[-1] * (1 + 1e-6)
+        assert losses[-1] <= min(losses) * (1 + 1e-6)
+        assert losses[-1] < np.var(y)
+    assert final < np.var(y)
 
 
 def test_an_error_in_the_callback_is_the_callers(data):

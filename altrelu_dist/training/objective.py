@@ -79,6 +79,7 @@ class Objective:
         ``overall`` is its loss over all rows, where these are not all and it is known.
         """
         self.monitor.saw(weights, whole=self.whole)
+        self.monitor.holds(weights, self.engine.n_rows, loss)
         losses = {"loss": loss} if self.whole else {"loss": overall, "sample_loss": loss}
         self.monitor.record(**losses, loss_rows=self.engine.n_rows, **details)
 

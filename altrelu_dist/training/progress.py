@@ -15,7 +15,7 @@ from altrelu_dist.memory import PeakMemory, measure
 if TYPE_CHECKING:
     from distributed import Client
 
-    from altrelu_dist.moments.rows import Block, Weights
+    from altrelu_dist.moments.rows import Block, Scaler, Weights
     from altrelu_dist.training.validation import Validation
 
 __all__ = ["Callback", "Monitor", "OutOfTimeError", "Outcome", "Progress", "last_doubling"]
@@ -75,6 +75,14 @@ class Outcome(NamedTuple):
     ran_out: bool  # of the iterations that it was given
 
 
+class Best(NamedTuple):
+    """A network on the way: what there is to end with, were the run to end now."""
+
+    weights: Weights
+    n_rows: int
+    loss: float  # objective over so many rows
+
+
 class OutOfTimeError(Exception):
     """A pass gave up because the run has to end."""
 
@@ -121,6 +129,8 @@ class Monitor:
         self.sample_loss = math.nan
         self.validation_loss = math.nan
         self.validation: Validation | None = None
+        self.best: Best | None = None
+        self.scaler: Scaler | None = None
         self.reserve = 0.0  # seconds that the last pass of a run will take
 
     @property
@@ -207,6 +217,20 @@ class Monitor:
         self.validation_loss = self.validation.least * self.unit
         if self.validation.stagnates and self.reason is None:
             self.reason = "early_stopping"
+
+    def holds(self, weights: Weights, n_rows: int, loss: float) -> None:
+        """Take note of a network and its loss over some of the rows: the more rows, the better."""
+        best = self.best
+        if not math.isfinite(loss):
+            return
+        if best is None or (n_rows, -loss) > (best.n_rows, -best.loss):
+            self.best = Best(weights, n_rows, loss)
+
+    def so_far(self) -> Weights | None:
+        """The network that the run would end with now, from any thread; None if there is none."""
+        if self.validation is not None:
+            return self.validation.best
+        return None if self.best is None else self.best.weights
 
     def met(self, loss: float) -> None:
         """Take note of the loss over all rows, in standardised units, of a network to end with."""

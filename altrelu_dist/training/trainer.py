@@ -161,7 +161,7 @@ def _train(
         engine = LocalEngine.of(distinct(drawn, parameters.seed))
         del drawn
         summary = engine.reduce(summarise, "summary")
-    scaler = summary.scaler(dtype)
+    scaler = monitor.scaler = summary.scaler(dtype)
     monitor.unit = scaler.target_scale**2 / q
     nothing = Weights(np.zeros((p, h)), np.zeros((h, q)), np.zeros(q))
     varies = bool((summary.targets.variance > 0).any())

@@ -1,0 +1,303 @@
+"""A training run from a data set to a saved network and its scores: what `train` does and a job."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from tempfile import gettempdir
+from typing import TYPE_CHECKING, Any
+
+from altrelu_dist.addresses import without_secrets
+from altrelu_dist.cli.output import Output, memory_text, number, seconds_text
+from altrelu_dist.errors import AltReLUError, ClusterError, DataError, ParameterError
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from altrelu_dist.cli.progress import Watch
+    from altrelu_dist.data import DataSet
+    from altrelu_dist.estimators import AltReLURegressor
+    from altrelu_dist.memory import PeakMemory
+    from altrelu_dist.metrics import TargetScore
+
+__all__ = ["Prepared", "TrainOptions", "absolute", "prepared"]
+
+_LEAST_ROWS = 2
+_ENDINGS = {
+    "converged": "stopped by itself",
+    "early_stopping": "stopped at --early-stopping",
+    "max_iter": "stopped at --max-iter",
+    "max_time": "stopped at --max-time",
+    "interrupted": "interrupted",
+}
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What `altrelu train` is asked for, but the machines; None leaves a choice to the estimator.
+
+    The fields are the command's options.
+    """
+
+    store: str
+    hidden: int
+    out: str
+    method: str = "search"
+    ridge: float | None = None
+    negative_slope: float | None = None
+    max_iter: int | None = None
+    max_time: float | None = None
+    seed: int = 0
+    test_fraction: float | None = None
+    early_stopping: bool = False
+    validation_fraction: float | None = None
+    target: list[str] | None = None
+    weight: str | None = None
+    checkpoint: str | None = None
+    checkpoint_interval: float = 60.0
+    overwrite: bool = False
+
+    def note(self) -> dict[str, Any]:
+        """What a checkpoint keeps of them, to be gone on with in another working folder."""
+        noted = asdict(self) | {"store": absolute(self.store), "out": absolute(self.out)}
+        del noted["checkpoint"]
+        if without_secrets(self.store) != self.store:  # not written down: it is to be given again
+            del noted["store"]
+        return noted
+
+
+def absolute(address: str) -> str:
+    """An address that means the same in another working folder."""
+    return address if "://" in address else str(Path(address).expanduser().absolute())
+
+
+def prepared(options: TrainOptions, *, resume: bool = False) -> Prepared:
+    """All that can be found wrong before a process is started or a row is read.
+
+    Raises
+    ------
+    ParameterError, DataError, ExistsError
+    """
+    from altrelu_dist.cli.split import split_rows
+    from altrelu_dist.data import open_dataset
+    from altrelu_dist.estimators import AltReLURegressor
+    from altrelu_dist.network import FORMAT
+    from altrelu_dist.outputs import check_output
+    from altrelu_dist.parameters import checked
+
+    if options.validation_fraction is not None and not options.early_stopping:
+        raise ParameterError("--validation-fraction is for --early-stopping, which is not given")
+    if options.checkpoint is not None and absolute(options.checkpoint) == absolute(options.out):
+        raise ParameterError("--checkpoint and --out name the same folder; each needs its own")
+    given: dict[str, Any] = {
+        "alpha": options.ridge,
+        "negative_slope": options.negative_slope,
+        "validation_fraction": options.validation_fraction,
+    }
+    model = AltReLURegressor(
+        options.hidden,
+        method=options.method,
+        max_iter=options.max_iter,
+        max_time=options.max_time,
+        early_stopping=options.early_stopping,
+        random_state=options.seed,
+        checkpoint=options.checkpoint,
+        checkpoint_interval=options.checkpoint_interval,
+        resume=resume,
+        **{name: value for name, value in given.items() if value is not None},
+    )
+    checked(model)
+    model._note = options.note()
+    check_output(options.out, overwrite=options.overwrite, kind=FORMAT)
+    data = open_dataset(options.store, target=options.target, weight=options.weight)
+    if data.X.shape[0] < _LEAST_ROWS:
+        raise DataError(f"{options.store}: has a single row, which there is nothing to learn from")
+    parts = {"train": data}
+    if options.test_fraction is not None:
+        parts["train"], parts["test"] = split_rows(data, options.test_fraction, options.seed)
+    return Prepared(options, model, parts)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that can begin.
+
+    Parameters
+    ----------
+    options : TrainOptions
+    model : AltReLURegressor
+        To be fitted.
+    parts : dict of DataSet
+        ``"train"``, and where rows are held out ``"test"``.
+    """
+
+    options: TrainOptions
+    model: AltReLURegressor
+    parts: dict[str, DataSet]
+
+    def run(
+        self,
+        output: Output,
+        client: Client | None,
+        watching: Callable[[], AbstractContextManager[Watch]],
+    ) -> bool:
+        """Train, save, score and tell.
+
+        Parameters
+        ----------
+        output : Output
+        client : distributed.Client, optional
+        watching : callable
+            Opens what follows the run: the callback of the trainer, who may ask for a stop.
+
+        Returns
+        -------
+        bool
+            Whether it was interrupted.
+
+        Raises
+        ------
+        AltReLUError
+            As `AltReLURegressor.fit` and `Network.save`.
+        """
+        from altrelu_dist.memory import measure
+        from altrelu_dist.metrics import evaluate
+
+        options, model, parts = self.options, self.model, self.parts
+        data = parts["train"]
+        model.set_params(client=client)
+        with watching() as follower:
+            model.set_params(callback=follower)
+            model.fit(
+                data.X,
+                data.y,
+                data.sample_weight,
+                feature_names=data.feature_names,
+                target_names=data.target_names,
+            )
+            if options.weight is not None:  # as which it is known again in a table to predict for
+                model.network_ = replace(model.network_, info={"weight_name": options.weight})
+            if model.stop_reason_ != "converged" and len(model.history_) == 1:
+                if not follower.interrupts.requested:
+                    raise ParameterError(
+                        "--max-time: over before there was a network, nothing is saved; allow more "
+                        "seconds"
+                    )
+                output.warn("interrupted before there was a network: nothing is saved")
+                return True
+            with follower.interrupts.held():
+                saved, failure = _saved(model, options.out, overwrite=options.overwrite)
+        interrupted = follower.interrupts.requested
+        if interrupted:
+            output.warn(f"interrupted: the best network so far is in {saved}")
+            parts = {}  # whoever stops a run does not wait for another pass
+        try:
+            scores = {
+                name: evaluate(model.network_, rows.X, rows.y, rows.sample_weight, client=client)
+                for name, rows in parts.items()
+            }
+        except (ClusterError, KeyboardInterrupt):
+            output.warn(f"the network is in {saved}, its scores are not known")
+            raise
+        memory = measure(client, model.peak_memory_)
+        self._tell(output, saved, scores, memory, interrupted=interrupted)
+        if failure is not None:
+            raise DataError(f"{failure}; the network is in {saved}")
+        return interrupted
+
+    @property
+    def about(self) -> str:
+        """What is trained on, in a line."""
+        data = self.parts["train"]
+        return (
+            f"{data.X.shape[0]:,} rows to train on, {data.X.shape[1]} features, "
+            f"target {', '.join(data.target_names)}"
+        )
+
+    def _tell(
+        self,
+        output: Output,
+        saved: str,
+        scores: dict[str, list[TargetScore]],
+        memory: PeakMemory,
+        *,
+        interrupted: bool,
+    ) -> None:
+        from altrelu_dist.cli.scores import mean_scores, score_records, score_table
+
+        options, model = self.options, self.model
+        stopping = options.early_stopping
+        last = model.history_[-1]
+        # The least training loss is not that of a network chosen by its validation loss.
+        least = math.nan if stopping else last["loss"]
+        means = mean_scores(scores["train"]) if scores else {"mse": least, "r2": None}
+        reason = "interrupted" if interrupted else model.stop_reason_
+        record = {
+            "out": saved,
+            "data": options.store,
+            "method": options.method,
+            "hidden": options.hidden,
+            "rows": int(self.parts["train"].X.shape[0]),
+            "features": int(self.parts["train"].X.shape[1]),
+            **means,
+            **(mean_scores(scores["test"], "test_") if "test" in scores else {}),
+            "targets": {name: score_records(each) for name, each in scores.items()},
+            "seconds": last["seconds"],
+            "passes": model.n_passes_,
+            "iterations": model.n_iter_,
+            "last_doubling": model.last_doubling_,
+            **({"validation_mse": last["validation_loss"]} if stopping else {}),
+            "stop_reason": reason,
+            "peak_memory": memory.total,
+            "memory": memory.record(),
+        }
+        words = [f"{_ENDINGS[reason]} after {seconds_text(last['seconds'])}"]
+        words[0] += f", {model.n_passes_} passes over the data, {model.n_iter_} iterations"
+        if math.isfinite(model.last_doubling_):
+            words.append(
+                "the second half of that time lowered the "
+                f"{'training ' * stopping}loss by {100 * model.last_doubling_:.2g} %"
+            )
+        if stopping:
+            words.append(
+                f"kept: {model.network_.n_hidden} neurons, "
+                f"MSE {number(last['validation_loss'])} on the rows held out"
+            )
+        shown: Any = f"{'MSE and ridge' if options.ridge else 'MSE'} {number(least)}"
+        if scores:
+            shown = score_table(
+                {
+                    "train, held out" if stopping and name == "train" else name: (
+                        int(self.parts[name].X.shape[0]),
+                        each,
+                    )
+                    for name, each in scores.items()
+                }
+            )
+        output.result(
+            record, shown, *words, f"peak memory {memory_text(memory)}", f"saved: {saved}"
+        )
+
+
+def _saved(
+    model: AltReLURegressor, out: str, *, overwrite: bool
+) -> tuple[str, AltReLUError | None]:
+    """Save a network where it was to go, or else where it can; the error of the first attempt."""
+    try:
+        model.save(out, overwrite=overwrite)
+    except AltReLUError as error:
+        beside, _, name = absolute(out).rstrip("/").rpartition("/")
+        name = f"{name.removesuffix('.zarr')}-{secrets.token_hex(4)}.zarr"
+        for folder in (beside, str(Path.cwd()), gettempdir()):
+            other = f"{folder}/{name}"
+            try:
+                model.save(other)
+            except AltReLUError:
+                continue
+            return other, error
+        raise
+    return out, None

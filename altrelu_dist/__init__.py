@@ -10,6 +10,7 @@ from altrelu_dist.version import __version__
 if TYPE_CHECKING:
     from altrelu_dist.data import DataSet, convert, describe, open_dataset
     from altrelu_dist.estimators import AltReLURegressor
+    from altrelu_dist.jobs import Job, submit
     from altrelu_dist.metrics import TargetScore, evaluate
     from altrelu_dist.network import Network
     from altrelu_dist.planning import Plan, plan
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "AltReLURegressor": "estimators",
     "DataSet": "data",
+    "Job": "jobs",
     "Network": "network",
     "Plan": "planning",
     "Progress": "training.progress",
@@ -29,11 +31,13 @@ _HOMES = {
     "evaluate": "metrics",
     "open_dataset": "data",
     "plan": "planning",
+    "submit": "jobs",
 }
 
 __all__ = [
     "AltReLURegressor",
     "DataSet",
+    "Job",
     "Network",
     "Plan",
     "Progress",
@@ -44,6 +48,7 @@ __all__ = [
     "evaluate",
     "open_dataset",
     "plan",
+    "submit",
 ]
 
 

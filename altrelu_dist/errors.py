@@ -10,6 +10,7 @@ __all__ = [
     "ClusterError",
     "DataError",
     "ExistsError",
+    "JobError",
     "ModelFileError",
     "ParameterError",
 ]
@@ -52,6 +53,10 @@ class ModelFileError(AltReLUError, ValueError):
 
 class ClusterError(AltReLUError, RuntimeError):
     """The Dask cluster cannot be reached or cannot do the work."""
+
+
+class JobError(AltReLUError, RuntimeError):
+    """There is no such job, or it did not end with a network."""
 
 
 class ExistsError(AltReLUError, FileExistsError):

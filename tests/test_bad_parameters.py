@@ -20,8 +20,10 @@ from typer.testing import CliRunner
 from altrelu_dist import AltReLURegressor
 from altrelu_dist.cli import cluster
 from altrelu_dist.cli.app import app
+from altrelu_dist.cli.training import TrainOptions
 from altrelu_dist.data import convert
 from altrelu_dist.errors import AltReLUError, ParameterError
+from altrelu_dist.jobs.folder import JobFolder, JobSpec, JobStatus
 
 # --- the estimator ----------------------------------------------------------------------------
 
@@ -102,6 +104,14 @@ BEGINNINGS = {
     "train": "rows.zarr --hidden 3 --out new.zarr --method alternating --max-iter 2 --max-time 3",
     "evaluate": "model.zarr rows.zarr",
     "predict": "model.zarr rows.zarr --out new.npy",
+    "submit": "rows.zarr --hidden 3 --out new.zarr",
+    "jobs": "",
+    "status": "model.zarr",
+    "logs": "model.zarr",
+    "cancel": "model.zarr",
+    "take-up": "model.zarr",
+    "fetch": "model.zarr new.zarr",
+    "forget": "model.zarr",
 }
 assert BEGINNINGS.keys() | {"demo"} == OPTIONS.keys()  # the demo takes minutes, and no data
 TEXT = """
@@ -134,6 +144,10 @@ def folder(tmp_path_factory):
     model = AltReLURegressor(2, method="alternating", max_iter=2, checkpoint=here / "checkpoint")
     model.fit(X, Y)
     model.save(here / "model.zarr")
+    options = TrainOptions("rows.zarr", 2, "model.zarr")
+    job = JobFolder(here / "model.zarr")
+    job.create(JobSpec("0123abcd", options, "me", time.time(), "0"))
+    job.write_status(JobStatus("finished", updated=time.time(), result={"out": "model.zarr"}))
     (here / "empty").mkdir()
     (here / "text.txt").write_text("no data")
     return here

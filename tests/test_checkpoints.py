@@ -9,12 +9,16 @@ import math
 import os
 import secrets
 import socket
+import subprocess
+import sys
 import time
 
 import dask.array as da
 import numpy as np
+import psutil
 import pytest
 import zarr
+from clusters import until
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -308,6 +312,17 @@ def test_a_dead_owner_does_not_hold_it(lock, tmp_path):
     (tmp_path / "run/lock").write_text(json.dumps(lock))
     with CheckpointStore(tmp_path / "run").owned():
         pass
+
+
+def test_a_dead_owner_that_nobody_waited_for_does_not_hold_it(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    until(lambda: psutil.Process(dead.pid).status() == psutil.STATUS_ZOMBIE, "it has ended")
+    (tmp_path / "run").mkdir()
+    lock = {"token": "a", "host": socket.gethostname(), "pid": dead.pid, "time": time.time()}
+    (tmp_path / "run/lock").write_text(json.dumps(lock))
+    with CheckpointStore(tmp_path / "run").owned():
+        pass
+    dead.wait()
 
 
 def test_a_living_owner_elsewhere_holds_it(tmp_path):

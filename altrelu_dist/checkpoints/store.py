@@ -20,7 +20,7 @@ from altrelu_dist.addresses import without_secrets
 from altrelu_dist.checkpoints.codec import decode, encode
 from altrelu_dist.errors import CheckpointError
 
-__all__ = ["CheckpointStore"]
+__all__ = ["CheckpointStore", "InUseError"]
 
 _log = logging.getLogger(__name__)
 _NAME = re.compile(r"checkpoint-(\d{8})\.bin$")
@@ -31,6 +31,10 @@ _BEAT = 10.0  # seconds between two signs of life of an owner
 _DEAD = 60.0  # seconds without one after which its lock does not hold
 _WRITTEN = 1.0  # seconds after which a lock that is being written is there to be read
 _NOBODY = {"token": "", "host": "", "pid": 0, "time": 0.0}
+
+
+class InUseError(CheckpointError):
+    """Another run owns the folder, or did a moment ago."""
 
 
 class CheckpointStore:
@@ -154,7 +158,7 @@ class CheckpointStore:
             time.sleep(_WRITTEN)
             owner = self._owner()
         if owner is not None and _lives(owner):
-            raise CheckpointError(
+            raise InUseError(
                 f"{self.address}: is in use by another run (process {owner['pid']} on "
                 f"{owner['host']}); use another one, or end that run"
             )
@@ -163,12 +167,12 @@ class CheckpointStore:
                 with open(self._path(_LOCK), "x") as file:
                     file.write(self._lock())
             except FileExistsError:
-                raise CheckpointError(f"{self.address}: is in use by another run") from None
+                raise InUseError(f"{self.address}: is in use by another run") from None
             return
         self._write(_LOCK, self._lock().encode())
         now = self._owner()
         if now is None or now["token"] != self._token:
-            raise CheckpointError(f"{self.address}: is in use by another run")
+            raise InUseError(f"{self.address}: is in use by another run")
 
     def _stay(self, ended: threading.Event) -> None:
         while not ended.wait(_BEAT) and not self._lost():
@@ -228,11 +232,14 @@ class CheckpointStore:
 def _lives(owner: dict[str, Any]) -> bool:
     """Whether the owner of a lock is still there: on this machine its process tells."""
     if owner["host"] == socket.gethostname():
-        try:
-            os.kill(owner["pid"], 0)
-        except ProcessLookupError:
+        import psutil
+
+        try:  # one that nobody has waited for is dead all the same
+            if psutil.Process(owner["pid"]).status() == psutil.STATUS_ZOMBIE:
+                return False
+        except psutil.NoSuchProcess:
             return False
-        except PermissionError:
+        except psutil.Error:
             pass
     return bool(time.time() - owner["time"] < _DEAD)
 

@@ -15,6 +15,7 @@ from altrelu_dist.addresses import without_secrets
 from altrelu_dist.cli.convert import convert, info
 from altrelu_dist.cli.demo import demo
 from altrelu_dist.cli.evaluate import evaluate
+from altrelu_dist.cli.jobs import cancel, fetch, forget, jobs, logs, status, submit, take_up
 from altrelu_dist.cli.output import INTERRUPTED
 from altrelu_dist.cli.plan import plan
 from altrelu_dist.cli.predict import predict
@@ -122,12 +123,24 @@ def _options(
             "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
         ),
     ] = False,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Use the cluster of this name in Dask's configuration (altrelu: clusters:).",
+            show_default=False,
+        ),
+    ] = None,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show log messages, and tracebacks of errors.")
     ] = False,
 ) -> None:
     """Train a two-layer ReLU regression network on data larger than memory, on Dask."""
     del version
+    if cluster is not None:
+        from altrelu_dist.cli.profiles import use_profile
+
+        use_profile(cluster)
     if debug:
         logger = logging.getLogger("altrelu_dist")
         logger.setLevel(logging.DEBUG)
@@ -144,5 +157,14 @@ for command, example in (
     (evaluate, "altrelu evaluate flights-model.zarr flights.zarr"),
     (predict, "altrelu predict flights-model.zarr new.zarr --out predicted.parquet"),
     (demo, "altrelu demo --out altrelu-demo"),
+    (submit, "altrelu submit s3://b/flights.zarr --hidden 64 --out s3://b/model.zarr"),
+    (jobs, "altrelu jobs --scheduler tls://scheduler:8786"),
+    (status, "altrelu status 1f0c5a7e --follow"),
+    (logs, "altrelu logs 1f0c5a7e --follow"),
+    (cancel, "altrelu cancel 1f0c5a7e"),
+    (take_up, "altrelu take-up 1f0c5a7e --scheduler tls://scheduler:8786"),
+    (fetch, "altrelu fetch 1f0c5a7e model.zarr"),
+    (forget, "altrelu forget 1f0c5a7e"),
 ):
-    app.command(epilog=f"Example: {example}")(command)
+    panel = "Jobs in a cluster" if command.__module__.endswith(".jobs") else None
+    app.command(epilog=f"Example: {example}", rich_help_panel=panel)(command)

@@ -174,10 +174,12 @@ def connect(
     if address is None and (in_process or choice.workers == 0):
         yield None
         return
+    from altrelu_dist.cli.profiles import tell_workers
     from altrelu_dist.cluster_errors import explained
 
     opened = _local(choice, output) if address is None else _remote(address, choice.tls, output)
     with explained(), opened as client:
+        tell_workers(client)
         yield client
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 __all__ = [
-    "Data", "Json", "Memory", "Model", "Overwrite", "Quiet", "Scheduler", "Target", "Threads",
-    "TlsCaFile", "TlsCert", "TlsKey", "Weight", "Workers",
+    "RESUMING", "CheckpointInterval", "Data", "EarlyStopping", "Hidden", "JobId", "Json", "MaxIter",
+    "MaxTime", "Memory", "Method", "Model", "NegativeSlope", "Out", "Overwrite", "Quiet", "Ridge",
+    "Scheduler", "Seed", "Target", "TestFraction", "Threads", "TlsCaFile", "TlsCert", "TlsKey",
+    "ValidationFraction", "Weight", "Workers",
 ]  # fmt: skip
 
 _CLUSTER = "Cluster"
+RESUMING = "Carrying on"
 
 Data = Annotated[
     str,
@@ -77,5 +80,55 @@ Memory = Annotated[
         metavar="SIZE",
         help="Memory limit of each worker, for example 2GiB (default: its share of the machine).",
         rich_help_panel=_CLUSTER,
+    ),
+]
+
+Hidden = Annotated[
+    int | None, typer.Option(min=1, help="Number of hidden neurons.", show_default=False)
+]
+Out = Annotated[
+    str | None,
+    typer.Option(
+        help="Where the network goes (a Zarr folder, also at s3://...).", show_default=False
+    ),
+]
+Method = Annotated[
+    Literal["search", "damped", "alternating"],
+    typer.Option(help="search is the deepest; alternating is the paper's plain algorithm."),
+]
+Ridge = Annotated[float | None, typer.Option(min=0.0, help="Ridge penalty of both layers.")]
+NegativeSlope = Annotated[
+    float | None, typer.Option(min=0.0, help="Slope left of the kink, below 1 (leaky ReLU).")
+]
+MaxIter = Annotated[int | None, typer.Option(min=1, help="Most iterations.")]
+MaxTime = Annotated[float | None, typer.Option(min=0.0, help="Most seconds.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything random.")]
+TestFraction = Annotated[
+    float | None,
+    typer.Option(help="Hold out this share of the rows, at random, and score on them too."),
+]
+EarlyStopping = Annotated[
+    bool,
+    typer.Option(
+        "--early-stopping",
+        help="Hold rows out, keep the network that is best on them, stop when none is better.",
+    ),
+]
+ValidationFraction = Annotated[
+    float | None,
+    typer.Option(
+        help="Share of the rows that --early-stopping holds out (0.1).", show_default=False
+    ),
+]
+CheckpointInterval = Annotated[
+    float,
+    typer.Option(min=0, help="Most seconds between two checkpoints.", rich_help_panel=RESUMING),
+]
+JobId = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID",
+        help="Of a job, as submit and jobs print it, or the address of its output.",
+        show_default=False,
     ),
 ]

@@ -20,7 +20,16 @@ from altrelu_dist.addresses import without_secrets
 if TYPE_CHECKING:
     from altrelu_dist.memory import PeakMemory
 
-__all__ = ["INTERRUPTED", "Output", "bytes_text", "memory_text", "number", "seconds_text", "table"]
+__all__ = [
+    "INTERRUPTED",
+    "Output",
+    "bytes_text",
+    "memory_text",
+    "number",
+    "plain",
+    "seconds_text",
+    "table",
+]
 
 INTERRUPTED = 130  # the exit code that a shell expects of a program that ended by Ctrl-C
 _BETWEEN_LINES = 10.0  # seconds, where nothing can be redrawn
@@ -101,19 +110,19 @@ class Output:
     def result(self, record: Mapping[str, Any], *text: RenderableType) -> None:
         """Print the result: the record as JSON, or the text."""
         if self.as_json:
-            print(without_secrets(json.dumps(_plain(record), allow_nan=False)))  # noqa: T201
+            print(without_secrets(json.dumps(plain(record), allow_nan=False)))  # noqa: T201
         elif not self.quiet:
             console = _stdout()
             for part in text:
                 console.print(without_secrets(part) if isinstance(part, str) else part)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """JSON's own types; a number that is not finite becomes null."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if hasattr(value, "item"):  # a NumPy scalar
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value

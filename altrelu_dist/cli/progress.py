@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from altrelu_dist.training.progress import Progress
 
-__all__ = ["Watch", "watch"]
+__all__ = ["Lines", "Watch", "watch"]
 
 _RATE_WINDOW = 5.0  # seconds over which rows a second are measured
 _SOON, _LATE = 2.0, 60.0  # least and most seconds between two plain lines
@@ -138,7 +138,7 @@ class _Display:
         return Group(*lines)
 
 
-class _Lines:
+class Lines:
     """Plain lines: one at each new stage, and between them ever more rarely."""
 
     def __init__(self, output: Output) -> None:
@@ -147,6 +147,7 @@ class _Lines:
         self._next = 0.0
 
     def __call__(self, watch: Watch) -> None:
+        """Take a report."""
         now = watch.last
         assert now is not None
         if now.stage == self._stage and now.seconds < self._next:
@@ -188,4 +189,4 @@ def watch(output: Output, max_time: float | None = None) -> Iterator[Watch]:
         return
 
     with catch_interrupts(say_stopping, exiting=True) as interrupts:
-        yield Watch(interrupts, max_time, None if output.quiet else _Lines(output))
+        yield Watch(interrupts, max_time, None if output.quiet else Lines(output))

@@ -2,80 +2,62 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from altrelu_dist.cli.cluster import ClusterChoice, TlsFiles, connect
 from altrelu_dist.cli.options import (
+    RESUMING,
+    CheckpointInterval,
     Data,
+    EarlyStopping,
+    Hidden,
     Json,
+    MaxIter,
+    MaxTime,
     Memory,
+    Method,
+    NegativeSlope,
+    Out,
     Overwrite,
     Quiet,
+    Ridge,
     Scheduler,
+    Seed,
     Target,
+    TestFraction,
     Threads,
     TlsCaFile,
     TlsCert,
     TlsKey,
+    ValidationFraction,
     Weight,
     Workers,
 )
 from altrelu_dist.cli.output import INTERRUPTED, Output
-from altrelu_dist.cli.training import TrainOptions, prepared
+from altrelu_dist.cli.training import options_of, prepared
 
 __all__ = ["train"]
 
-_RESUMING = "Carrying on"
 _RESUMED = "altrelu_dist.resumed"  # in the context: that the options are those of the run
 
 
 def train(
     ctx: typer.Context,
     store: Data = "",
-    hidden: Annotated[
-        int | None, typer.Option(min=1, help="Number of hidden neurons.", show_default=False)
-    ] = None,
-    out: Annotated[
-        str | None,
-        typer.Option(
-            help="Where the network goes (a Zarr folder, also at s3://...).", show_default=False
-        ),
-    ] = None,
-    method: Annotated[
-        Literal["search", "damped", "alternating"],
-        typer.Option(help="search is the deepest; alternating is the paper's plain algorithm."),
-    ] = "search",
-    ridge: Annotated[
-        float | None, typer.Option(min=0.0, help="Ridge penalty of both layers.")
-    ] = None,
-    negative_slope: Annotated[
-        float | None,
-        typer.Option(min=0.0, help="Slope left of the kink, below 1 (leaky ReLU)."),
-    ] = None,
-    max_iter: Annotated[int | None, typer.Option(min=1, help="Most iterations.")] = None,
-    max_time: Annotated[float | None, typer.Option(min=0.0, help="Most seconds.")] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything random.")] = 0,
-    test_fraction: Annotated[
-        float | None,
-        typer.Option(help="Hold out this share of the rows, at random, and score on them too."),
-    ] = None,
-    early_stopping: Annotated[
-        bool,
-        typer.Option(
-            "--early-stopping",
-            help="Hold rows out, keep the network that is best on them, stop when none is better.",
-        ),
-    ] = False,
-    validation_fraction: Annotated[
-        float | None,
-        typer.Option(
-            help="Share of the rows that --early-stopping holds out (0.1).", show_default=False
-        ),
-    ] = None,
+    hidden: Hidden = None,
+    out: Out = None,
+    method: Method = "search",
+    ridge: Ridge = None,
+    negative_slope: NegativeSlope = None,
+    max_iter: MaxIter = None,
+    max_time: MaxTime = None,
+    seed: Seed = 0,
+    test_fraction: TestFraction = None,
+    early_stopping: EarlyStopping = False,
+    validation_fraction: ValidationFraction = None,
     target: Target = None,
     weight: Weight = None,
     checkpoint: Annotated[
@@ -83,21 +65,16 @@ def train(
         typer.Option(
             metavar="FOLDER",
             help="Keep what the run has found in this folder, or at an address such as s3://...",
-            rich_help_panel=_RESUMING,
+            rich_help_panel=RESUMING,
         ),
     ] = None,
-    checkpoint_interval: Annotated[
-        float,
-        typer.Option(
-            min=0, help="Most seconds between two checkpoints.", rich_help_panel=_RESUMING
-        ),
-    ] = 60.0,
+    checkpoint_interval: CheckpointInterval = 60.0,
     resume: Annotated[
         str | None,
         typer.Option(
             metavar="FOLDER",
             help="Go on with the run that this checkpoint is of; its options need not be repeated.",
-            rich_help_panel=_RESUMING,
+            rich_help_panel=RESUMING,
         ),
     ] = None,
     overwrite: Overwrite = False,
@@ -119,12 +96,7 @@ def train(
         ctx.meta[_RESUMED] = True
         train(ctx, **_remembered(ctx, resume))
         return
-    if not store or hidden is None or out is None:
-        required = {"STORE": store, "--hidden": hidden, "--out": out}
-        missing = ", ".join(name for name, value in required.items() if not value)
-        raise typer.BadParameter(f"missing {missing}")
-    given = locals()
-    options = TrainOptions(**{field.name: given[field.name] for field in fields(TrainOptions)})
+    options = options_of(locals())
     from altrelu_dist.cli.progress import watch
 
     output = Output(quiet, as_json)

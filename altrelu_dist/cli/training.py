@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any
+
+import typer
 
 from altrelu_dist.addresses import without_secrets
 from altrelu_dist.cli.output import Output, memory_text, number, seconds_text
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from altrelu_dist.memory import PeakMemory
     from altrelu_dist.metrics import TargetScore
 
-__all__ = ["Prepared", "TrainOptions", "absolute", "prepared"]
+__all__ = ["Prepared", "TrainOptions", "absolute", "options_of", "prepared"]
 
 _LEAST_ROWS = 2
 _ENDINGS = {
@@ -68,6 +70,22 @@ class TrainOptions:
         if without_secrets(self.store) != self.store:  # not written down: it is to be given again
             del noted["store"]
         return noted
+
+
+def options_of(given: Mapping[str, Any]) -> TrainOptions:
+    """The options that a command was given, among other names.
+
+    Raises
+    ------
+    typer.BadParameter
+        If one is missing that has no default.
+    """
+    required = {"STORE": given["store"], "--hidden": given["hidden"], "--out": given["out"]}
+    missing = ", ".join(name for name, value in required.items() if not value)
+    if missing:
+        raise typer.BadParameter(f"missing {missing}")
+    known = {field.name for field in fields(TrainOptions)}
+    return TrainOptions(**{name: value for name, value in given.items() if name in known})
 
 
 def absolute(address: str) -> str:
@@ -119,7 +137,9 @@ def prepared(options: TrainOptions, *, resume: bool = False) -> Prepared:
     parts = {"train": data}
     if options.test_fraction is not None:
         parts["train"], parts["test"] = split_rows(data, options.test_fraction, options.seed)
-    return Prepared(options, model, parts)
+    # As which the weights are known again in a table to predict for.
+    info = {} if options.weight is None else {"weight_name": options.weight}
+    return Prepared(options, model, parts, info)
 
 
 @dataclass(frozen=True)
@@ -133,11 +153,14 @@ class Prepared:
         To be fitted.
     parts : dict of DataSet
         ``"train"``, and where rows are held out ``"test"``.
+    info : dict
+        Kept with the network.
     """
 
     options: TrainOptions
     model: AltReLURegressor
     parts: dict[str, DataSet]
+    info: dict[str, Any]
 
     def run(
         self,
@@ -179,8 +202,7 @@ class Prepared:
                 feature_names=data.feature_names,
                 target_names=data.target_names,
             )
-            if options.weight is not None:  # as which it is known again in a table to predict for
-                model.network_ = replace(model.network_, info={"weight_name": options.weight})
+            model.network_ = replace(model.network_, info=self.info)
             if model.stop_reason_ != "converged" and len(model.history_) == 1:
                 if not follower.interrupts.requested:
                     raise ParameterError(

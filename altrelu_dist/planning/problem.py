@@ -74,7 +74,12 @@ def this_machine() -> Cluster:
 
 
 def machine_memory() -> int:
-    """Bytes that processes may use here."""
+    """Bytes that processes may use here; in a task, those of its worker."""
+    from distributed import get_worker
     from distributed.system import MEMORY_LIMIT
 
-    return int(MEMORY_LIMIT)
+    try:
+        limit = get_worker().memory_manager.memory_limit
+    except ValueError:  # this is no task
+        limit = None
+    return int(limit or MEMORY_LIMIT)

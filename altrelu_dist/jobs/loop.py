@@ -1,0 +1,210 @@
+"""The training loop of a job, in a task of the cluster: another worker takes it up if one dies."""
+
+from __future__ import annotations
+
+import io
+import math
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, RenderableType
+
+from altrelu_dist.addresses import without_secrets
+from altrelu_dist.checkpoints.store import CheckpointStore, InUseError
+from altrelu_dist.cli.output import Output, plain
+from altrelu_dist.cli.progress import Lines, Watch
+from altrelu_dist.cli.training import Prepared, prepared
+from altrelu_dist.cluster_errors import explained
+from altrelu_dist.errors import AltReLUError, ClusterError
+from altrelu_dist.interrupts import Interrupts
+from altrelu_dist.jobs.folder import JobFolder, JobSpec
+from altrelu_dist.network import Network
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from altrelu_dist.training.progress import Progress
+
+__all__ = ["run_job"]
+
+_BEAT = 2.0  # seconds between two looks at what is asked, and reports of how far it is
+_BEST = 20.0  # seconds between two times that the best network so far is kept
+_PATIENCE = 150.0  # seconds for the lock of an owner that died elsewhere to lapse
+_TRIES = 60
+_KEY = "job"  # in the network's info
+
+
+def run_job(address: str) -> None:
+    """Run the job of a folder, or go on with it; a task of Dask.
+
+    It leaves the pool of its worker, which goes on with other tasks beside it.
+    """
+    from distributed import get_client, get_worker, secede
+
+    worker = str(get_worker().address)
+    client = get_client()
+    secede()
+    _Loop(JobFolder(address), client, worker).run()
+
+
+class _Loop:
+    def __init__(self, folder: JobFolder, client: Client, worker: str) -> None:
+        self._folder, self._client = folder, client
+        self._spec = folder.spec()
+        before = folder.status()
+        self._log = _Log.after(folder.log())
+        self._logged = -1
+        self._status = replace(
+            before,
+            state="running",
+            worker=worker,
+            attempts=before.attempts + 1,
+            started=before.started or time.time(),
+            error="",
+        )
+        self._watch = Watch(Interrupts(), self._spec.options.max_time, self._follow)
+        self._lines = Lines(self._log)
+        self._kept: Network | None = None
+        self._ready: Prepared | None = None
+
+    def run(self) -> None:
+        """Run to an end, which the folder tells of."""
+        ended = threading.Event()
+        beat = threading.Thread(target=self._beat, args=(ended,), daemon=True)
+        self._report()
+        beat.start()
+        state, error = "finished", ""
+        try:
+            with explained():
+                if self._train():
+                    state = "cancelled"
+        except ClusterError as failure:
+            state, error = "lost", str(failure)
+        except AltReLUError as failure:
+            state, error = "failed", str(failure)
+        except Exception as failure:  # noqa: BLE001 - whatever it is, somebody wants to know
+            state, error = "failed", f"{type(failure).__name__}: {' '.join(str(failure).split())}"
+            self._log.warn(traceback.format_exc())
+        finally:
+            ended.set()
+            beat.join()
+        if error:
+            self._log.warn(f"{state}: {error}")
+        for result in self._log.results:
+            self._status = replace(self._status, result=dict(result))
+        self._status = replace(self._status, state=state, error=error)
+        for _ in range(_TRIES):  # storage may be away for a while
+            try:
+                self._report()
+            except Exception:  # noqa: BLE001 - it is tried again
+                time.sleep(_BEAT)
+            else:
+                break
+
+    def _train(self) -> bool:
+        """Train; whether the job was asked to stop."""
+        options = replace(self._spec.options, checkpoint=self._folder.checkpoint)
+        resume = bool(CheckpointStore(self._folder.checkpoint).load())
+        if _is_ours(options.out, self._spec):  # it was saved, and not yet told of
+            options = replace(options, overwrite=True)
+        if self._status.attempts > 1:
+            self._log.note(f"taken up by {self._status.worker}")
+        ready = prepared(options, resume=resume)
+        ready.info[_KEY] = self._spec.id
+        self._ready = ready
+        self._log.note(ready.about)
+        ends = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                return ready.run(self._log, self._client, self._watching)
+            except InUseError:
+                if time.monotonic() > ends:
+                    raise
+                time.sleep(_BEAT)
+
+    @contextmanager
+    def _watching(self) -> Iterator[Watch]:
+        yield self._watch
+
+    def _follow(self, watch: Watch) -> None:
+        self._lines(watch)
+
+    def _beat(self, ended: threading.Event) -> None:
+        """Tell how far the run is, and ask it to stop, for as long as it goes on."""
+        due = 0.0
+        while not ended.wait(_BEAT):
+            with suppress(Exception):  # storage may be away for a while
+                if self._folder.asked_to_stop:
+                    self._watch.interrupts.requested = True
+                self._report()
+                if time.monotonic() > due:
+                    due = time.monotonic() + _BEST
+                    self._keep_best()
+
+    def _report(self) -> None:
+        now: Progress | None = self._watch.last
+        status = replace(self._status, updated=time.time())
+        if now is not None:
+            left = self._watch.left
+            status = replace(
+                status,
+                stage=now.stage,
+                iteration=now.iteration,
+                passes=now.passes,
+                loss=_finite(now.loss),
+                fraction=_finite(now.fraction),
+                seconds=self._watch.elapsed,
+                expected_end=time.time() + left
+                if math.isfinite(left) and not status.ended
+                else None,
+            )
+        self._status = status
+        self._folder.write_status(status)
+        if self._log.text.tell() != self._logged:
+            self._logged = self._log.text.tell()
+            self._folder.write_log(self._log.text.getvalue())
+
+    def _keep_best(self) -> None:
+        network = None if self._ready is None else self._ready.model.network_so_far()
+        if network is None:
+            return
+        kept = self._kept
+        if kept is None or not (kept.hidden_weights == network.hidden_weights).all():
+            network.save(self._folder.best, overwrite=True)
+            self._kept = network
+
+
+@dataclass(frozen=True)
+class _Log(Output):
+    """What a run says, as text, and its result."""
+
+    text: io.StringIO = field(default_factory=io.StringIO)
+    results: list[Mapping[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def after(cls, before: str) -> _Log:
+        text = io.StringIO()
+        text.write(before)
+        return cls(progress=Console(file=text, width=160, highlight=False), text=text)
+
+    def result(self, record: Mapping[str, Any], *text: RenderableType) -> None:
+        self.results.append(plain(record))
+        for part in text:
+            self.progress.print(without_secrets(part) if isinstance(part, str) else part)
+
+
+def _is_ours(out: str, spec: JobSpec) -> bool:
+    """Whether the network at an address is the one that this job wrote before."""
+    try:
+        return Network.load(out).info.get(_KEY) == spec.id
+    except AltReLUError:
+        return False
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,299 @@
+"""Jobs: runs that live in a cluster, whoever submitted them and whatever dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from clusters import HERE, HOME, Processes, until
+from distributed import Client
+from typer.testing import CliRunner
+
+from altrelu_dist import Job, Network, convert, submit
+from altrelu_dist.cli.app import app
+from altrelu_dist.errors import (
+    ClusterError,
+    DataError,
+    ExistsError,
+    JobError,
+    ModelFileError,
+    ParameterError,
+)
+from altrelu_dist.jobs import jobs
+from altrelu_dist.jobs.folder import JobFolder, folder_of
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+
+N, D = 200_000, 6  # more rows than a job holds in one place
+LONG = {"method": "alternating", "max_iter": 25, "checkpoint_interval": 0}
+SHORT = {"method": "alternating", "max_iter": 2}
+WAIT = 120
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rows")
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((N, D)).astype(np.float32)
+    y = np.abs(X[:, 0]) - X[:, 1] * X[:, 2]
+    np.savez(folder / "rows.npz", X=X, y=y)
+    convert(folder / "rows.npz", folder / "rows.zarr")
+    X[N // 2, 3] = np.nan
+    np.save(folder / "X.npy", X)
+    np.save(folder / "y.npy", y)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    with Processes(tmp_path_factory.mktemp("cluster")) as processes:
+        yield processes
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """The registry of a user who has submitted nothing."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(rows, tmp_path_factory):
+    """What the long job is to end with, in process."""
+    out = tmp_path_factory.mktemp("undisturbed") / "model.zarr"
+    options = ("--method", "alternating", "--max-iter", "25", "--workers", "0")
+    result = CliRunner().invoke(
+        app, ["train", f"{rows}/rows.zarr", "--hidden", "8", "--out", str(out), *options]
+    )
+    assert result.exit_code == 0, result.output
+    return bits(out)
+
+
+def bits(path):
+    network = Network.load(path)
+    return [getattr(network, name).tobytes() for name in ("hidden_weights", "output_weights")]
+
+
+def at_work(job, iteration=2):
+    def found():
+        now = job.status()
+        assert not now.ended, now
+        return now if now.iteration >= iteration else None
+
+    return until(found, "the job is at work", WAIT)
+
+
+def test_a_job_ends_as_a_run_does_and_its_client_may_go(rows, cluster, undisturbed, tmp_path):
+    out = tmp_path / "model.zarr"
+    address = cluster.client.scheduler.address
+    with Client(address) as client:
+        began = time.monotonic()
+        job = submit(rows / "rows.zarr", 8, out, client=client, **LONG)
+        assert time.monotonic() - began < 10
+        assert job.status().state in ("queued", "running")
+    code = f"from altrelu_dist import Job; print(Job({job.id!r}).result({WAIT}).network_.n_hidden)"
+    paths = os.pathsep.join([HERE, HOME])
+    other = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True, timeout=WAIT,
+    )  # fmt: skip
+    assert other.stdout.strip() == "8", other.stderr
+    now = Job(job.id).status()
+    assert (now.state, now.attempts, now.error) == ("finished", 1, "")
+    assert now.result["stop_reason"] == "max_iter"
+    assert "stopped at --max-iter" in job.log()
+    assert bits(out) == undisturbed
+    assert Network.load(out).info["job"] == job.id
+
+
+def test_another_worker_takes_it_up(rows, tmp_path, undisturbed):
+    with Processes(tmp_path, workers=3) as cluster:
+        job = submit(rows / "rows.zarr", 8, tmp_path / "model.zarr", client=cluster.client, **LONG)
+        for attempt in (1, 2):
+            now = at_work(job, 4 * attempt)
+            assert now.attempts == attempt
+            pids = cluster.client.run(os.getpid)
+            os.kill(pids[now.worker], signal.SIGKILL)
+            until(lambda: job.status().attempts == attempt + 1, "it is taken up", WAIT)  # noqa: B023
+        job.result(WAIT)
+        assert job.status().attempts == 3
+        assert "taken up by" in job.log()
+    assert bits(tmp_path / "model.zarr") == undisturbed
+
+
+def test_it_outlives_the_scheduler(rows, tmp_path, undisturbed):
+    (tmp_path / "first").mkdir()
+    (tmp_path / "second").mkdir()
+    out = tmp_path / "model.zarr"
+    with Processes(tmp_path / "first") as cluster:
+        job = submit(rows / "rows.zarr", 8, out, client=cluster.client, **LONG)
+        at_work(job, 5)
+        cluster.scheduler.kill()
+        until(lambda: job.status().state == "lost", "it is known to be lost", 90)
+    assert job.status().iteration >= 5
+    with Processes(tmp_path / "second") as cluster:
+        again = Job(str(out), cluster.client)
+        assert again.id == job.id
+        again.resume()
+        again.result(WAIT)
+    assert bits(out) == undisturbed
+
+
+def test_one_that_is_cancelled_keeps_the_best_and_leaves_others_be(
+    rows, cluster, undisturbed, tmp_path
+):
+    first = submit(rows / "rows.zarr", 8, tmp_path / "a.zarr", client=cluster.client, **LONG)
+    second = submit(
+        rows / "rows.zarr", 8, tmp_path / "b.zarr", client=cluster.client, **LONG | {"seed": 1}
+    )
+    with pytest.raises(ExistsError, match=rf"job {first.id} writes there, and is "):
+        submit(rows / "rows.zarr", 8, tmp_path / "a.zarr", client=cluster.client, **SHORT)
+    seen = [at_work(job, 2) for job in (first, second)]  # both at once
+    assert all(now.state == "running" for now in seen)
+    assert {job.id for job in jobs(cluster.client)} >= {first.id, second.id}
+    with pytest.raises(JobError, match="cancel it first"):
+        first.forget()
+    second.cancel()
+    model = second.result(WAIT)
+    assert second.status().state == "cancelled"
+    assert model.stop_reason_ == "interrupted"
+    assert 1 < model.n_iter_ < 25
+    first.result(WAIT)
+    assert bits(tmp_path / "a.zarr") == undisturbed
+    second.resume()
+    second.result(WAIT)
+    assert second.status().state == "finished"
+
+
+def test_the_best_so_far_of_a_running_job(rows, cluster, tmp_path):
+    options = LONG | {"max_iter": 1000}
+    job = submit(rows / "rows.zarr", 8, tmp_path / "model.zarr", client=cluster.client, **options)
+
+    def fetched():
+        try:
+            job.fetch(tmp_path / "best.zarr")
+        except JobError:
+            return False
+        return True
+
+    until(fetched, "there is a network", WAIT)
+    assert Network.load(tmp_path / "best.zarr").n_hidden == 8
+    job.cancel()
+    until(lambda: job.status().ended, "it ends")
+
+
+def test_a_job_that_fails_says_why(rows, cluster, tmp_path):
+    job = submit(rows / "X.npy", 8, tmp_path / "model.zarr", client=cluster.client, **SHORT)
+    with pytest.raises(JobError, match=r"failed: X contains NaN or infinity"):
+        job.result(WAIT)
+    assert "NaN" in job.log()
+    assert not (tmp_path / "model.zarr").exists()
+    with pytest.raises(JobError, match="no network yet"):
+        job.fetch(tmp_path / "copy.zarr")
+    job.forget()
+    assert not os.path.exists(folder_of(str(tmp_path / "model.zarr")))
+    with pytest.raises(JobError, match="no such job"):
+        Job(job.id, cluster.client)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"n_hidden": 0}, ParameterError, "n_hidden is 0"),
+        ({"data": "no.zarr"}, DataError, "no such file"),
+        ({"out": "no/such/folder.zarr"}, DataError, "does not exist"),
+        ({"data": "https://me:secret@x/rows.zarr"}, ParameterError, r"https://me:\*\*\*@x.*secret"),
+        ({"metod": "search"}, ParameterError, "metod"),
+        ({"checkpoint": "here"}, ParameterError, "has its own"),
+    ],
+)
+def test_what_is_wrong_is_said_at_once(change, error, words, rows, cluster, tmp_path):
+    given = {"data": rows / "rows.zarr", "n_hidden": 8, "out": tmp_path / "model.zarr"} | change
+    with pytest.raises(error, match=words):
+        submit(**given, client=cluster.client)
+    assert not os.path.exists(folder_of(str(tmp_path / "model.zarr")))
+
+
+def test_without_a_cluster(rows, tmp_path, monkeypatch):
+    monkeypatch.setattr("altrelu_dist.jobs.current_client", lambda: None)
+    with pytest.raises(ClusterError, match="no Dask client"):
+        submit(rows / "rows.zarr", 8, tmp_path / "model.zarr")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "nonsense", '{"id": 1, "options": {"x": 1}}'])
+def test_a_damaged_folder_is_one_line(text, tmp_path):
+    folder = tmp_path / "model.zarr.job"
+    folder.mkdir()
+    (folder / "job.json").write_text(text)
+    with pytest.raises(JobError, match=r"model\.zarr\.job: .*damaged"):
+        Job(str(tmp_path / "model.zarr"))
+
+
+def test_no_sign_of_life_is_a_lost_job(rows, cluster, tmp_path):
+    job = submit(rows / "rows.zarr", 8, tmp_path / "model.zarr", client=cluster.client, **SHORT)
+    job.result(WAIT)
+    folder = JobFolder(tmp_path / "model.zarr")
+    status = json.loads((tmp_path / "model.zarr.job/status.json").read_text())
+    for state, silent, expected in (
+        ("running", 70, "lost"), ("running", 10, "running"), ("finished", 10_000, "finished"),
+    ):  # fmt: skip
+        told = status | {"state": state, "updated": time.time() - silent}
+        (tmp_path / "model.zarr.job/status.json").write_text(json.dumps(told))
+        assert folder.status().state == expected
+
+
+# --- the commands -----------------------------------------------------------------------------
+
+
+def run(*arguments, code=0):
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(app, [str(word) for word in arguments])
+    assert result.exit_code == code, result.output
+    return result
+
+
+def test_the_commands(rows, cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr("altrelu_dist.jobs.current_client", lambda: None)  # as in a new process
+    where = ("--scheduler", cluster.client.scheduler.address)
+    out = tmp_path / "model.zarr"
+    base = ("submit", rows / "rows.zarr", "--hidden", 8, "--method", "alternating")
+    id_ = run(*base, "--max-iter", 3, "--out", out, *where).stdout.strip()
+    assert len(id_) == 8
+    shown = run("status", id_, "--follow")
+    assert "finished" in shown.stdout
+    assert f"saved: {out}" in shown.stdout
+    assert id_ in run("jobs", *where).stdout
+    assert json.loads(run("jobs", "--json").stdout)["jobs"][0]["state"] == "finished"
+    assert json.loads(run("status", id_, "--json").stdout)["result"]["hidden"] == 8
+    assert "rows to train on" in run("logs", id_, "--follow").stdout
+    assert "has ended before" in run("cancel", id_).stdout
+    run("fetch", id_, tmp_path / "copy.zarr")
+    assert bits(tmp_path / "copy.zarr") == bits(out)
+    assert "exists already" in run("fetch", id_, tmp_path / "copy.zarr", code=1).stderr
+    assert "nothing to take up" in run("take-up", id_, *where, code=1).stderr
+    # Another user finds it by the scheduler, or by its output.
+    monkeypatch.setenv("HOME", str(tmp_path / "another"))
+    assert "no such job" in run("status", id_, code=1).stderr
+    assert id_ in run("status", id_, *where).stdout
+    assert id_ in run("status", out).stdout
+    monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", cluster.client.scheduler.address)
+    assert "its output, if any, stays" in run("forget", id_, *where).stdout
+    assert out.exists()
+    with pytest.raises(ModelFileError):
+        Network.load(folder_of(str(out)))
+    long = run(*base, "--max-iter", 1000, "--out", tmp_path / "long.zarr", *where).stdout.strip()
+    at_work(Job(long))
+    assert "ends at its next step" in run("cancel", long).stdout
+    assert "cancelled" in run("status", long, "--follow").stdout
+
+
+def test_submit_needs_a_cluster(rows, tmp_path):
+    words = run(
+        "submit", rows / "rows.zarr", "--hidden", 8, "--out", tmp_path / "m.zarr", code=1
+    ).stderr
+    assert "name its --scheduler" in words
+    assert "missing --hidden, --out" in run("submit", rows / "rows.zarr", code=2).stderr

@@ -124,11 +124,19 @@ def _remove_what_was_left():
     for line in _run("ip", "netns", "list").splitlines():
         name = line.split()[0] if line.split() else ""
         owner = name.split("-")[1] if name.startswith("altrelu-") and name.count("-") == 2 else ""
-        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+        if owner.isdigit() and not _runs(owner):
             for pid in _run("ip", "netns", "pids", name).split():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(int(pid), signal.SIGKILL)
             _remove(name)
+
+
+def _runs(pid):
+    """Whether there is such a process, and not only its exit code."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes() != b""
+    except OSError:
+        return False
 
 
 def _remove(name):

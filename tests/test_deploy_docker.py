@@ -354,10 +354,11 @@ def test_the_image_trains_from_s3_and_writes_nowhere_but_in_its_folders(image, t
         services["worker"]["command"][-1] = "127.0.0.1:0"  # both workers are on one host here
         seen = []
 
-        def inside(name, before=lambda root: None):
+        def inside(name, before=None):
             """The words that run a service in a container of its own."""
             container, root = image.container()
-            before(root)
+            if before is not None:
+                before(root)
             seen.append((root, time.time()))
             service = services[name]
             given = {key: host.here(value) for key, value in service["environment"].items()}
@@ -381,4 +382,5 @@ def test_the_image_trains_from_s3_and_writes_nowhere_but_in_its_folders(image, t
     allowed = ("/tmp/", "/networks/", "/run/.containerenv")  # the last is written by the runtime
     assert [path for path in written if not path.startswith(allowed)] == []
     rows = np.load(tmp_path / "data.npz")
-    assert evaluate(network, rows["X"], rows["y"]).mse < 0.3 * rows["y"].var()
+    [score] = evaluate(network, rows["X"], rows["y"])
+    assert score.r2 > 0.8

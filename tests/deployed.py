@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -45,6 +46,17 @@ def image_environment():
     return settings
 
 
+def renamed(text, names):
+    """A text with other names in it, the longest first, in one go: no name is changed twice."""
+    words = sorted(map(re.escape, names), key=len, reverse=True)
+    return re.sub("|".join(words), lambda found: names[found[0]], text) if words else text
+
+
+def on_loopback(command):
+    """A command, whose container has an address of its own, on that of nobody else here."""
+    return [*command, "--host", "127.0.0.1"] if command[0] == "dask" else list(command)
+
+
 def free_ports(number):
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
@@ -62,12 +74,12 @@ class Host:
         For logs.
     names : mapping
         What stands for what in commands and environments: addresses and paths of the containers,
-        and those of here. Longer ones are replaced first.
+        and those of here.
     """
 
     def __init__(self, folder, names):
         self.folder = folder
-        self._names = sorted(names.items(), key=lambda pair: -len(pair[0]))
+        self._names = names
         self._started = []
         self.processes = {}
 
@@ -82,9 +94,7 @@ class Host:
 
     def here(self, text):
         """The same text, with the names of here."""
-        for there, here in self._names:
-            text = text.replace(there, here)
-        return text
+        return renamed(text, self._names)
 
     def start(self, name, command, environment):
         """Start a container's command, with its environment and no other; a log is kept."""

@@ -25,6 +25,7 @@ from deployed import (
     Host,
     free_ports,
     image_environment,
+    on_loopback,
     program,
     s3_server,
     trained_here,
@@ -179,7 +180,7 @@ def test_the_compositions_services_train_from_s3_to_an_end(tmp_path):
             command = [scratch.get(word, word) for word in service["command"]]
             image = image_environment()
             image = {key: value.replace("/tmp", scratch["/tmp"]) for key, value in image.items()}
-            return command, image | service.get("environment", {})
+            return on_loopback(command), image | service.get("environment", {})
 
         def check(name, port):
             return [
@@ -362,7 +363,8 @@ def test_the_image_trains_from_s3_and_writes_nowhere_but_in_its_folders(image, t
             seen.append((root, time.time()))
             service = services[name]
             given = {key: host.here(value) for key, value in service["environment"].items()}
-            return image.inside(container, *service["command"], environment=given.items())
+            command = on_loopback(service["command"])
+            return image.inside(container, *command, environment=given.items())
 
         with Host(tmp_path, names) as host:
             host.start("scheduler", inside("scheduler"), os.environ)

@@ -207,6 +207,9 @@ def test_the_compositions_services_train_from_s3_to_an_end(tmp_path):
             first.send_signal(signal.SIGINT)
             assert first.wait(60) == 130, host.said("train")
             assert " grow " not in host.run("train-again", command, environment)
+            other = ["7" if word == "6" else word for word in command]
+            said = host.run("other", other, environment, code=1)
+            assert "n_hidden" in said
             for name in ("upload", "strange", "train", "train-again", "worker-0", "scheduler"):
                 assert secret not in host.said(name), name
     found = weights(tmp_path / "networks" / "model.zarr")

@@ -17,9 +17,7 @@ try:
     there = files.glob(f"{folder.rstrip('/')}/checkpoint-*.bin")
 except OSError as error:
     sys.exit(without_secrets(f"{checkpoint}: cannot be looked at: {error}"))
-if there:
-    command = ["altrelu", "train", "--resume", checkpoint]  # the other options are in there
-else:
-    command = ["altrelu", "train", *begun, "--checkpoint", checkpoint]
+# All is said again: a checkpoint of other data or other options is refused, not gone on with.
+command = ["altrelu", "train", *begun, "--resume" if there else "--checkpoint", checkpoint]
 # In place of this process, so that signals reach the trainer.
 os.execvp(command[0], command)

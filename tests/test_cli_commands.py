@@ -480,6 +480,7 @@ def test_out_in_a_folder_that_cannot_be_written(folder):
         (["--memory", "1GiB", "--workers", 10**6], "--workers 1000000: at most"),
         (["--scheduler", "tcp://127.0.0.1:1"], "--workers"),
         (["--weight", "nope"], "nope"),
+        (["--performance-report", "report.html"], "--performance-report is of a cluster"),
     ],
 )
 def test_bad_options(options, word):

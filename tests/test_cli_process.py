@@ -79,7 +79,11 @@ def test_from_a_file_to_predictions_on_a_local_cluster():
     trained = passes(
         *("train", "new.zarr", "--hidden", 4, "--out", "model.zarr", "--max-iter", 1, "--json"),
         *("--test-fraction", 0.2, "--workers", 2, "--threads", 1, "--memory", "500MiB"),
+        *("--performance-report", "report.html"),
     )
+    report = Path("report.html").read_text()
+    for name in ("summary", "sample"):  # what the tasks of a pass are called
+        assert f'"{name}"' in report
     record = json.loads(trained.stdout)
     assert record["r2"] > 0.5
     assert record["test_r2"] > 0.5

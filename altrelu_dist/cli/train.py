@@ -37,6 +37,7 @@ from altrelu_dist.cli.options import (
     Workers,
 )
 from altrelu_dist.cli.output import INTERRUPTED, Output
+from altrelu_dist.cli.reports import checked_report, reported
 from altrelu_dist.cli.training import options_of, prepared
 
 __all__ = ["train"]
@@ -77,6 +78,14 @@ def train(
             rich_help_panel=RESUMING,
         ),
     ] = None,
+    performance_report: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write Dask's report of the run, a page in HTML.",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     scheduler: Scheduler = None,
     tls_ca_file: TlsCaFile = None,
@@ -104,7 +113,8 @@ def train(
     cluster = ClusterChoice(scheduler, workers, threads, memory, tls)
     ready = prepared(options, resume=resume is not None)
     output.note(ready.about)
-    with connect(cluster, output) as client:
+    report = None if performance_report is None else checked_report(performance_report, cluster)
+    with connect(cluster, output) as client, reported(report):
         interrupted = ready.run(output, client, partial(watch, output, max_time))
     if interrupted:
         raise typer.Exit(INTERRUPTED)

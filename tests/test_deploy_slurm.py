@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -171,6 +172,10 @@ def test_a_job_that_was_killed_and_requeued_goes_on_to_the_same_bits(
     number, said = submit(slurm, store, out, settings, "--time=30")
     wait_for_word(slurm, said, " grow ")
     slurm.run("scontrol", "requeue", number)
+    until(lambda: slurm.job(number)["JobState"] == "PENDING", "the end of all its processes", 60)
+    # Here one sees that the lock's owner is dead; on another node only that it gives no sign.
+    lock = tmp_path / "model-run" / "checkpoint" / "lock"
+    lock.write_text(json.dumps(json.loads(lock.read_text()) | {"host": "elsewhere"}))
     go.touch()
     job, text = ended(slurm, number, said)
     assert job["Restarts"] == "1"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -40,9 +41,13 @@ def start(*arguments, **options):
     )
 
 
-def run(*arguments, **options):
-    process = start(*arguments, **options)
-    stdout, stderr = process.communicate(timeout=120)
+def run(*arguments, timeout=240, **options):
+    with start(*arguments, **options) as process:
+        try:
+            stdout, stderr = process.communicate(timeout=timeout)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
     assert "Traceback" not in stderr, stderr
     return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
 

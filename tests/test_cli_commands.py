@@ -183,7 +183,7 @@ def test_early_stopping_and_what_the_last_half_bought():
     assert model.validation_fraction == 0.3
     kept = number(model.history_[-1]["validation_loss"])
     assert f"kept: {model.network_.n_hidden} neurons, MSE {kept} on the rows held out" in told
-    bought = "the second half of that time lowered the loss by" in told
+    bought = "the second half of that time lowered the training loss by" in told
     assert bought == math.isfinite(model.last_doubling_)
     record = json.loads(passes(*options, "--json").stdout)
     assert "validation_mse" not in record

@@ -472,7 +472,7 @@ def test_a_worker_without_this_package_is_named(tmp_path, module, text, said):
 @pytest.mark.slow
 def test_the_demo(tmp_path):
     begun = time.monotonic()
-    done = passes("demo", "--out", tmp_path / "demo")
+    done = passes("demo", "--out", tmp_path / "demo", timeout=300)
     assert time.monotonic() - begun < 300
     for words in ("least squares", "plain alternation", "search", "altrelu convert mine.csv"):
         assert words in done.stdout

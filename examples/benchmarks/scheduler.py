@@ -53,7 +53,7 @@ class Sizes:
     fan_in_stubs: tuple[int, int]  # workers, blocks
     fan_in_real: tuple[int, int]
     chain: int  # tasks of which each waits for the one before
-    until: tuple[int, int, int] = (100, 130, 160)  # seconds at which stubs, real, fan-ins end
+    until: tuple[int, int, int] = (75, 100, 120)  # seconds at which stubs, real, fan-ins end
 
 
 QUICK = Sizes(
@@ -94,6 +94,7 @@ def main() -> None:
         chain = seconds_of_a_link(cluster, sizes.chain)
     table("Fan-in at which a pass is planned to be shortest", best_fan_ins(fan_ins), results)
     table("What planning assumes", constants(stubs, real, chain), results)
+    results["a task, by worker"] = by_workers(stubs)
     results["seconds"] = time.perf_counter() - begun
     print(f"\n{results['seconds']:.0f} s in all.")
     if options.json:
@@ -129,7 +130,7 @@ def measure_passes(
             one_pass(cluster, rows_in(cluster, workers), real=real)
             a_block = 0.0
             for blocks in counts:
-                if rows and time.perf_counter() + blocks * a_block > ends:
+                if a_block and time.perf_counter() + blocks * a_block > ends:
                     kind = "real workers" if real else "stubs"
                     print(f"Left out, for lack of time: {blocks} blocks on {workers} {kind}.")
                     continue
@@ -283,6 +284,32 @@ def constants(stubs: list[Row], real: list[Row], chain: float) -> list[Row]:
         }
         for what, (planned, least, most) in figures.items()
     ]
+
+
+def by_workers(stubs: list[Row]) -> Row | None:
+    """What one worker more adds to each task, if there are passes that tell."""
+    # A worker alone is sent so little at once that each task costs more.
+    rows = [row for row in stubs if row["workers"] > 1]
+    few, many = rows[0]["workers"], rows[-1]["workers"]
+    both = {row["blocks"] for row in rows if row["workers"] == few}
+    both &= {row["blocks"] for row in rows if row["workers"] == many}
+    if few == many or not both:
+        return None
+    first, last = (
+        next(row for row in rows if (row["workers"], row["blocks"]) == (workers, max(both)))
+        for workers in (few, many)
+    )
+    found = {
+        "blocks": max(both),
+        "seconds": (last[_TASKS] - first[_TASKS]) / 1e3 / (many - few),
+        "bytes": (last["KiB out a task"] - first["KiB out a task"]) * KIB / (many - few),
+    }
+    print(
+        f"\nFrom {few} workers to {many}, with {max(both)} blocks, each adds to a task "
+        f"{1e6 * found['seconds']:.2f} us of the scheduler and {found['bytes']:.1f} bytes out: "
+        f"a task is told who holds the weights."
+    )
+    return found
 
 
 _TASKS = "scheduler, ms a task"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -117,6 +118,22 @@ def test_the_same_where_not_all_rows_are_held(options, tmp_path):
     cuts = [len(reports) // 2, 3, len(reports) // 4]
     model, _ = cut_and_resumed(options, *arrays, tmp_path / "run", cuts)
     assert_same_run(model, expected)
+
+
+@pytest.mark.parametrize("options", RUNS)
+@pytest.mark.parametrize("share", [0.15, 0.4, 0.6, 0.8, 0.95])
+@pytest.mark.usefixtures("small_samples")
+def test_a_run_that_was_asked_to_stop_goes_on(share, options, tmp_path):
+    """It ends in good order, by what is left of its stages: none of that is of the run to come."""
+    X, y = data(12_000)
+    options = {"n_hidden": 4, "random_state": 0, **options}
+    reports = []
+    expected = AltReLURegressor(**options, callback=reports.append).fit(X, y)
+    kept = {"checkpoint": tmp_path / "run", "checkpoint_interval": 0}
+    left = itertools.count(int(share * len(reports)), -1)
+    stopped = AltReLURegressor(**options, **kept, callback=lambda _: next(left) <= 0).fit(X, y)
+    assert stopped.stop_reason_ == "interrupted"
+    assert_same_run(AltReLURegressor(**options, **kept, resume=True).fit(X, y), expected)
 
 
 @pytest.mark.usefixtures("small_samples")

@@ -79,6 +79,7 @@ class Journal:
         self._enters = False  # whether the run is known up to the mark
         self._states: dict[str, Any] = {}  # of the parts, at the last record or the mark
         self._stopped: Callable[[], bool] = lambda: False
+        self._late = False  # whether a step was begun when the run was being ended already
 
     @property
     def replaying(self) -> bool:
@@ -153,6 +154,7 @@ class Journal:
             leads_on = any(known.startswith(f"{path}/") for known in self._records)
             if self._last is not None and not leads_on:
                 raise CheckpointError(f"{self._address}: does not fit: it has no step {path!r}")
+            self._late = self._late or self._stopped()
             made = compute()
         if self.replaying or self._stopped():
             return made
@@ -176,6 +178,8 @@ class Journal:
             Gives what `entry` is to give back.
         """
         if self._store is None or self.replaying or not (stopping or self._due()):
+            return
+        if self._late:  # a run that goes on does so before what only brings its end in order
             return
         self._mark = ("/".join(self._path), state())
         self._states = {name: part.state() for name, part in self._parts.items()}

@@ -14,9 +14,11 @@ from altrelu_dist.planning.work import Call, Range, Shape, Stage
 
 __all__ = ["Clock", "Cluster", "Limit", "Pass", "limit_of"]
 
-# Dask's own work, in Python, measured with passes over thousands of tiny blocks on a local
-# cluster. Dask's documentation says 0.2 to 1 ms a task for the scheduler; it is one thread.
-_SCHEDULER = 1e-3  # seconds a task, in the scheduler
+# Dask's own work, in Python, measured with passes over thousands of tiny blocks, on up to 300
+# workers (examples/benchmarks/scheduler.py). The scheduler is one thread; Dask's documentation says
+# 0.2 to 1 ms a task.
+_SCHEDULER = 8e-4  # seconds a task, in the scheduler
+_SCHEDULER_A_WORKER = 1e-6  # more, for each worker: it is told of all that hold the weights
 _GRAPH = 5e-4  # seconds a block, in the process that trains, before the first task can start
 _TASK = 1.5e-3  # seconds a task, in the worker, beside the task's own work
 _TASK_IN_THREADS = 3e-4  # the same where Dask's threads of this process do the work
@@ -161,7 +163,8 @@ class Clock:
         # Blocks come in rounds, as many as there are threads; the last round may be a short one.
         rounds = math.ceil(blocks.count / cluster.slots) * cluster.slots / cluster.at_once
         compute = min(rounds, float(blocks.count)) * each
-        scheduler = 0.0 if in_threads else (blocks.count + merges) * _SCHEDULER
+        a_task = _SCHEDULER + _SCHEDULER_A_WORKER * cluster.workers
+        scheduler = 0.0 if in_threads else (blocks.count + merges) * a_task
         if cluster.cores is not None:  # the scheduler works on the cores of the workers
             compute += scheduler / cluster.cores
         stored = self.shape.n * blocks.row_bytes * self.stored

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,9 +66,25 @@ def _let_any_thread_set_it() -> None:
 
 
 def n_threads() -> int:
-    """Threads that NumPy would use here: what the environment allows BLAS, at most the cores."""
+    """Threads that NumPy would use here: what the environment allows BLAS, at most the cores.
+
+    In a task of Dask, those of its worker: the loop of a job has its cluster to itself, while it
+    works on rows that it holds.
+    """
     with _lock:
-        return _allowed if _users else _allowed_now()
+        allowed = _allowed if _users else _allowed_now()
+    return max(allowed, _of_worker())
+
+
+def _of_worker() -> int:
+    if "distributed" not in sys.modules:
+        return 1
+    from distributed import get_worker
+
+    try:
+        return int(get_worker().state.nthreads)
+    except ValueError:  # this is no task
+        return 1
 
 
 def _allowed_now() -> int:

@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 from clusters import HERE, HOME, Processes, until
-from distributed import Client
+from distributed import Client, LocalCluster
 from typer.testing import CliRunner
 
 from altrelu_dist import Job, Network, convert, submit
@@ -27,6 +27,8 @@ from altrelu_dist.errors import (
 )
 from altrelu_dist.jobs import jobs
 from altrelu_dist.jobs.folder import JobFolder, folder_of
+from altrelu_dist.planning.problem import machine_memory
+from altrelu_dist.threads import n_threads
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
@@ -245,6 +247,18 @@ def test_no_sign_of_life_is_a_lost_job(rows, cluster, tmp_path):
         told = status | {"state": state, "updated": time.time() - silent}
         (tmp_path / "model.zarr.job/status.json").write_text(json.dumps(told))
         assert folder.status().state == expected
+
+
+def test_the_loop_has_the_threads_and_the_memory_of_its_worker():
+    """And not those of the machine."""
+    with LocalCluster(
+        n_workers=1, threads_per_worker=3, memory_limit="700MiB",
+        host="127.0.0.1", dashboard_address="127.0.0.1:0",
+    ) as cluster, Client(cluster) as client:  # fmt: skip
+        assert client.submit(n_threads).result() == 3
+        assert client.submit(machine_memory).result() == 700 << 20
+    assert machine_memory() > 700 << 20
+    assert n_threads() <= os.cpu_count()
 
 
 # --- the commands -----------------------------------------------------------------------------

@@ -56,6 +56,7 @@ def here(client):
     return len(client.scheduler_info(n_workers=-1)["workers"])
 
 
+@pytest.mark.by_hand
 @pytest.mark.parametrize("case", ["search", "damped", "alternating"])
 def test_a_cluster_that_grows_with_the_load_and_shrinks_without(case, client, monkeypatch):
     monkeypatch.setattr(inputs, "_CACHED_SHARE", 0.0)

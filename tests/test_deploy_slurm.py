@@ -146,6 +146,7 @@ def test_at_its_time_limit_a_job_is_requeued_and_ends_with_the_same_bits(
     }  # fmt: skip: no key is left
 
 
+@pytest.mark.by_hand
 def test_a_step_too_long_for_the_limit_is_cut_off_and_made_again(slurm, trained, tmp_path):
     store, expected = trained
     settings, go = slowed(tmp_path, 300)
@@ -163,6 +164,7 @@ def test_a_step_too_long_for_the_limit_is_cut_off_and_made_again(slurm, trained,
     assert_same(Network.load(out), expected)
 
 
+@pytest.mark.by_hand
 def test_a_job_that_was_killed_and_requeued_goes_on_to_the_same_bits(
     slurm, trained, paced, tmp_path
 ):
@@ -185,6 +187,7 @@ def test_a_job_that_was_killed_and_requeued_goes_on_to_the_same_bits(
     assert_same(Network.load(out), expected)
 
 
+@pytest.mark.by_hand
 def test_other_options_for_the_same_run_are_refused(slurm, trained, paced, tmp_path):
     (store, expected), (settings, go) = trained, paced
     go.touch()

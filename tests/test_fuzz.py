@@ -36,6 +36,7 @@ def test_ten_thousand_mutations(capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.by_hand
 @pytest.mark.timeout(1800)
 def test_a_hundred_thousand_mutations(capsys):
     with capsys.disabled():

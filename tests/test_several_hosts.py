@@ -204,8 +204,8 @@ def cut_in_the_middle(cluster, store, kept, end, back=None):
     return said, time.monotonic() - cut_at
 
 
-@pytest.mark.parametrize("end", ["switch", "host"])
-@pytest.mark.parametrize("kept", ["streamed", "cached"])
+@pytest.mark.parametrize("end", ["switch", pytest.param("host", marks=pytest.mark.by_hand)])
+@pytest.mark.parametrize("kept", ["streamed", pytest.param("cached", marks=pytest.mark.by_hand)])
 def test_a_host_that_is_cut_off_for_twenty_seconds_is_waited_for(
     kept, end, cluster, store, undisturbed
 ):
@@ -215,8 +215,8 @@ def test_a_host_that_is_cut_off_for_twenty_seconds_is_waited_for(
     assert len(done["tasks"]) == WORKERS
 
 
-@pytest.mark.parametrize("end", ["switch", "host"])
-@pytest.mark.parametrize("kept", ["streamed", "cached"])
+@pytest.mark.parametrize("end", ["switch", pytest.param("host", marks=pytest.mark.by_hand)])
+@pytest.mark.parametrize("kept", ["streamed", pytest.param("cached", marks=pytest.mark.by_hand)])
 def test_a_host_that_is_cut_off_for_good_is_done_without(kept, end, cluster, store, undisturbed):
     done, seconds = cut_in_the_middle(cluster, store, kept, end)
     assert done["digest"] == undisturbed

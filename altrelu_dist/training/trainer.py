@@ -44,7 +44,7 @@ _SAMPLE_BYTES = 2**28
 _DAMPED_STEPS = 200
 _MOST_BLOCKS = 4  # of neurons, each with a system of its own, for the last steps to take turns
 _LAST_STEPS = 6  # on all rows where the search saw a sample: each is a pass over the data
-_MOST_WEIGHT = 1e100  # of all rows together
+_MOST_WEIGHT = 1e220  # of all rows together
 
 RawLayers = tuple[Floats, Floats, Floats, Floats]
 

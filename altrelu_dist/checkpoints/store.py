@@ -26,7 +26,6 @@ _log = logging.getLogger(__name__)
 _NAME = re.compile(r"checkpoint-(\d{8})\.bin$")
 _KEPT = 2  # the newest and the one before, for the case that the newest is damaged
 _LOCK = "lock"
-_ZARR = ("zarr.json", ".zgroup", ".zarray")  # a folder that holds one is a store
 _BEAT = 10.0  # seconds between two signs of life of an owner
 _DEAD = 60.0  # seconds without one after which its lock does not hold
 _WRITTEN = 1.0  # seconds after which a lock that is being written is there to be read
@@ -89,6 +88,14 @@ class CheckpointStore:
             return
         self._number, self._warned = number, False
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is any checkpoint, whole or not."""
+        try:
+            return bool(self._found())
+        except OSError as error:
+            raise CheckpointError(f"{self.address}: cannot be read: {_line(error)}") from error
+
     def load(self) -> Any:
         """The newest checkpoint that is whole; None where there is none at all.
 
@@ -122,9 +129,11 @@ class CheckpointStore:
         CheckpointError
             If another one does, it cannot be written, or it is part of a Zarr store.
         """
+        from altrelu_dist.data.zarr_store import STORE_MARKS
+
         try:
             for folder in (self._folder, self._fs._parent(self._folder)):
-                if any(self._fs.exists(f"{folder.rstrip('/')}/{name}") for name in _ZARR):
+                if any(self._fs.exists(f"{folder.rstrip('/')}/{name}") for name in STORE_MARKS):
                     raise CheckpointError(
                         f"{self.address}: {folder} is a Zarr store; name a folder beside it"
                     )

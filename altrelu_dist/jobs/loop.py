@@ -67,8 +67,7 @@ class _Loop:
             started=before.started or time.time(),
             error="",
         )
-        self._watch = Watch(Interrupts(), self._spec.options.max_time, self._follow)
-        self._lines = Lines(self._log)
+        self._watch = Watch(Interrupts(), self._spec.options.max_time, Lines(self._log))
         self._kept: Network | None = None
         self._ready: Prepared | None = None
 
@@ -109,7 +108,7 @@ class _Loop:
     def _train(self) -> bool:
         """Train; whether the job was asked to stop."""
         options = replace(self._spec.options, checkpoint=self._folder.checkpoint)
-        resume = bool(CheckpointStore(self._folder.checkpoint).load())
+        resume = CheckpointStore(self._folder.checkpoint).begun
         if _is_ours(options.out, self._spec):  # it was saved, and not yet told of
             options = replace(options, overwrite=True)
         if self._status.attempts > 1:
@@ -130,9 +129,6 @@ class _Loop:
     @contextmanager
     def _watching(self) -> Iterator[Watch]:
         yield self._watch
-
-    def _follow(self, watch: Watch) -> None:
-        self._lines(watch)
 
     def _beat(self, ended: threading.Event) -> None:
         """Tell how far the run is, and ask it to stop, for as long as it goes on."""

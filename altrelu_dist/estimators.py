@@ -448,7 +448,9 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return cloned
 
     def __getstate__(self) -> dict[str, Any]:
-        return dict(super().__getstate__()) | {"client": None}
+        state = dict(super().__getstate__()) | {"client": None}
+        state.pop("_so_far", None)  # what is under way here is not elsewhere
+        return state
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -544,6 +544,16 @@ def test_the_network_so_far_is_what_a_run_would_end_with(options, data):
     assert final < np.var(y)
 
 
+def test_a_callback_may_keep_a_copy(data):
+    def callback(_):
+        assert pickle.loads(pickle.dumps(model.set_params(callback=None))).network_so_far() is None
+        return True
+
+    model = AltReLURegressor(3, method="damped", max_iter=3, callback=callback)
+    model.fit(*data)
+    assert np.isfinite(model.predict(data[0])).all()
+
+
 def test_an_error_in_the_callback_is_the_callers(data):
     def callback(progress):
         raise LookupError(progress.stage)

@@ -19,6 +19,7 @@ import fsspec
 from altrelu_dist.addresses import without_secrets
 from altrelu_dist.checkpoints.codec import decode, encode
 from altrelu_dist.errors import CheckpointError
+from altrelu_dist.outputs.whole import write_whole
 
 __all__ = ["CheckpointStore", "InUseError"]
 
@@ -220,22 +221,7 @@ class CheckpointStore:
         return f"{self._folder}/{name}"
 
     def _write(self, name: str, data: bytes) -> None:
-        """Write a file whole or not at all: object stores do, elsewhere it is moved in place."""
-        path = self._path(name)
-        if not self._local:
-            self._fs.pipe_file(path, data)
-            return
-        beside = f"{path}.partial"
-        try:
-            with open(beside, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(beside)
-            raise
+        write_whole(self._fs, self._path(name), data)
 
 
 def _lives(owner: dict[str, Any]) -> bool:

@@ -13,6 +13,7 @@ from altrelu_dist.addresses import without_secrets
 from altrelu_dist.cli.training import TrainOptions
 from altrelu_dist.data.source import files_at
 from altrelu_dist.errors import AltReLUError, DataError, ExistsError, JobError
+from altrelu_dist.outputs.whole import write_whole
 
 __all__ = ["ENDED", "JobFolder", "JobSpec", "JobStatus", "folder_of"]
 
@@ -260,23 +261,16 @@ class JobFolder:
         self._put(name, without_secrets(json.dumps(tree, allow_nan=False)).encode(), new=new)
 
     def _put(self, name: str, data: bytes, *, new: bool = False) -> None:
-        """Write a file whole or not at all: storage does, elsewhere it is moved into place."""
-        from fsspec.implementations.local import LocalFileSystem
-
         path = f"{self._root}/{name}"
-        if not isinstance(self._fs, LocalFileSystem):
-            if new and self._fs.exists(path):
-                raise FileExistsError(path)
-            self._fs.pipe_file(path, data)
-            return
-        if new:
-            with open(path, "xb") as file:
+        if not new:
+            write_whole(self._fs, path, data)
+        elif "file" in self._fs.protocol:
+            with open(path, "xb") as file:  # of two at once one is the first
                 file.write(data)
-            return
-        beside = f"{path}.{os.getpid()}.partial"
-        with open(beside, "wb") as file:
-            file.write(data)
-        os.replace(beside, path)
+        elif self._fs.exists(path):
+            raise FileExistsError(path)
+        else:
+            self._fs.pipe_file(path, data)
 
 
 def _line(error: BaseException) -> str:

@@ -20,10 +20,10 @@ from typer.testing import CliRunner
 from altrelu_dist import AltReLURegressor
 from altrelu_dist.cli import cluster
 from altrelu_dist.cli.app import app
-from altrelu_dist.cli.training import TrainOptions
 from altrelu_dist.data import convert
 from altrelu_dist.errors import AltReLUError, ParameterError
 from altrelu_dist.jobs.folder import JobFolder, JobSpec, JobStatus
+from altrelu_dist.runs.training import TrainOptions
 
 # --- the estimator ----------------------------------------------------------------------------
 

@@ -15,12 +15,12 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from altrelu_dist.cli import progress
 from altrelu_dist.cli.app import app
-from altrelu_dist.cli.output import number
 from altrelu_dist.estimators import AltReLURegressor
 from altrelu_dist.interrupts import Interrupts
 from altrelu_dist.network import Network
+from altrelu_dist.runs import progress
+from altrelu_dist.runs.output import number
 
 COMMANDS = ("convert", "info", "train", "evaluate", "predict", "demo")
 QUICK = ("--workers", 0, "--method", "alternating", "--max-iter", 2)

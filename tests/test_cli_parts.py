@@ -15,14 +15,14 @@ import pytest
 from rich.console import Console
 
 from altrelu_dist.cli.baselines import linear_baselines
-from altrelu_dist.cli.output import Output, bytes_text, memory_text, number, seconds_text
-from altrelu_dist.cli.progress import Watch, watch
-from altrelu_dist.cli.split import split_rows
 from altrelu_dist.cli.writers import ZarrWriter
 from altrelu_dist.data import DataSet
 from altrelu_dist.errors import ParameterError
 from altrelu_dist.interrupts import catch_interrupts
 from altrelu_dist.memory import PeakMemory, measure
+from altrelu_dist.runs.output import Output, bytes_text, memory_text, number, seconds_text
+from altrelu_dist.runs.progress import Watch, watch
+from altrelu_dist.runs.split import split_rows
 from altrelu_dist.training.progress import Progress
 
 NAN = math.nan

@@ -90,10 +90,10 @@ class CheckpointStore:
         self._number, self._warned = number, False
 
     @property
-    def begun(self) -> bool:
-        """Whether there is any checkpoint, whole or not."""
+    def newest(self) -> int:
+        """The number of the newest checkpoint, whole or not; 0 if there is none."""
         try:
-            return bool(self._found())
+            return max((number for number, _ in self._found()), default=0)
         except OSError as error:
             raise CheckpointError(f"{self.address}: cannot be read: {_line(error)}") from error
 

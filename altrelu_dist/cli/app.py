@@ -16,11 +16,11 @@ from altrelu_dist.cli.convert import convert, info
 from altrelu_dist.cli.demo import demo
 from altrelu_dist.cli.evaluate import evaluate
 from altrelu_dist.cli.jobs import cancel, fetch, forget, jobs, logs, status, submit, take_up
-from altrelu_dist.cli.output import INTERRUPTED
 from altrelu_dist.cli.plan import plan
 from altrelu_dist.cli.predict import predict
 from altrelu_dist.cli.train import train
 from altrelu_dist.errors import AltReLUError
+from altrelu_dist.runs.output import INTERRUPTED
 
 __all__ = ["app"]
 

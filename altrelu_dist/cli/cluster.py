@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from distributed import Client, LocalCluster
     from distributed.security import Security
 
-    from altrelu_dist.cli.output import Output
+    from altrelu_dist.runs.output import Output
 
 __all__ = ["ClusterChoice", "TlsFiles", "connect"]
 

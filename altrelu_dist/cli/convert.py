@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from altrelu_dist.cli.options import Data, Json, Overwrite, Quiet, Target, Weight
-from altrelu_dist.cli.output import Output, bytes_text, number, seconds_text, table
+from altrelu_dist.runs.output import Output, bytes_text, number, seconds_text, table
 
 if TYPE_CHECKING:
     from altrelu_dist.data import ColumnSummary

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from altrelu_dist.cli.options import Quiet
-from altrelu_dist.cli.output import INTERRUPTED, Output, memory_text, number, seconds_text, table
 from altrelu_dist.errors import ExistsError
+from altrelu_dist.runs.output import INTERRUPTED, Output, memory_text, number, seconds_text, table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,11 +52,11 @@ def demo(
     from altrelu_dist.cli.cluster import ClusterChoice, connect
     from altrelu_dist.cli.flights import TARGET, require_demo_extra
     from altrelu_dist.cli.plot import draw
-    from altrelu_dist.cli.split import split_rows
     from altrelu_dist.data import open_dataset
     from altrelu_dist.memory import measure
     from altrelu_dist.metrics import evaluate
     from altrelu_dist.outputs import write_beside
+    from altrelu_dist.runs.split import split_rows
 
     require_demo_extra()
     begun = time.perf_counter()
@@ -144,8 +144,8 @@ def _write_store(store: Path, output: Output) -> None:
 def _train(
     method: str, words: str, hidden: int, data: DataSet, client: Client | None, output: Output
 ) -> AltReLURegressor:
-    from altrelu_dist.cli.progress import watch
     from altrelu_dist.estimators import AltReLURegressor
+    from altrelu_dist.runs.progress import watch
 
     output.note(f"training: {words}")
     with watch(output, _MOST_SECONDS) as follower:

@@ -4,46 +4,42 @@ from __future__ import annotations
 
 import time
 
-from altrelu_dist.cli.cluster import ClusterChoice, TlsFiles, connect
+from altrelu_dist.cli.cluster import connect
+from altrelu_dist.cli.grouped import grouped
 from altrelu_dist.cli.options import (
+    Connection,
     Data,
     Json,
     Model,
-    Scheduler,
     Target,
-    TlsCaFile,
-    TlsCert,
-    TlsKey,
 )
-from altrelu_dist.cli.output import Output, memory_text, seconds_text
+from altrelu_dist.runs.output import Output, memory_text, seconds_text
 
 __all__ = ["evaluate"]
 
 
+@grouped
 def evaluate(
     model: Model,
     data: Data,
     target: Target = None,
-    scheduler: Scheduler = None,
-    tls_ca_file: TlsCaFile = None,
-    tls_cert: TlsCert = None,
-    tls_key: TlsKey = None,
+    *,
+    connection: Connection,
     as_json: Json = False,
 ) -> None:
     """Print MSE, RMSE, MAE and R2 of a saved network, for each target."""
     from altrelu_dist.cli.columns import columns_of, open_for, targets_of
-    from altrelu_dist.cli.scores import mean_scores, score_records, score_table
     from altrelu_dist.memory import measure
     from altrelu_dist.metrics import evaluate as scores_of
     from altrelu_dist.network import Network
+    from altrelu_dist.runs.scores import mean_scores, score_records, score_table
 
     output = Output(as_json=as_json)
     network = Network.load(model)
     opened = open_for(network, data, target or ())
     X, y = columns_of(network, opened), targets_of(network, opened)
     start = time.perf_counter()
-    tls = TlsFiles(tls_ca_file, tls_cert, tls_key)
-    with connect(ClusterChoice(scheduler, tls=tls), output, in_process=True) as client:
+    with connect(connection.cluster(), output, in_process=True) as client:
         scores = scores_of(network, X, y, opened.sample_weight, client=client)
         memory = measure(client)
     seconds = time.perf_counter() - start

@@ -10,34 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from altrelu_dist.cli.cluster import ClusterChoice, TlsFiles, connect
-from altrelu_dist.cli.options import (
-    CheckpointInterval,
-    Data,
-    EarlyStopping,
-    Hidden,
-    JobId,
-    Json,
-    MaxIter,
-    MaxTime,
-    Method,
-    NegativeSlope,
-    Out,
-    Overwrite,
-    Ridge,
-    Scheduler,
-    Seed,
-    Target,
-    TestFraction,
-    TlsCaFile,
-    TlsCert,
-    TlsKey,
-    ValidationFraction,
-    Weight,
-)
-from altrelu_dist.cli.output import Output, number, seconds_text, table
-from altrelu_dist.cli.training import options_of
+from altrelu_dist.cli.cluster import connect
+from altrelu_dist.cli.grouped import grouped
+from altrelu_dist.cli.options import Connection, JobId, Json, Overwrite, Training
 from altrelu_dist.errors import JobError, ParameterError
+from altrelu_dist.runs.output import Output, number, seconds_text, table
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -51,27 +28,10 @@ _LOOK = 1.0  # seconds between two looks at a log that is followed
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")]
 
 
+@grouped
 def submit(
-    store: Data = "",
-    hidden: Hidden = None,
-    out: Out = None,
-    method: Method = "search",
-    ridge: Ridge = None,
-    negative_slope: NegativeSlope = None,
-    max_iter: MaxIter = None,
-    max_time: MaxTime = None,
-    seed: Seed = 0,
-    test_fraction: TestFraction = None,
-    early_stopping: EarlyStopping = False,
-    validation_fraction: ValidationFraction = None,
-    target: Target = None,
-    weight: Weight = None,
-    checkpoint_interval: CheckpointInterval = 60.0,
-    overwrite: Overwrite = False,
-    scheduler: Scheduler = None,
-    tls_ca_file: TlsCaFile = None,
-    tls_cert: TlsCert = None,
-    tls_key: TlsKey = None,
+    training: Training,
+    connection: Connection,
     as_json: Json = False,
 ) -> None:
     """Train in a cluster, print the id of the job, and return at once.
@@ -80,10 +40,9 @@ def submit(
     """
     from altrelu_dist.jobs import submit_options
 
-    options = options_of(locals())
+    options = training.options()
     output = Output(quiet=True, as_json=as_json)
-    tls = TlsFiles(tls_ca_file, tls_cert, tls_key)
-    with _cluster(scheduler, tls, output) as client:
+    with _cluster(connection, output) as client:
         if client is None:
             raise ParameterError(
                 "a job is submitted to a cluster: name its --scheduler, or set "
@@ -93,18 +52,17 @@ def submit(
     Output(as_json=as_json).result({"id": job.id, "out": job.out}, job.id)
 
 
+@grouped
 def jobs(
-    scheduler: Scheduler = None,
-    tls_ca_file: TlsCaFile = None,
-    tls_cert: TlsCert = None,
-    tls_key: TlsKey = None,
+    *,
+    connection: Connection,
     as_json: Json = False,
 ) -> None:
     """List the jobs that the scheduler knows, and those that were seen from this machine."""
     from altrelu_dist.jobs import jobs as all_jobs
 
     output = Output(as_json=as_json)
-    with _cluster(scheduler, TlsFiles(tls_ca_file, tls_cert, tls_key), output) as client:
+    with _cluster(connection, output) as client:
         found = [(job, job.status()) for job in all_jobs(client)]
     shown = table(
         "id", "state", "stage", "by", "loss", "passes", "started", "expected end", "output", words=4
@@ -121,18 +79,17 @@ def jobs(
     )
 
 
+@grouped
 def status(
     job_id: JobId,
     follow: Follow = False,
-    scheduler: Scheduler = None,
-    tls_ca_file: TlsCaFile = None,
-    tls_cert: TlsCert = None,
-    tls_key: TlsKey = None,
+    *,
+    connection: Connection,
     as_json: Json = False,
 ) -> None:
     """Show how far a job is; with --follow until it has ended (exit code 1 if it failed)."""
     output = Output(as_json=as_json)
-    with _job(job_id, scheduler, TlsFiles(tls_ca_file, tls_cert, tls_key), output) as job:
+    with _job(job_id, connection, output) as job:
         now = job.status()
         if follow:
             shown = ""
@@ -146,17 +103,16 @@ def status(
         raise typer.Exit(1)
 
 
+@grouped
 def logs(
     job_id: JobId,
     follow: Follow = False,
-    scheduler: Scheduler = None,
-    tls_ca_file: TlsCaFile = None,
-    tls_cert: TlsCert = None,
-    tls_key: TlsKey = None,
+    *,
+    connection: Connection,
 ) -> None:
     """Print what a job has said."""
     output = Output()
-    with _job(job_id, scheduler, TlsFiles(tls_ca_file, tls_cert, tls_key), output) as job:
+    with _job(job_id, connection, output) as job:
         shown = 0
         while True:
             ended = not follow or job.status().state not in ("queued", "running")
@@ -170,16 +126,15 @@ def logs(
             time.sleep(_LOOK)
 
 
+@grouped
 def cancel(
     job_id: JobId,
-    scheduler: Scheduler = None,
-    tls_ca_file: TlsCaFile = None,
-    tls_cert: TlsCert = None,
-    tls_key: TlsKey = None,
+    *,
+    connection: Connection,
 ) -> None:
     """Have a job end at its next step; the best network so far is saved."""
     output = Output()
-    with _job(job_id, scheduler, TlsFiles(tls_ca_file, tls_cert, tls_key), output) as job:
+    with _job(job_id, connection, output) as job:
         before = job.status()
         job.cancel()
         if before.ended:
@@ -192,78 +147,74 @@ def cancel(
             output.result({}, f"job {job.id} is cancelled")
 
 
+@grouped
 def take_up(
     job_id: JobId,
-    scheduler: Scheduler = None,
-    tls_ca_file: TlsCaFile = None,
-    tls_cert: TlsCert = None,
-    tls_key: TlsKey = None,
+    *,
+    connection: Connection,
 ) -> None:
     """Go on with a job that was lost, failed or was cancelled, from its checkpoint."""
     output = Output()
-    tls = TlsFiles(tls_ca_file, tls_cert, tls_key)
-    with _job(job_id, scheduler, tls, output, at_work=True) as job:
+    with _job(job_id, connection, output, at_work=True) as job:
         job.resume()
         output.result({}, f"job {job.id} goes on")
 
 
+@grouped
 def fetch(
     job_id: JobId,
     destination: Annotated[str, typer.Argument(help="Where to copy it.", show_default=False)],
     overwrite: Overwrite = False,
-    scheduler: Scheduler = None,
-    tls_ca_file: TlsCaFile = None,
-    tls_cert: TlsCert = None,
-    tls_key: TlsKey = None,
+    *,
+    connection: Connection,
 ) -> None:
     """Copy the network of a job, or the best so far of one that has not ended."""
     output = Output()
-    with _job(job_id, scheduler, TlsFiles(tls_ca_file, tls_cert, tls_key), output) as job:
+    with _job(job_id, connection, output) as job:
         now = job.status()
         job.fetch(destination, overwrite=overwrite)
         what = "the network" if now.result else "the best network so far"
         output.result({}, f"saved: {destination} ({what} of job {job.id}, {now.state})")
 
 
+@grouped
 def forget(
     job_id: JobId,
-    scheduler: Scheduler = None,
-    tls_ca_file: TlsCaFile = None,
-    tls_cert: TlsCert = None,
-    tls_key: TlsKey = None,
+    *,
+    connection: Connection,
 ) -> None:
     """Remove what is kept of a job that has ended: log, status, checkpoints; not its output."""
     output = Output()
-    with _job(job_id, scheduler, TlsFiles(tls_ca_file, tls_cert, tls_key), output) as job:
+    with _job(job_id, connection, output) as job:
         job.forget()
         output.result({}, f"job {job.id} is forgotten; its output, if any, stays: {job.out}")
 
 
 @contextmanager
-def _cluster(scheduler: str | None, tls: TlsFiles, output: Output) -> Iterator[Client | None]:
-    choice = ClusterChoice(scheduler, tls=tls)
-    with connect(choice, Output(quiet=True, as_json=output.as_json), in_process=True) as client:
+def _cluster(connection: Connection, output: Output) -> Iterator[Client | None]:
+    quiet = Output(quiet=True, as_json=output.as_json)
+    with connect(connection.cluster(), quiet, in_process=True) as client:
         yield client
 
 
 @contextmanager
 def _job(
-    id_: str, scheduler: str | None, tls: TlsFiles, output: Output, *, at_work: bool = False
+    id_: str, connection: Connection, output: Output, *, at_work: bool = False
 ) -> Iterator[Job]:
     """A job, found without a scheduler where that is enough; `at_work`: it is to be started."""
     from altrelu_dist.jobs import Job
 
     job = None
-    if scheduler is None and not at_work:
+    if connection.scheduler is None and not at_work:
         try:
             job = Job(id_)
         except JobError:
-            if ClusterChoice(scheduler, tls=tls).address is None:
+            if connection.cluster().address is None:
                 raise
     if job is not None:
         yield job
         return
-    with _cluster(scheduler, tls, output) as client:
+    with _cluster(connection, output) as client:
         yield Job(id_, client)
 
 

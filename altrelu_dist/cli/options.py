@@ -1,16 +1,18 @@
-"""Options that several commands share."""
+"""Options that several commands share, one by one and in groups."""
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from typing import Annotated, Literal
 
 import typer
 
+from altrelu_dist.cli.cluster import ClusterChoice, TlsFiles
+from altrelu_dist.runs.training import TrainOptions
+
 __all__ = [
-    "RESUMING", "CheckpointInterval", "Data", "EarlyStopping", "Hidden", "JobId", "Json", "MaxIter",
-    "MaxTime", "Memory", "Method", "Model", "NegativeSlope", "Out", "Overwrite", "Quiet", "Ridge",
-    "Scheduler", "Seed", "Target", "TestFraction", "Threads", "TlsCaFile", "TlsCert", "TlsKey",
-    "ValidationFraction", "Weight", "Workers",
+    "RESUMING", "Connection", "Data", "JobId", "Json", "Memory", "Model", "Overwrite",
+    "Quiet", "Target", "Threads", "Training", "Weight", "Workers",
 ]  # fmt: skip
 
 _CLUSTER = "Cluster"
@@ -132,3 +134,56 @@ JobId = Annotated[
         show_default=False,
     ),
 ]
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Of every command that can work on a cluster: which one."""
+
+    scheduler: Scheduler = None
+    tls_ca_file: TlsCaFile = None
+    tls_cert: TlsCert = None
+    tls_key: TlsKey = None
+
+    def cluster(
+        self, workers: int | None = None, threads: int | None = None, memory: str | None = None
+    ) -> ClusterChoice:
+        """The choice, checked."""
+        tls = TlsFiles(self.tls_ca_file, self.tls_cert, self.tls_key)
+        return ClusterChoice(self.scheduler, workers, threads, memory, tls)
+
+
+@dataclass(frozen=True)
+class Training:
+    """Of the commands that train: on what, how, and where the network goes."""
+
+    store: Data = ""
+    hidden: Hidden = None
+    out: Out = None
+    method: Method = "search"
+    ridge: Ridge = None
+    negative_slope: NegativeSlope = None
+    max_iter: MaxIter = None
+    max_time: MaxTime = None
+    seed: Seed = 0
+    test_fraction: TestFraction = None
+    early_stopping: EarlyStopping = False
+    validation_fraction: ValidationFraction = None
+    target: Target = None
+    weight: Weight = None
+    checkpoint_interval: CheckpointInterval = 60.0
+    overwrite: Overwrite = False
+
+    def options(self, checkpoint: str | None = None) -> TrainOptions:
+        """What is to be run.
+
+        Raises
+        ------
+        typer.BadParameter
+            If something is missing that has no default.
+        """
+        required = {"STORE": self.store, "--hidden": self.hidden, "--out": self.out}
+        missing = ", ".join(name for name, value in required.items() if not value)
+        if missing:
+            raise typer.BadParameter(f"missing {missing}")
+        return TrainOptions(**asdict(self), checkpoint=checkpoint)

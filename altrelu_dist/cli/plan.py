@@ -6,19 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from altrelu_dist.cli.cluster import ClusterChoice, TlsFiles, connect
+from altrelu_dist.cli.cluster import connect
+from altrelu_dist.cli.grouped import grouped
 from altrelu_dist.cli.options import (
+    Connection,
     Json,
     Memory,
-    Scheduler,
     Target,
-    TlsCaFile,
-    TlsCert,
-    TlsKey,
     Weight,
 )
-from altrelu_dist.cli.output import Output, bytes_text, number, seconds_text, table
 from altrelu_dist.errors import ParameterError
+from altrelu_dist.runs.output import Output, bytes_text, number, seconds_text, table
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -40,6 +38,7 @@ _REASONS = {
 }
 
 
+@grouped
 def plan(
     store: Annotated[
         str | None,
@@ -72,10 +71,8 @@ def plan(
     ] = None,
     target: Target = None,
     weight: Weight = None,
-    scheduler: Scheduler = None,
-    tls_ca_file: TlsCaFile = None,
-    tls_cert: TlsCert = None,
-    tls_key: TlsKey = None,
+    *,
+    connection: Connection,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -115,8 +112,7 @@ def plan(
     import altrelu_dist
 
     output = Output(as_json=as_json)
-    tls = TlsFiles(tls_ca_file, tls_cert, tls_key)
-    choice = ClusterChoice(scheduler, workers, threads, memory, tls)
+    choice = connection.cluster(workers, threads, memory)
     limit = choice.memory_limit
     held = None if isinstance(limit, str) else limit
     if choice.address is not None:

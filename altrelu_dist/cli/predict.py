@@ -7,19 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from altrelu_dist.cli.cluster import ClusterChoice, TlsFiles, connect
+from altrelu_dist.cli.cluster import connect
+from altrelu_dist.cli.grouped import grouped
 from altrelu_dist.cli.options import (
+    Connection,
     Data,
     Json,
     Model,
     Overwrite,
     Quiet,
-    Scheduler,
-    TlsCaFile,
-    TlsCert,
-    TlsKey,
 )
-from altrelu_dist.cli.output import Output, bytes_text, seconds_text
+from altrelu_dist.runs.output import Output, bytes_text, seconds_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["predict"]
 
 
+@grouped
 def predict(
     model: Model,
     data: Data,
@@ -39,10 +38,8 @@ def predict(
         typer.Option(help="A .parquet, .csv, .npy or .zarr for the result.", show_default=False),
     ],
     overwrite: Overwrite = False,
-    scheduler: Scheduler = None,
-    tls_ca_file: TlsCaFile = None,
-    tls_cert: TlsCert = None,
-    tls_key: TlsKey = None,
+    *,
+    connection: Connection,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -68,8 +65,7 @@ def predict(
     rows = int(X.shape[0])
     names = network.target_names or tuple(f"y{i}" for i in range(network.n_targets))
     start = time.perf_counter()
-    tls = TlsFiles(tls_ca_file, tls_cert, tls_key)
-    with connect(ClusterChoice(scheduler, tls=tls), output, in_process=True) as client:
+    with connect(connection.cluster(), output, in_process=True) as client:
         with (
             output.bar("predicting") as show,
             write_beside(out, overwrite=overwrite, kind=kind) as part,

@@ -7,60 +7,30 @@ from typing import Annotated, Any
 
 import typer
 
-from altrelu_dist.cli.cluster import ClusterChoice, TlsFiles, connect
+from altrelu_dist.cli.cluster import connect
+from altrelu_dist.cli.grouped import grouped
 from altrelu_dist.cli.options import (
     RESUMING,
-    CheckpointInterval,
-    Data,
-    EarlyStopping,
-    Hidden,
+    Connection,
     Json,
-    MaxIter,
-    MaxTime,
     Memory,
-    Method,
-    NegativeSlope,
-    Out,
-    Overwrite,
     Quiet,
-    Ridge,
-    Scheduler,
-    Seed,
-    Target,
-    TestFraction,
     Threads,
-    TlsCaFile,
-    TlsCert,
-    TlsKey,
-    ValidationFraction,
-    Weight,
+    Training,
     Workers,
 )
-from altrelu_dist.cli.output import INTERRUPTED, Output
 from altrelu_dist.cli.reports import checked_report, reported
-from altrelu_dist.cli.training import options_of, prepared
+from altrelu_dist.runs.output import INTERRUPTED, Output
+from altrelu_dist.runs.training import prepared
 
 __all__ = ["train"]
 
 _RESUMED = "altrelu_dist.resumed"  # in the context: that the options are those of the run
 
 
+@grouped
 def train(
     ctx: typer.Context,
-    store: Data = "",
-    hidden: Hidden = None,
-    out: Out = None,
-    method: Method = "search",
-    ridge: Ridge = None,
-    negative_slope: NegativeSlope = None,
-    max_iter: MaxIter = None,
-    max_time: MaxTime = None,
-    seed: Seed = 0,
-    test_fraction: TestFraction = None,
-    early_stopping: EarlyStopping = False,
-    validation_fraction: ValidationFraction = None,
-    target: Target = None,
-    weight: Weight = None,
     checkpoint: Annotated[
         str | None,
         typer.Option(
@@ -69,7 +39,6 @@ def train(
             rich_help_panel=RESUMING,
         ),
     ] = None,
-    checkpoint_interval: CheckpointInterval = 60.0,
     resume: Annotated[
         str | None,
         typer.Option(
@@ -78,6 +47,8 @@ def train(
             rich_help_panel=RESUMING,
         ),
     ] = None,
+    *,
+    training: Training,
     performance_report: Annotated[
         str | None,
         typer.Option(
@@ -86,11 +57,7 @@ def train(
             show_default=False,
         ),
     ] = None,
-    overwrite: Overwrite = False,
-    scheduler: Scheduler = None,
-    tls_ca_file: TlsCaFile = None,
-    tls_cert: TlsCert = None,
-    tls_key: TlsKey = None,
+    connection: Connection,
     workers: Workers = None,
     threads: Threads = None,
     memory: Memory = None,
@@ -103,19 +70,18 @@ def train(
     """
     if resume is not None and _RESUMED not in ctx.meta:
         ctx.meta[_RESUMED] = True
-        train(ctx, **_remembered(ctx, resume))
+        train(ctx=ctx, **_remembered(ctx, resume))
         return
-    options = options_of(locals())
-    from altrelu_dist.cli.progress import watch
+    options = training.options(checkpoint)
+    from altrelu_dist.runs.progress import watch
 
     output = Output(quiet, as_json)
-    tls = TlsFiles(tls_ca_file, tls_cert, tls_key)
-    cluster = ClusterChoice(scheduler, workers, threads, memory, tls)
+    cluster = connection.cluster(workers, threads, memory)
     ready = prepared(options, resume=resume is not None)
     output.note(ready.about)
     report = None if performance_report is None else checked_report(performance_report, cluster)
     with connect(cluster, output) as client, reported(report):
-        interrupted = ready.run(output, client, partial(watch, output, max_time))
+        interrupted = ready.run(output, client, partial(watch, output, options.max_time))
     if interrupted:
         raise typer.Exit(INTERRUPTED)
 

@@ -12,12 +12,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 from altrelu_dist.addresses import without_secrets
-from altrelu_dist.cli.training import TrainOptions, absolute, prepared
 from altrelu_dist.errors import AltReLUError, ClusterError, JobError, ModelFileError, ParameterError
 from altrelu_dist.inputs import current_client
 from altrelu_dist.jobs import registry
 from altrelu_dist.jobs.folder import JobFolder, JobSpec, JobStatus, folder_of
-from altrelu_dist.jobs.loop import run_job
+from altrelu_dist.jobs.loop import keys_of, start
+from altrelu_dist.runs.training import TrainOptions, absolute, prepared
 from altrelu_dist.version import __version__
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Job:
         folder = JobFolder(spec.options.out)
         folder.create(spec)
         try:
-            _start(folder, spec, client)
+            start(folder, spec.id, client)
         except BaseException:
             folder.remove()
             raise
@@ -165,7 +165,7 @@ class Job:
         if status.state == "running":
             return
         if self._client is not None:
-            self._client.cancel(list(_keys(self._spec, status.attempts)), force=True)
+            self._client.cancel(keys_of(self.id, status.attempts), force=True)
         self._folder.write_status(replace(status, state="cancelled", updated=time.time()))
 
     def resume(self) -> None:
@@ -186,7 +186,7 @@ class Job:
         self._folder.do_not_stop()
         again = replace(status, state="queued", updated=time.time(), error="")
         self._folder.write_status(again)
-        _start(self._folder, self._spec, self._client, status.attempts)
+        start(self._folder, self.id, self._client, status.attempts)
         registry.remember(self.id, self._folder.address, self._client)
 
     def fetch(self, destination: str | os.PathLike[str], *, overwrite: bool = False) -> None:
@@ -309,19 +309,6 @@ def jobs(client: Client | None = None) -> list[Job]:
         except AltReLUError:  # its folder is gone
             continue
     return sorted(found, key=lambda job: job.submitted)
-
-
-def _start(folder: JobFolder, spec: JobSpec, client: Client, attempts: int = 0) -> None:
-    """Begin the loop; its task is nobody's, so that it stays when this client goes."""
-    from distributed import fire_and_forget
-
-    *_, key = _keys(spec, attempts)
-    fire_and_forget(client.submit(run_job, folder.address, key=key, pure=False))
-
-
-def _keys(spec: JobSpec, attempts: int) -> Iterator[str]:
-    """Of its tasks: a new one each time it is taken up again."""
-    return (f"altrelu-job-{spec.id}-{i}" for i in range(attempts + 1))
 
 
 def _user() -> str:

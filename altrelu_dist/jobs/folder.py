@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from altrelu_dist.addresses import without_secrets
-from altrelu_dist.cli.training import TrainOptions
 from altrelu_dist.data.source import files_at
 from altrelu_dist.errors import AltReLUError, DataError, ExistsError, JobError
 from altrelu_dist.outputs.whole import write_whole
+from altrelu_dist.runs.training import TrainOptions
 
 __all__ = ["ENDED", "JobFolder", "JobSpec", "JobStatus", "folder_of"]
 
@@ -71,6 +71,8 @@ class JobStatus:
         The address of the worker that runs the loop.
     attempts : int
         How often it was begun: more than once where workers died.
+    resumed_from : int
+        The number of the checkpoint that it was last begun from, 0 for none.
     error : str
         Why it failed.
     result : dict
@@ -89,6 +91,7 @@ class JobStatus:
     updated: float | None = None
     worker: str = ""
     attempts: int = 0
+    resumed_from: int = 0
     error: str = ""
     result: dict[str, Any] = field(default_factory=dict)
 

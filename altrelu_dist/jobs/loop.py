@@ -8,6 +8,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -16,21 +17,21 @@ from rich.console import Console, RenderableType
 
 from altrelu_dist.addresses import without_secrets
 from altrelu_dist.checkpoints.store import CheckpointStore, InUseError
-from altrelu_dist.cli.output import Output, plain
-from altrelu_dist.cli.progress import Lines, Watch
-from altrelu_dist.cli.training import Prepared, prepared
 from altrelu_dist.cluster_errors import explained
 from altrelu_dist.errors import AltReLUError, ClusterError
 from altrelu_dist.interrupts import Interrupts
 from altrelu_dist.jobs.folder import JobFolder, JobSpec
 from altrelu_dist.network import Network
+from altrelu_dist.runs.output import Output, plain
+from altrelu_dist.runs.progress import Lines, Watch
+from altrelu_dist.runs.training import Prepared, prepared
 
 if TYPE_CHECKING:
     from distributed import Client
 
     from altrelu_dist.training.progress import Progress
 
-__all__ = ["run_job"]
+__all__ = ["keys_of", "start"]
 
 _BEAT = 2.0  # seconds between two looks at what is asked, and reports of how far it is
 _BEST = 20.0  # seconds between two times that the best network so far is kept
@@ -39,24 +40,54 @@ _TRIES = 60
 _KEY = "job"  # in the network's info
 
 
-def run_job(address: str) -> None:
+def start(folder: JobFolder, id_: str, client: Client, attempts: int = 0) -> None:
+    """Begin the loop of a job; its task is nobody's, so that it stays when this client goes.
+
+    Parameters
+    ----------
+    folder : JobFolder
+    id_ : str
+        The job's.
+    client : distributed.Client
+    attempts : int, default 0
+        How often it was begun before.
+    """
+    from distributed import fire_and_forget
+
+    *_, key = keys_of(id_, attempts)
+    fire_and_forget(client.submit(_run, folder.address, attempts, key=key, pure=False))
+
+
+def keys_of(id_: str, attempts: int) -> list[str]:
+    """Of a job's tasks: a new one each time it is begun anew."""
+    return [f"altrelu-job-{id_}-{i}" for i in range(attempts + 1)]
+
+
+def _run(address: str, attempts: int) -> None:
     """Run the job of a folder, or go on with it; a task of Dask.
 
-    It leaves the pool of its worker, which goes on with other tasks beside it.
+    It leaves the pool of its worker, which goes on with other tasks beside it. The loop has a
+    thread of its own: what a task's own thread submits goes before all that was submitted after
+    the task, and of two jobs the second would wait for the first.
     """
     from distributed import get_client, get_worker, secede
 
     worker = str(get_worker().address)
     client = get_client()
     secede()
-    _Loop(JobFolder(address), client, worker).run()
+    loop = _Loop(JobFolder(address), client, worker)
+    if loop.has_come_on(attempts):
+        loop.start_anew()
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="altrelu-job") as alone:
+        alone.submit(loop.run).result()
 
 
 class _Loop:
     def __init__(self, folder: JobFolder, client: Client, worker: str) -> None:
         self._folder, self._client = folder, client
         self._spec = folder.spec()
-        before = folder.status()
+        self._before = before = folder.status()
         self._log = _Log.after(folder.log())
         self._logged = -1
         self._status = replace(
@@ -64,12 +95,25 @@ class _Loop:
             state="running",
             worker=worker,
             attempts=before.attempts + 1,
+            resumed_from=CheckpointStore(self._folder.checkpoint).newest,
             started=before.started or time.time(),
             error="",
         )
         self._watch = Watch(Interrupts(), self._spec.options.max_time, Lines(self._log))
         self._kept: Network | None = None
         self._ready: Prepared | None = None
+
+    def has_come_on(self, attempts: int) -> bool:
+        """Whether the worker that had this task has died, and the run came on before it did."""
+        before, now = self._before, self._status
+        return before.attempts > attempts and now.resumed_from > before.resumed_from
+
+    def start_anew(self) -> None:
+        """Go on in a new task: Dask gives one up after so many deaths, whatever was done between.
+
+        A run that dies without coming on is given up as Dask is set to.
+        """
+        start(self._folder, self._spec.id, self._client, self._before.attempts)
 
     def run(self) -> None:
         """Run to an end, which the folder tells of."""
@@ -108,7 +152,7 @@ class _Loop:
     def _train(self) -> bool:
         """Train; whether the job was asked to stop."""
         options = replace(self._spec.options, checkpoint=self._folder.checkpoint)
-        resume = CheckpointStore(self._folder.checkpoint).begun
+        resume = self._status.resumed_from > 0
         if _is_ours(options.out, self._spec):  # it was saved, and not yet told of
             options = replace(options, overwrite=True)
         if self._status.attempts > 1:
@@ -143,6 +187,8 @@ class _Loop:
                     self._keep_best()
 
     def _report(self) -> None:
+        if self._folder.status().attempts > self._status.attempts:
+            return  # taken for dead, and another worker goes on
         now: Progress | None = self._watch.last
         status = replace(self._status, updated=time.time())
         if now is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from altrelu_dist.cli.output import number, table
+from altrelu_dist.runs.output import number, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from altrelu_dist.addresses import without_secrets
-from altrelu_dist.cli.output import Output, memory_text, number, seconds_text
 from altrelu_dist.errors import AltReLUError, ClusterError, DataError, ParameterError
+from altrelu_dist.runs.output import Output, memory_text, number, seconds_text
 
 if TYPE_CHECKING:
     from distributed import Client
 
-    from altrelu_dist.cli.progress import Watch
     from altrelu_dist.data import DataSet
     from altrelu_dist.estimators import AltReLURegressor
     from altrelu_dist.memory import PeakMemory
     from altrelu_dist.metrics import TargetScore
+    from altrelu_dist.runs.progress import Watch
 
-__all__ = ["Prepared", "TrainOptions", "absolute", "options_of", "prepared"]
+__all__ = ["Prepared", "TrainOptions", "absolute", "prepared"]
 
 _LEAST_ROWS = 2
 _ENDINGS = {
@@ -72,22 +70,6 @@ class TrainOptions:
         return noted
 
 
-def options_of(given: Mapping[str, Any]) -> TrainOptions:
-    """The options that a command was given, among other names.
-
-    Raises
-    ------
-    typer.BadParameter
-        If one is missing that has no default.
-    """
-    required = {"STORE": given["store"], "--hidden": given["hidden"], "--out": given["out"]}
-    missing = ", ".join(name for name, value in required.items() if not value)
-    if missing:
-        raise typer.BadParameter(f"missing {missing}")
-    known = {field.name for field in fields(TrainOptions)}
-    return TrainOptions(**{name: value for name, value in given.items() if name in known})
-
-
 def absolute(address: str) -> str:
     """An address that means the same in another working folder."""
     return address if "://" in address else str(Path(address).expanduser().absolute())
@@ -100,12 +82,12 @@ def prepared(options: TrainOptions, *, resume: bool = False) -> Prepared:
     ------
     ParameterError, DataError, ExistsError
     """
-    from altrelu_dist.cli.split import split_rows
     from altrelu_dist.data import open_dataset
     from altrelu_dist.estimators import AltReLURegressor
     from altrelu_dist.network import FORMAT
     from altrelu_dist.outputs import check_output
     from altrelu_dist.parameters import checked
+    from altrelu_dist.runs.split import split_rows
 
     if options.validation_fraction is not None and not options.early_stopping:
         raise ParameterError("--validation-fraction is for --early-stopping, which is not given")
@@ -249,7 +231,7 @@ class Prepared:
         *,
         interrupted: bool,
     ) -> None:
-        from altrelu_dist.cli.scores import mean_scores, score_records, score_table
+        from altrelu_dist.runs.scores import mean_scores, score_records, score_table
 
         options, model = self.options, self.model
         stopping = options.early_stopping

@@ -15,8 +15,8 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from altrelu_dist.cli.output import Output, number, seconds_text
 from altrelu_dist.interrupts import STOPPING, Interrupts, catch_interrupts, say_stopping
+from altrelu_dist.runs.output import Output, number, seconds_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -382,6 +382,34 @@ def test_existing_out_is_refused_before_the_data_is_opened(here):
     assert Network.load("model.zarr").n_hidden == 2
 
 
+def test_a_run_begins_with_a_network(here, monkeypatch):
+    def trained(*options):
+        record = passes("train", "data.zarr", "--json", "--overwrite", *options)
+        return json.loads(record.stdout)["mse"]
+
+    first = trained("--hidden", 2, "--out", "first.zarr", *QUICK)
+    before = snapshot(here / "first.zarr")
+    short = ("--method", "alternating", "--max-iter", 1, "--workers", 0)
+    start = ("--warm-start", "first.zarr", *short)
+    assert trained("--hidden", 2, "--out", "second.zarr", *start) <= first
+    assert trained("--hidden", 2, "--out", "third.zarr", *short) > first
+    # From a checkpoint, in another folder, without it being named again.
+    trained("--hidden", 2, "--out", "second.zarr", "--checkpoint", "kept", *start)
+    (here / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    passes("train", "--resume", "../kept", "--overwrite", "--workers", 0)
+    monkeypatch.chdir(here)
+    assert "no such model" in refuses(
+        "train", "data.zarr", "--hidden", 2, "--out", "new.zarr", "--warm-start", "nowhere.zarr"
+    )
+    line = refuses(
+        *("train", "data.zarr", "--hidden", 2, "--out", "new.zarr", "--negative-slope", 0.1),
+        *("--warm-start", "first.zarr"),
+    )
+    assert "warm_start" in line
+    assert snapshot(here / "first.zarr") == before
+
+
 def test_overwrite_replaces_nothing_but_a_network(here):
     before = snapshot(here / "data.zarr")
     for out in ("data.zarr", "data.parquet", "."):

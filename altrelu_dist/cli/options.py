@@ -122,6 +122,14 @@ ValidationFraction = Annotated[
         help="Share of the rows that --early-stopping holds out (0.1).", show_default=False
     ),
 ]
+WarmStart = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL",
+        help="Begin with this network, of the same columns, on these data or on further ones.",
+        rich_help_panel=RESUMING,
+    ),
+]
 CheckpointInterval = Annotated[
     float,
     typer.Option(min=0, help="Most seconds between two checkpoints.", rich_help_panel=RESUMING),
@@ -171,6 +179,7 @@ class Training:
     validation_fraction: ValidationFraction = None
     target: Target = None
     weight: Weight = None
+    warm_start: WarmStart = None
     checkpoint_interval: CheckpointInterval = 60.0
     overwrite: Overwrite = False
 

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import gettempdir
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from altrelu_dist.addresses import without_secrets
 from altrelu_dist.errors import AltReLUError, ClusterError, DataError, ParameterError
@@ -57,17 +57,25 @@ class TrainOptions:
     validation_fraction: float | None = None
     target: list[str] | None = None
     weight: str | None = None
+    warm_start: str | None = None
     checkpoint: str | None = None
     checkpoint_interval: float = 60.0
     overwrite: bool = False
 
     def note(self) -> dict[str, Any]:
         """What a checkpoint keeps of them, to be gone on with in another working folder."""
-        noted = asdict(self) | {"store": absolute(self.store), "out": absolute(self.out)}
+        noted = asdict(self.from_anywhere())
         del noted["checkpoint"]
-        if without_secrets(self.store) != self.store:  # not written down: it is to be given again
-            del noted["store"]
+        for name in ("store", "warm_start"):
+            if noted[name] is not None and without_secrets(noted[name]) != noted[name]:
+                del noted[name]  # not written down: it is to be given again
         return noted
+
+    def from_anywhere(self) -> Self:
+        """The same, to be read in another working folder."""
+        start = None if self.warm_start is None else absolute(self.warm_start)
+        out, store = absolute(self.out), absolute(self.store)
+        return replace(self, store=store, out=out, warm_start=start)
 
 
 def absolute(address: str) -> str:
@@ -84,7 +92,7 @@ def prepared(options: TrainOptions, *, resume: bool = False) -> Prepared:
     """
     from altrelu_dist.data import open_dataset
     from altrelu_dist.estimators import AltReLURegressor
-    from altrelu_dist.network import FORMAT
+    from altrelu_dist.network import FORMAT, Network
     from altrelu_dist.outputs import check_output
     from altrelu_dist.parameters import checked
     from altrelu_dist.runs.split import split_rows
@@ -111,6 +119,9 @@ def prepared(options: TrainOptions, *, resume: bool = False) -> Prepared:
         **{name: value for name, value in given.items() if value is not None},
     )
     checked(model)
+    if options.warm_start is not None:
+        model.set_params(warm_start=True)
+        model.network_ = Network.load(options.warm_start)
     model._note = options.note()
     check_output(options.out, overwrite=options.overwrite, kind=FORMAT)
     data = open_dataset(options.store, target=options.target, weight=options.weight)

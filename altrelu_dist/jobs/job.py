@@ -1,0 +1,318 @@
+"""A job, from the outside: submit, look at, cancel, take up, fetch, forget."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import secrets
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Self
+
+from altrelu_dist.addresses import without_secrets
+from altrelu_dist.errors import AltReLUError, ClusterError, JobError, ModelFileError, ParameterError
+from altrelu_dist.inputs import current_client
+from altrelu_dist.jobs import registry
+from altrelu_dist.jobs.folder import JobFolder, JobSpec, JobStatus, folder_of
+from altrelu_dist.jobs.loop import keys_of, start
+from altrelu_dist.runs.training import TrainOptions, absolute, prepared
+from altrelu_dist.version import __version__
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from altrelu_dist.estimators import AltReLURegressor
+
+__all__ = ["Job", "jobs", "submit", "submit_options"]
+
+_LOOK = 1.0  # seconds between two looks at a job that is waited for
+
+
+class Job:
+    """A training run in a cluster, by its id, from any process.
+
+    Parameters
+    ----------
+    id : str
+        As `submit` gave it; or the address of its output, which finds a job that neither the
+        scheduler nor this user's machine knows.
+    client : distributed.Client, optional
+        Of its cluster; by default the current one, if there is one. What a job is and has found is
+        in storage: only to cancel one that has not begun, and to take one up again, it is needed.
+
+    Raises
+    ------
+    JobError
+        If there is no such job.
+    """
+
+    def __init__(self, id: str, client: Client | None = None) -> None:
+        self._client = client or current_client()
+        known = registry.known(self._client)
+        address = known.get(id)
+        if address is None:
+            if "/" not in id and not os.path.exists(folder_of(id)):
+                raise JobError(
+                    f"{id}: no such job is known to this scheduler or on this machine; name the "
+                    f"address of its output"
+                )
+            address = absolute(id)
+        self._folder = JobFolder(address)
+        self._spec = self._folder.spec()
+        self.id = self._spec.id
+        if known.get(self.id) is None:
+            registry.remember(self.id, self._folder.address, None)
+
+    @classmethod
+    def _new(cls, spec: JobSpec, client: Client) -> Self:
+        folder = JobFolder(spec.options.out)
+        folder.create(spec)
+        try:
+            start(folder, spec.id, client)
+        except BaseException:
+            folder.remove()
+            raise
+        registry.remember(spec.id, folder.address, client)
+        return cls(spec.id, client)
+
+    def __repr__(self) -> str:
+        return f"<Job {self.id}: {self.status().state}, {self.out}>"
+
+    @property
+    def out(self) -> str:
+        """Where its network goes."""
+        return self._spec.options.out
+
+    @property
+    def by(self) -> str:
+        """Who submitted it."""
+        return self._spec.by
+
+    @property
+    def submitted(self) -> float:
+        """When, in seconds since 1970."""
+        return self._spec.submitted
+
+    def status(self) -> JobStatus:
+        """How far it is."""
+        return self._folder.status()
+
+    def log(self) -> str:
+        """What it has said so far."""
+        return self._folder.log()
+
+    def follow(self, timeout: float | None = None) -> Iterator[JobStatus]:
+        """Its status whenever that changes, until it has ended or is lost.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds after which it is no longer waited for.
+
+        Raises
+        ------
+        TimeoutError
+        """
+        ends = None if timeout is None else time.monotonic() + timeout
+        before: JobStatus | None = None
+        while True:
+            status = self.status()
+            if status != before:
+                yield status
+            if status.ended or status.state == "lost":
+                return
+            before = status
+            if ends is not None and time.monotonic() > ends:
+                raise TimeoutError(f"job {self.id} is still {status.state}")
+            time.sleep(_LOOK)
+
+    def result(self, timeout: float | None = None) -> AltReLURegressor:
+        """Wait for its end, and load what it has trained.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds after which it is no longer waited for.
+
+        Returns
+        -------
+        AltReLURegressor
+            Of a job that was cancelled, the best network that it had found.
+
+        Raises
+        ------
+        JobError
+            If it failed or is lost.
+        TimeoutError
+        """
+        from altrelu_dist.estimators import AltReLURegressor
+
+        *_, last = self.follow(timeout)
+        if last.state in ("failed", "lost"):
+            raise JobError(f"job {self.id} {_IS[last.state]}: {last.error or 'no sign of life'}")
+        if not last.result:
+            raise JobError(f"job {self.id} was cancelled before there was a network")
+        return AltReLURegressor.load(last.result["out"])
+
+    def cancel(self) -> None:
+        """Have it end at its next step; the best network so far is saved at its output."""
+        status = self.status()
+        if status.ended:
+            return
+        self._folder.ask_to_stop()
+        if status.state == "running":
+            return
+        if self._client is not None:
+            self._client.cancel(keys_of(self.id, status.attempts), force=True)
+        self._folder.write_status(replace(status, state="cancelled", updated=time.time()))
+
+    def resume(self) -> None:
+        """Take a job up again that failed, was lost or cancelled: on this client's cluster.
+
+        Raises
+        ------
+        JobError
+            If it is running, or has finished.
+        ClusterError
+            If there is no client.
+        """
+        status = self.status()
+        if status.state in ("queued", "running", "finished"):
+            raise JobError(f"job {self.id} is {status.state}: there is nothing to take up")
+        if self._client is None:
+            raise ClusterError("a job is taken up by a cluster, and no Dask client is there")
+        self._folder.do_not_stop()
+        again = replace(status, state="queued", updated=time.time(), error="")
+        self._folder.write_status(again)
+        start(self._folder, self.id, self._client, status.attempts)
+        registry.remember(self.id, self._folder.address, self._client)
+
+    def fetch(self, destination: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Copy its network, or the best so far of one that has not finished.
+
+        Parameters
+        ----------
+        destination : path
+            On this machine, or any address that fsspec knows.
+        overwrite : bool, default False
+
+        Raises
+        ------
+        JobError
+            If it has found none yet.
+        ExistsError, DataError
+            As `Network.save`.
+        """
+        from altrelu_dist.network import Network
+
+        result = self.status().result
+        try:
+            network = Network.load(result["out"] if result else self._folder.best)
+        except ModelFileError as error:
+            raise JobError(f"job {self.id} has no network yet: {error}") from error
+        network.save(destination, overwrite=overwrite)
+
+    def forget(self) -> None:
+        """Remove what is kept of it: its log, status and checkpoints, not its output.
+
+        Raises
+        ------
+        JobError
+            If it is running.
+        """
+        status = self.status()
+        if status.state in ("queued", "running"):
+            raise JobError(f"job {self.id} is {status.state}: cancel it first")
+        self._folder.remove()
+        registry.forget(self.id, self._client)
+
+
+_IS = {"failed": "failed", "lost": "is lost"}
+
+
+def submit(
+    data: str | os.PathLike[str],
+    n_hidden: int,
+    out: str | os.PathLike[str],
+    *,
+    client: Client | None = None,
+    **options: Any,
+) -> Job:
+    """Train in a cluster, and return at once: the run goes on whatever becomes of this process.
+
+    Parameters
+    ----------
+    data : path
+        As `open_dataset`; where all workers see it.
+    n_hidden : int
+    out : path
+        Where the network goes; where all workers see it. What is kept of the job is beside it.
+    client : distributed.Client, optional
+        Of the cluster; by default the current one.
+    **options
+        As those of ``altrelu train``: ``method``, ``target``, ``weight``, ``seed``,
+        ``test_fraction``, ``early_stopping``, ``max_iter``, ``max_time``, ``overwrite``, ...
+
+    Returns
+    -------
+    Job
+
+    Raises
+    ------
+    ClusterError
+        If there is no client.
+    ParameterError, DataError, ExistsError
+        If something is wrong with the parameters, the data or the output; or another job writes
+        there.
+    """
+    client = client or current_client()
+    if client is None:
+        raise ClusterError("a job is submitted to a cluster, and no Dask client is there")
+    try:
+        wanted = TrainOptions(os.fspath(data), n_hidden, os.fspath(out), **options)
+    except TypeError as error:
+        raise ParameterError(f"{error}; see altrelu submit --help") from error
+    return submit_options(wanted, client)
+
+
+def submit_options(options: TrainOptions, client: Client) -> Job:
+    """The same, of the options of the command."""
+    options = options.from_anywhere()
+    if options.checkpoint is not None:
+        raise ParameterError("checkpoint: a job has its own, beside its output")
+    for address in filter(None, (options.store, options.out, options.warm_start)):
+        if without_secrets(address) != address:
+            raise ParameterError(
+                f"{address}: holds a secret, which everybody in the cluster would see; give it to "
+                "the workers by their environment or fsspec's configuration"
+            )
+    prepared(options)
+    spec = JobSpec(
+        id=secrets.token_hex(4),
+        options=options,
+        by=f"{_user()}@{socket.gethostname()}",
+        submitted=time.time(),
+        version=__version__,
+    )
+    return Job._new(spec, client)
+
+
+def jobs(client: Client | None = None) -> list[Job]:
+    """All jobs that the scheduler or this user's machine knows of, the oldest first."""
+    client = client or current_client()
+    found = []
+    for address in registry.known(client).values():
+        try:
+            found.append(Job(address, client))
+        except AltReLUError:  # its folder is gone
+            continue
+    return sorted(found, key=lambda job: job.submitted)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return str(os.getuid())

@@ -62,6 +62,12 @@ def composition(**variables):
     return filled(yaml.safe_load((DOCKER / "compose.yaml").read_text()))
 
 
+def bringing():
+    """What the README runs in a container to bring the network out of the store."""
+    [found] = re.findall(r"sh -c '(.+)' \| tar x\n", (DOCKER / "README.md").read_text())
+    return found
+
+
 @pytest.fixture
 def services():
     given = {"AWS_ACCESS_KEY_ID": "somebody", "AWS_SECRET_ACCESS_KEY": "something"}
@@ -154,8 +160,7 @@ def test_a_workers_container_has_room_for_the_worker_its_nanny_and_its_files(ser
 def test_the_compositions_services_train_from_s3_to_an_end(tmp_path):
     data = write_data(tmp_path)
     scheduler, health, other = map(str, free_ports(3))
-    for name in ("tmp", "networks"):
-        (tmp_path / name).mkdir()
+    (tmp_path / "tmp").mkdir()
     with s3_server(tmp_path) as store:
         secret = store["AWS_SECRET_ACCESS_KEY"]
         services = composition(
@@ -169,8 +174,6 @@ def test_the_compositions_services_train_from_s3_to_an_end(tmp_path):
             "http://store:9000": store["AWS_ENDPOINT_URL"],
             "8786": scheduler,
             "127.0.0.1:8787": f"127.0.0.1:{health}",
-            "/usr/local/bin/": f"{DOCKER}/",
-            "/networks": str(tmp_path / "networks"),
         }
 
         def of(name):
@@ -207,12 +210,13 @@ def test_the_compositions_services_train_from_s3_to_an_end(tmp_path):
             first.send_signal(signal.SIGINT)
             assert first.wait(60) == 130, host.said("train")
             assert " grow " not in host.run("train-again", command, environment)
+            host.run("bring", ["sh", "-c", f"{bringing()} | tar xC tmp"], environment)
             other = ["7" if word == "6" else word for word in command]
             said = host.run("other", other, environment, code=1)
             assert "n_hidden" in said
             for name in ("upload", "strange", "train", "train-again", "worker-0", "scheduler"):
                 assert secret not in host.said(name), name
-    found = weights(tmp_path / "networks" / "model.zarr")
+    found = weights(tmp_path / "tmp" / "model.zarr")
     assert found == trained_here(data, tmp_path, "--hidden", "6", "--seed", "7")
 
 
@@ -333,7 +337,7 @@ def test_the_image_holds_the_package_and_nothing_to_build_with(image):
         "find / -xdev -writable ! -type l ! -path '/proc/*' ! -path '/dev/*' ! -path '/sys/*'"
     )
     found = _done(image.inside(container, "sh", "-c", f"{writable} 2>/dev/null || true")).split()
-    allowed = ("/networks", "/tmp", "/var/tmp", "/run/lock", "/var/lock")
+    allowed = ("/tmp", "/var/tmp", "/run/lock", "/var/lock")
     assert [path for path in found if not path.startswith(allowed)] == []
 
 
@@ -358,15 +362,15 @@ def test_the_image_trains_from_s3_and_writes_nowhere_but_in_its_folders(image, t
         services["worker"]["command"][-1] = "127.0.0.1:0"  # both workers are on one host here
         seen = []
 
-        def inside(name, before=None):
-            """The words that run a service in a container of its own."""
+        def inside(name, before=None, command=None):
+            """The words that run a service, or a command in its place, in its own container."""
             container, root = image.container()
             if before is not None:
                 before(root)
             seen.append((root, time.time()))
             service = services[name]
             given = {key: host.here(value) for key, value in service["environment"].items()}
-            command = on_loopback(service["command"])
+            command = command or on_loopback(service["command"])
             return image.inside(container, *command, environment=given.items())
 
         with Host(tmp_path, names) as host:
@@ -376,7 +380,9 @@ def test_the_image_trains_from_s3_and_writes_nowhere_but_in_its_folders(image, t
             for number in ("0", "1"):
                 host.start(f"worker-{number}", inside("worker"), os.environ)
             host.run("train", inside("train"), os.environ)
-        network = Network.load(seen[-1][0] / "networks" / "model.zarr")
+            bring = ["sh", "-c", f"{bringing()} | tar t"]
+            assert "model.zarr/" in host.run("bring", inside("train", command=bring), os.environ)
+        network = Network.load(seen[-1][0] / "tmp" / "model.zarr")
         written = {
             "/" + str(path.relative_to(root))
             for root, begun in seen
@@ -384,7 +390,7 @@ def test_the_image_trains_from_s3_and_writes_nowhere_but_in_its_folders(image, t
             if path.lstat().st_mtime > begun and not path.is_dir()
         }
     assert written
-    allowed = ("/tmp/", "/networks/", "/run/.containerenv")  # the last is written by the runtime
+    allowed = ("/tmp/", "/run/.containerenv")  # the last is written by the runtime
     assert [path for path in written if not path.startswith(allowed)] == []
     rows = np.load(tmp_path / "data.npz")
     [score] = evaluate(network, rows["X"], rows["y"])

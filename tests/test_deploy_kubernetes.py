@@ -25,7 +25,6 @@ import yaml
 from dask.utils import parse_bytes
 from deployed import (
     DEPLOY,
-    DOCKER,
     HOME,
     IMAGE,
     Host,
@@ -199,8 +198,7 @@ def test_every_pod_passes_the_profile_restricted(rendered):
             assert everybody["seccompProfile"] == {"type": "RuntimeDefault"}
             assert not {"sysctls", "seLinuxOptions", "appArmorProfile"} & set(everybody)
             for volume in spec["volumes"]:
-                allowed = {"secret", "emptyDir", "persistentVolumeClaim"}
-                assert set(volume) - {"name"} <= allowed, volume
+                assert set(volume) - {"name"} <= {"secret", "emptyDir"}, volume
             for container in [*spec["containers"], *spec.get("initContainers", [])]:
                 own = container["securityContext"]
                 assert own == {
@@ -253,7 +251,8 @@ def test_scratch_files_and_certificates_are_where_the_commands_look(rendered):
             if role == "worker":
                 assert option(container["command"], "--local-directory") == "/tmp"
             if role == "trainer":
-                assert option(container["command"], "--out").startswith(mounts["networks"])
+                kept = [container["command"][1], option(container["command"], "--out")]
+                assert all(address.startswith("s3://") for address in kept)
 
 
 def test_no_secret_is_written_down():
@@ -471,7 +470,6 @@ class Cluster(Host):
         self._config, self._store, self._templates = config, store, templates
         self.scheduler, self.health = free_ports(2)
         self.workers = {}
-        (folder / "networks").mkdir()
 
     def pod(self, name, role, more=None):
         """The command and the environment of a pod's container, with the names of here."""
@@ -489,7 +487,6 @@ class Cluster(Host):
         names = {
             "altrelu-scheduler:8786": f"127.0.0.1:{self.scheduler}",
             "/tls/": f"{self.folder / secret['secretName']}/",
-            "/networks": str(self.folder / "networks"),
             "/tmp": str(self.folder / name),
         }
         exact = {"8786": str(self.scheduler), ":8787": f"127.0.0.1:{self.health}"} | (more or {})
@@ -531,7 +528,9 @@ class Cluster(Host):
 
 @pytest.mark.cluster
 @pytest.mark.parametrize("variant", ["plain", "operator/cluster", "operator/job"])
-def test_the_manifests_commands_train_over_tls(rendered, operated, secrets, variant, tmp_path):
+def test_the_manifests_commands_train_over_tls_from_storage_to_storage(
+    rendered, operated, secrets, variant, tmp_path
+):
     data = write_data(tmp_path)
     templates = {role: spec for role, _, spec in pods(rendered[variant])}
     if variant in operated:  # as the operator completes them
@@ -549,12 +548,15 @@ def test_the_manifests_commands_train_over_tls(rendered, operated, secrets, vari
         store = {name: store[name] for name in (*names, "AWS_ENDPOINT_URL")}
         s3_port = int(store["AWS_ENDPOINT_URL"].rpartition(":")[2])
         with Cluster(tmp_path, rendered[variant], templates, store) as cluster:
-            upload = [str(DOCKER / "upload.py"), str(data), "s3://altrelu/data.zarr"]
-            extra = {"AWS_DEFAULT_REGION": "us-east-1"}
-            cluster.run("upload", ["python", *upload], image_environment() | store | extra)
+            mine = image_environment() | store | {"AWS_DEFAULT_REGION": "us-east-1"}
+            cluster.run("upload", ["transfer.py", str(data), "s3://altrelu/data.zarr"], mine)
             cluster.begin()
             command, environment = cluster.pod("trainer", "trainer")
             command = ["6" if word == "64" else word for word in command]  # a small one
+            killed = cluster.start("killed", command, environment)
+            cluster.until_says("killed", " cycle ")
+            killed.kill()
+            killed.wait(30)
             trainer = cluster.start("trainer", command, environment)
             seen = {name: set() for name in ("scheduler", "trainer", *cluster.workers)}
             ends = time.monotonic() + 120
@@ -563,6 +565,9 @@ def test_the_manifests_commands_train_over_tls(rendered, operated, secrets, vari
                     ports |= cluster.connections(name)
                 time.sleep(0.02)
             assert trainer.poll() == 0, cluster.said("trainer")
+            assert " grow " not in cluster.said("trainer")  # it went on
+            network = tmp_path / "model.zarr"
+            cluster.run("fetch", ["transfer.py", "s3://altrelu/model.zarr", str(network)], mine)
             # What the network policies let through is what they have used.
             everybody = {port for own in cluster.workers.values() for port in own[:2]}
             assert cluster.scheduler in seen["trainer"]
@@ -574,11 +579,11 @@ def test_the_manifests_commands_train_over_tls(rendered, operated, secrets, vari
             assert answers(f"{pages}/info/main/workers.html") == 404
             asked = answers(f"{pages}/api/v1/adaptive_target")
             assert asked == (404 if variant == "plain" else 200)
-            for name in ("scheduler", "trainer", *cluster.workers):
+            for name in ("scheduler", "killed", "trainer", *cluster.workers):
                 assert store["AWS_SECRET_ACCESS_KEY"] not in cluster.said(name)
                 assert "tcp://" not in cluster.said(name), cluster.said(name)
     expected = trained_here(data, tmp_path, "--hidden", "6", "--seed", "0")
-    assert weights(tmp_path / "networks" / "model.zarr") == expected
+    assert weights(network) == expected
 
 
 def test_every_option_of_every_variant_is_one_of_its_command(rendered):

@@ -7,16 +7,14 @@ train_or_resume.py CHECKPOINT DATA [OPTION OF altrelu train]...
 import os
 import sys
 
-import fsspec
-
-from altrelu_dist.addresses import without_secrets
+from altrelu_dist.checkpoints.store import CheckpointStore
+from altrelu_dist.errors import CheckpointError
 
 checkpoint, *begun = sys.argv[1:]
 try:
-    files, folder = fsspec.core.url_to_fs(checkpoint)
-    there = files.glob(f"{folder.rstrip('/')}/checkpoint-*.bin")
-except OSError as error:
-    sys.exit(without_secrets(f"{checkpoint}: cannot be looked at: {error}"))
+    there = CheckpointStore(checkpoint).newest
+except CheckpointError as error:
+    sys.exit(f"error: {error}")
 # All is said again: a checkpoint of other data or other options is refused, not gone on with.
 command = ["altrelu", "train", *begun, "--resume" if there else "--checkpoint", checkpoint]
 # In place of this process, so that signals reach the trainer.

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 from clusters import until
@@ -39,6 +39,8 @@ class Faults:
     rule: Callable[[str, str], str | None] = lambda *_: None
     requests: list[tuple[str, str]] = field(default_factory=list)
     injected: int = 0
+    away: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Within its block no connection comes about, and those that there are end."""
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -54,6 +56,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         body = self.rfile.read(length)
         self.faults.requests.append((self.command, self.path))
         fault = self.faults.rule(self.command, self.path)
+        if self.server.gone.is_set():
+            self.close_connection = True
+            return
         if KEY not in (self.headers.get("Authorization") or ""):
             self._answer(403, [], _error("InvalidAccessKeyId", "The key is not in our records"))
             return
@@ -123,20 +128,39 @@ def s3_server(folder):
 
 
 @contextmanager
-def faulty(port):
+def faulty(upstream):
     """Run a proxy before a server; give its port and what it does."""
     faults = Faults()
-    handler = type("Handler", (_Handler,), {"upstream": port, "faults": faults})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield server.server_port, faults
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    handler = type("Handler", (_Handler,), {"upstream": upstream, "faults": faults})
+    port = free_port()
+
+    @contextmanager
+    def served():
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+        server.daemon_threads, server.gone = True, threading.Event()
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            server.gone.set()
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+    with ExitStack() as serving:
+        serving.enter_context(served())
+
+        @contextmanager
+        def away():
+            serving.close()
+            try:
+                yield
+            finally:
+                serving.enter_context(served())
+
+        faults.away = away
+        yield port, faults
 
 
 def environment(port):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 
@@ -15,8 +16,9 @@ from s3 import BUCKET, KEY, SECRET, environment, faulty, s3_server
 from typer.testing import CliRunner
 
 from altrelu_dist import AltReLURegressor, Network, convert, open_dataset
+from altrelu_dist.checkpoints.store import CheckpointStore
 from altrelu_dist.cli.app import app
-from altrelu_dist.errors import DataError, ExistsError, ModelFileError
+from altrelu_dist.errors import CheckpointError, DataError, ExistsError, ModelFileError
 
 pytestmark = [
     pytest.mark.cluster,
@@ -194,6 +196,45 @@ def test_reads_that_fail_or_dawdle_change_nothing(how, table, storage):
         assert np.array_equal(getattr(found, name), getattr(expected, name))
 
 
+def test_storage_that_is_away_for_a_while_changes_nothing(table, storage, caplog):
+    """No connection comes about, where the rows are read."""
+    convert(table, f"s3://{BUCKET}/away.zarr", target="y")
+    data = open_dataset(f"s3://{BUCKET}/away.zarr")
+    gone = threading.Event()
+
+    def away():
+        with storage.away():
+            gone.set()
+            time.sleep(10)
+
+    def trained():
+        model = AltReLURegressor(6, method="damped", max_iter=2, random_state=0)
+        model.fit(data.X, data.y)
+        return [getattr(model.network_, name).tobytes() for name in NETWORK]
+
+    undisturbed = trained()
+    thread = threading.Thread(target=away)
+    thread.start()
+    gone.wait()
+    assert trained() == undisturbed
+    thread.join()
+    assert "trying again" in caplog.text
+
+
+def test_no_run_ends_for_a_checkpoint_that_cannot_be_written(storage, caplog):
+    store = CheckpointStore(f"s3://{BUCKET}/away")
+    with store.owned():
+        store.save({"n": 1})
+        with storage.away():
+            store.save({"n": 2})
+            with pytest.raises(CheckpointError, match="cannot be read: Could not connect"):
+                _ = store.newest
+        assert "no checkpoint could be written" in caplog.text
+        assert store.load() == {"n": 1}
+        store.save({"n": 3})
+    assert store.load() == {"n": 3}
+
+
 def test_writes_that_fail_are_tried_again(table, storage, tmp_path):
     seen = Counter()
 
@@ -257,6 +298,30 @@ def test_a_bucket_that_is_not_there(table):
     assert "bucket does not exist" in words
     with pytest.raises(ModelFileError, match="no-such-bucket"):
         Network.load(address)
+
+
+def test_a_network_that_was_being_put_in_place_is_put_there_again(storage, files):
+    """Its process died when some of the files were there."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((200, 3))
+    model = AltReLURegressor(2, method="damped", max_iter=1).fit(X, X[:, 0])
+    address, kept = f"s3://{BUCKET}/torn.zarr", f"{BUCKET}/torn.zarr"
+    storage.rule = lambda how, path: (
+        "denied" if how == "PUT" and path == f"/{kept}/zarr.json" else None
+    )
+    for overwrite in (False, True):
+        with pytest.raises(DataError, match="cannot be put in place"):
+            model.save(address, overwrite=overwrite)
+        assert files.exists(f"{kept}/altrelu-incomplete.json")
+        with pytest.raises(ModelFileError):
+            Network.load(address)
+        storage.rule, denied = (lambda *_: None), storage.rule
+        model.save(address)
+        assert network_of(address) == [getattr(model.network_, n).tobytes() for n in NETWORK]
+        assert not files.exists(f"{kept}/altrelu-incomplete.json")
+        with pytest.raises(ExistsError):
+            model.save(address)
+        storage.rule = denied
 
 
 def test_an_address_that_would_stand_for_many():

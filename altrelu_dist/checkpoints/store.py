@@ -19,7 +19,7 @@ import fsspec
 from altrelu_dist.addresses import without_secrets
 from altrelu_dist.checkpoints.codec import decode, encode
 from altrelu_dist.errors import CheckpointError
-from altrelu_dist.outputs.whole import write_whole
+from altrelu_dist.storage import os_errors, write_whole
 
 __all__ = ["CheckpointStore", "InUseError"]
 
@@ -73,11 +73,13 @@ class CheckpointStore:
                 f"life for {_DEAD:.0f} s"
             )
         number = self._number + 1
+        data = encode(tree)
         try:
-            self._write(f"checkpoint-{number:08}.bin", encode(tree))
-            for old, name in self._found():
-                if old <= number - _KEPT:
-                    self._fs.rm_file(name)
+            with os_errors():
+                self._write(f"checkpoint-{number:08}.bin", data)
+                for old, name in self._found():
+                    if old <= number - _KEPT:
+                        self._fs.rm_file(name)
         except OSError as error:
             if not self._warned:
                 _log.warning(
@@ -93,7 +95,8 @@ class CheckpointStore:
     def newest(self) -> int:
         """The number of the newest checkpoint, whole or not; 0 if there is none."""
         try:
-            return max((number for number, _ in self._found()), default=0)
+            with os_errors():
+                return max((number for number, _ in self._found()), default=0)
         except OSError as error:
             raise CheckpointError(f"{self.address}: cannot be read: {_line(error)}") from error
 
@@ -107,11 +110,14 @@ class CheckpointStore:
         """
         problem = ""
         try:
-            found = sorted(self._found(), reverse=True)
+            with os_errors():
+                found = sorted(self._found(), reverse=True)
             self._number = found[0][0] if found else 0
             for _, name in found:
+                with os_errors():
+                    data = self._fs.cat_file(name)
                 try:
-                    return decode(self._fs.cat_file(name))
+                    return decode(data)
                 except CheckpointError as error:
                     problem = problem or f"{name}: {error}"
                     _log.warning("%s: %s; the one before is used", without_secrets(name), error)
@@ -130,15 +136,15 @@ class CheckpointStore:
         CheckpointError
             If another one does, it cannot be written, or it is part of a Zarr store.
         """
-        from altrelu_dist.data.zarr_store import STORE_MARKS
-
         try:
-            for folder in (self._folder, self._fs._parent(self._folder)):
-                if any(self._fs.exists(f"{folder.rstrip('/')}/{name}") for name in STORE_MARKS):
-                    raise CheckpointError(
-                        f"{self.address}: {folder} is a Zarr store; name a folder beside it"
-                    )
-            self._fs.makedirs(self._folder, exist_ok=True)
+            with os_errors():
+                store = next(filter(self._is_zarr, (self._folder, self._parent)), None)
+            if store is not None:
+                raise CheckpointError(
+                    f"{self.address}: {store} is a Zarr store; name a folder beside it"
+                )
+            with os_errors():
+                self._fs.makedirs(self._folder, exist_ok=True)
             self._take()
         except OSError as error:
             raise CheckpointError(f"{self.address}: cannot be written: {_line(error)}") from error
@@ -151,8 +157,17 @@ class CheckpointStore:
             ended.set()
             beat.join()
             if not self._lost():
-                with suppress(OSError):
+                with suppress(OSError), os_errors():
                     self._fs.rm_file(self._path(_LOCK))
+
+    @property
+    def _parent(self) -> str:
+        return str(self._fs._parent(self._folder))
+
+    def _is_zarr(self, folder: str) -> bool:
+        from altrelu_dist.data.zarr_store import STORE_MARKS
+
+        return any(self._fs.exists(f"{folder.rstrip('/')}/{name}") for name in STORE_MARKS)
 
     def _lost(self) -> bool:
         """Whether the lock is another run's."""
@@ -196,15 +211,18 @@ class CheckpointStore:
     def _owner(self) -> dict[str, Any] | None:
         """Whose it is; None if there is no lock, nobody's if there is one that cannot be read."""
         try:
-            found = json.loads(self._fs.cat_file(self._path(_LOCK)))
+            with os_errors():
+                data = self._fs.cat_file(self._path(_LOCK))
+        except FileNotFoundError:
+            return None
+        try:
+            found = json.loads(data)
             return {
                 "token": str(found["token"]),
                 "host": str(found["host"]),
                 "pid": int(found["pid"]),
                 "time": float(found["time"]),
             }
-        except FileNotFoundError:
-            return None
         except (ValueError, KeyError, TypeError):
             return _NOBODY
 

@@ -46,5 +46,6 @@ def _may_pass(error: BaseException | None) -> bool:
         status = getattr(error, "status", None)
         if isinstance(status, int) and (status == _TOO_MANY_REQUESTS or status >= _SERVER_ERRORS):
             return True
-        error = error.__cause__
+        # Libraries of storages raise their own from what the network said, and not all say so.
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return False

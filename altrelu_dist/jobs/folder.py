@@ -12,8 +12,8 @@ from typing import Any
 from altrelu_dist.addresses import without_secrets
 from altrelu_dist.data.source import files_at
 from altrelu_dist.errors import AltReLUError, DataError, ExistsError, JobError
-from altrelu_dist.outputs.whole import write_whole
 from altrelu_dist.runs.training import TrainOptions
+from altrelu_dist.storage import write_whole
 
 __all__ = ["ENDED", "JobFolder", "JobSpec", "JobStatus", "folder_of"]
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["check", "write"]
 
 _MARK = "zarr.json"  # without it a folder is no Zarr group: it goes first and comes last
+_INCOMPLETE = "altrelu-incomplete.json"  # beside it while files go and come: what they are to be
 _PATTERN = "*?["
 
 
@@ -42,10 +43,21 @@ class _Place:
 
     def format(self) -> object:
         """Of the Zarr group that is here; None if it has none, or nothing is here."""
+        found = self._read(_MARK).get("attributes")
+        return found.get("format") if isinstance(found, dict) else None
+
+    @property
+    def unfinished(self) -> str:
+        """Of the group that was being put in place here when its process ended; else empty."""
+        found = self._read(_INCOMPLETE)
+        return str(found.get("format", "")) if not self.fs.exists(f"{self.root}/{_MARK}") else ""
+
+    def _read(self, name: str) -> dict[str, Any]:
         try:
-            return json.loads(self.fs.cat_file(f"{self.root}/{_MARK}"))["attributes"]["format"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+            found = json.loads(self.fs.cat_file(f"{self.root}/{name}"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def remove(self) -> None:
         """Remove what is here, if anything is."""
@@ -94,7 +106,7 @@ def write(address: str, *, overwrite: bool, kind: str | None) -> Iterator[str]:
 
 def _check_replaceable(place: _Place, *, overwrite: bool, kind: str | None) -> None:
     fs: Any = place.fs
-    if not fs.exists(place.root):
+    if not fs.exists(place.root) or (kind is not None and place.unfinished == kind):
         return
     if not overwrite:
         raise ExistsError(
@@ -111,13 +123,17 @@ def _publish(new: _Place, place: _Place, kind: str | None) -> None:
     if kind is None:
         place.fs.cp_file(new.root, place.root)
         return
+    incomplete, mark = f"{place.root}/{_INCOMPLETE}", f"{place.root}/{_MARK}"
+    place.fs.pipe_file(incomplete, json.dumps({"format": kind, "whole": new.address}).encode())
     with suppress(FileNotFoundError):
-        place.fs.rm_file(f"{place.root}/{_MARK}")
-    place.remove()
+        place.fs.rm_file(mark)
+    if old := [name for name in place.fs.find(place.root) if not name.endswith(_INCOMPLETE)]:
+        place.fs.rm(old)
     names = [name[len(new.root) :] for name in place.fs.find(new.root)]
     inner = [name for name in names if name != f"/{_MARK}"]
     for each in (inner, [f"/{_MARK}"]):
         place.fs.copy([new.root + name for name in each], [place.root + name for name in each])
+    place.fs.rm_file(incomplete)
 
 
 def _line(error: BaseException) -> str:

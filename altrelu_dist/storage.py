@@ -1,12 +1,27 @@
-"""A small file written whole or not at all: storage does that, elsewhere it is moved in place."""
+"""File systems of fsspec: small files written whole, and errors of one type."""
 
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
-__all__ = ["write_whole"]
+__all__ = ["os_errors", "write_whole"]
+
+
+@contextmanager
+def os_errors() -> Iterator[None]:
+    """Make an `OSError` of whatever the library of a storage raises, one that is away say.
+
+    fsspec does so for answers that are errors, and lets through that there was no answer.
+    """
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
 def write_whole(fs: Any, path: str, data: bytes) -> None:
@@ -20,7 +35,8 @@ def write_whole(fs: Any, path: str, data: bytes) -> None:
     from fsspec.implementations.local import LocalFileSystem
 
     if not isinstance(fs, LocalFileSystem):
-        fs.pipe_file(path, data)
+        with os_errors():
+            fs.pipe_file(path, data)
         return
     beside = f"{path}.partial"  # the same again: what a killed process left is written over
     try:

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from altrelu_dist.errors import ClusterError
+from altrelu_dist.errors import AltReLUError, ClusterError
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 __all__ = ["explained"]
 
 
 @contextmanager
-def explained() -> Iterator[None]:
-    """Raise a `ClusterError` in place of Dask's own errors where a cluster fails in the block."""
+def explained(client: Client | None = None) -> Iterator[None]:
+    """Raise a `ClusterError` in place of Dask's own errors where a cluster fails in the block.
+
+    Parameters
+    ----------
+    client : distributed.Client, optional
+        What is asked of one that has closed in the meantime ends in an error of no type of its own.
+    """
     from concurrent.futures import CancelledError
 
     from distributed import KilledWorker
@@ -25,8 +35,14 @@ def explained() -> Iterator[None]:
             "workers died again and again, most likely for lack of memory: give each more "
             "(--memory), or start fewer (--workers)"
         ) from error
-    except (CancelledError, CommClosedError) as error:
+    except AltReLUError:
+        raise
+    except Exception as error:
+        lost = isinstance(error, CancelledError | CommClosedError)
+        if not lost and (client is None or client.status != "closed"):
+            raise
         raise ClusterError(
             "the connection to the scheduler is lost: it has ended, or cannot be reached; a run "
-            "with a checkpoint goes on by resume=True (--resume), on another cluster too"
+            "with a checkpoint goes on by resume=True (--resume), a job by take-up, on another "
+            "cluster too"
         ) from error

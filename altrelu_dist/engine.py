@@ -17,6 +17,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
@@ -36,6 +37,7 @@ __all__ = ["TILE", "DaskEngine", "Engine", "LocalEngine"]
 
 TILE = 4096
 _FAN_IN = 8
+_LOOK = 5.0  # seconds between two looks at a cluster that is waited for
 
 _log = logging.getLogger(__name__)
 
@@ -225,7 +227,7 @@ class DaskEngine(Engine):
         if self.client is None:
             result: _Partial = dask.compute(self._pass(statistic, name))[0]
         else:
-            with explained():
+            with explained(self.client):
                 result = self._on_workers(self.client, statistic, name)
         value: C = _root(result)
         return value
@@ -315,11 +317,31 @@ def _made(client: Client, task: Any, span: dict[str, Any]) -> _Partial:
     with dask.annotate(**span):
         future = client.compute(task)
     try:
-        result: _Partial = future.result()
+        result: _Partial = _awaited(future, client)
         return result
     finally:
         # An error's traceback holds this frame: without this the tasks would go on, or be kept.
         future.release()
+
+
+def _awaited(future: Any, client: Client) -> Any:
+    """The result of a future; what Dask would wait for without an end or a word is looked for."""
+    from distributed.comm import CommClosedError
+
+    told = False
+    while True:
+        try:
+            return future.result(timeout=_LOOK)
+        except TimeoutError:
+            if future.done():  # just now, or the error is the task's own
+                return future.result()
+        if client.status not in ("running", "connecting"):
+            # The client closed just as it was to submit this: nobody knows of it.
+            raise CommClosedError(f"the client is {client.status}")
+        with suppress(OSError):  # a connection that ends is the future's to tell
+            if not told and client.status == "running" and not client.nthreads():
+                told = True
+                _log.warning("no worker is left in the cluster: the run waits for one")
 
 
 def _block_partial(

@@ -61,7 +61,8 @@ class Processes:
             for _ in range(workers):
                 self.add()
             self.client = Client(scheduler_file=str(file), timeout=60)
-            self.client.wait_for_workers(workers, timeout=60)
+            if workers:
+                self.client.wait_for_workers(workers, timeout=60)
             stack.pop_all()
 
     def __enter__(self):

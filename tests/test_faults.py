@@ -136,6 +136,29 @@ def test_all_workers_killed_in_turn(kept, store, undisturbed, processes):
     assert_same_run(model, undisturbed)
 
 
+@pytest.mark.usefixtures("streamed")
+def test_all_workers_killed_at_once(store, undisturbed, processes, caplog, monkeypatch):
+    """The run says that it waits, and goes on when there is one again."""
+    monkeypatch.setattr("altrelu_dist.engine._LOOK", 1.0)
+    cluster = processes(2)
+    first = list(cluster.workers.values())
+
+    def kill_all(progress):
+        if progress.stage == "alternating" and first[0].poll() is None:
+            for worker in first:
+                worker.kill()
+                worker.wait(10)
+            threading.Thread(target=add_when_told).start()
+
+    def add_when_told():
+        until(lambda: "no worker is left" in caplog.text, "it says that it waits", 30)
+        cluster.add()
+
+    model = fitted(store, client=cluster.client, callback=kill_all)
+    assert caplog.text.count("no worker is left") == 1
+    assert_same_run(model, undisturbed)
+
+
 @pytest.mark.parametrize("state", ["executing", "memory"])
 def test_a_worker_that_hangs_is_given_up(state, kept, store, undisturbed, processes):
     """In the middle of a task, or holding what others need."""

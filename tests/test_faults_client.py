@@ -15,6 +15,7 @@ import numpy as np
 import psutil
 import pytest
 from clusters import HERE, HOME, Namespace, Processes, until
+from distributed.comm import CommClosedError
 from oracles import same
 
 import altrelu_dist
@@ -133,6 +134,25 @@ def test_a_network_that_stays_cut_is_an_error_and_another_cluster_goes_on(
     with Processes(tmp_path / "two", 1) as cluster:
         model = fitted(store, client=cluster.client, resume=True, **kept)
     assert_same_network(model, undisturbed)
+
+
+def test_a_client_that_closes_as_it_submits_is_an_error(store, tmp_path):
+    """Dask drops what is submitted in that moment, and would wait for it for ever."""
+
+    class Ended:
+        def send(self, _):
+            raise CommClosedError
+
+    with Processes(tmp_path, 1) as cluster:
+        client, link = cluster.client, cluster.client.scheduler_comm
+
+        def close(progress):
+            if progress.stage == "alternating":
+                client.status, client.scheduler_comm = "closing", Ended()
+
+        with pytest.raises(ClusterError, match="the connection to the scheduler is lost"):
+            fitted(store, client=client, callback=close)
+        client.status, client.scheduler_comm = "running", link
 
 
 def test_a_scheduler_that_stands_still_for_a_while(store, tmp_path, undisturbed):

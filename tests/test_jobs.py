@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -139,7 +140,8 @@ def test_it_outlives_the_scheduler(rows, tmp_path, undisturbed):
         job = submit(rows / "rows.zarr", 8, out, client=cluster.client, **LONG)
         at_work(job, 5)
         cluster.scheduler.kill()
-        until(lambda: job.status().state == "lost", "it is known to be lost", 90)
+        until(lambda: job.status().state != "running", "it is known to have ended", 90)
+        assert job.status().state == "lost"
     assert job.status().iteration >= 5
     with Processes(tmp_path / "second") as cluster:
         again = Job(str(out), cluster.client)
@@ -192,6 +194,24 @@ def test_the_best_so_far_of_a_running_job(rows, cluster, tmp_path):
     until(lambda: job.status().ended, "it ends")
 
 
+def test_an_id_is_of_one_job_for_ever(rows, cluster, tmp_path):
+    """Also where another one writes to the same output by now."""
+    out, client = tmp_path / "model.zarr", cluster.client
+    old = submit(rows / "rows.zarr", 8, out, client=client, **SHORT)
+    old.result(WAIT)
+    new = submit(rows / "rows.zarr", 8, out, client=client, overwrite=True, **LONG)
+    at_work(new)
+    for of in (client, None):
+        with pytest.raises(JobError, match=f"{old.id}: is forgotten; .* is {new.id}"):
+            Job(old.id, of)
+        assert [job.id for job in jobs(of) if job.out == str(out)] == [new.id]
+    new.cancel()
+    new.result(WAIT)
+    shutil.rmtree(out)
+    assert not new.fetch(tmp_path / "copy.zarr")  # the best so far is there still
+    assert Network.load(tmp_path / "copy.zarr").n_hidden == 8
+
+
 def test_a_job_that_fails_says_why(rows, cluster, tmp_path):
     job = submit(rows / "X.npy", 8, tmp_path / "model.zarr", client=cluster.client, **SHORT)
     with pytest.raises(JobError, match=r"failed: X contains NaN or infinity"):
@@ -225,7 +245,7 @@ def test_what_is_wrong_is_said_at_once(change, error, words, rows, cluster, tmp_
 
 
 def test_without_a_cluster(rows, tmp_path, monkeypatch):
-    monkeypatch.setattr("altrelu_dist.jobs.current_client", lambda: None)
+    monkeypatch.setattr("altrelu_dist.jobs.job.current_client", lambda: None)
     with pytest.raises(ClusterError, match="no Dask client"):
         submit(rows / "rows.zarr", 8, tmp_path / "model.zarr")
 
@@ -315,7 +335,7 @@ class Passes:
 
 
 def test_the_commands(rows, cluster, tmp_path, monkeypatch):
-    monkeypatch.setattr("altrelu_dist.jobs.current_client", lambda: None)  # as in a new process
+    monkeypatch.setattr("altrelu_dist.jobs.job.current_client", lambda: None)  # as in a new process
     where = ("--scheduler", cluster.client.scheduler.address)
     out = tmp_path / "model.zarr"
     base = ("submit", rows / "rows.zarr", "--hidden", 8, "--method", "alternating")
@@ -347,6 +367,21 @@ def test_the_commands(rows, cluster, tmp_path, monkeypatch):
     at_work(Job(long))
     assert "ends at its next step" in run("cancel", long).stdout
     assert "cancelled" in run("status", long, "--follow").stdout
+
+
+def test_jobs_are_listed_without_a_scheduler_or_workers(rows, cluster, tmp_path):
+    job = submit(rows / "rows.zarr", 8, tmp_path / "m.zarr", client=cluster.client, **SHORT)
+    job.result(WAIT)
+    listed = CliRunner().invoke(app, ["jobs", "--scheduler", "tcp://127.0.0.1:9"])
+    assert listed.exit_code == 0
+    assert job.id in listed.stdout
+    assert "only the jobs that were seen from this machine: " in listed.stderr
+    (tmp_path / "empty").mkdir()
+    with Processes(tmp_path / "empty", workers=0) as other:
+        address = other.client.scheduler.address
+        listed = CliRunner().invoke(app, ["jobs", "--scheduler", address])
+        assert (listed.exit_code, listed.stderr) == (0, "")
+        assert job.id in listed.stdout
 
 
 def test_submit_needs_a_cluster(rows, tmp_path):

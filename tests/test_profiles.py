@@ -44,6 +44,7 @@ def run(*arguments, code=0):
         ({"prod": {}}, "has no scheduler"),
         ({"prod": None}, "has no scheduler"),
         ({"prod": {"scheduler": "tcp://x:1", "colour": "red"}}, "does not know colour"),
+        ({"prod": {"scheduler": "tls://x:1", "tls": {"cert": "no/c.pem"}}}, "tls: cert: no/c.pem"),
         ({"prod": {"scheduler": "tcp://x:1", "tls": {"certificate": "a"}}}, "tls: certificate"),
         (
             {"prod": {"scheduler": "tcp://x:1", "storage": {"s3": {"key": {"env": "ALTRELU_NO"}}}}},

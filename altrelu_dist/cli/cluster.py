@@ -129,7 +129,7 @@ class ClusterChoice:
         if self._local:
             return None
         address: str | None = self.scheduler or dask.config.get("scheduler-address", None)
-        return address
+        return address or None
 
     @property
     def memory_limit(self) -> int | str:
@@ -153,7 +153,7 @@ class ClusterChoice:
 
 @contextmanager
 def connect(
-    choice: ClusterChoice, output: Output, *, in_process: bool = False
+    choice: ClusterChoice, output: Output, *, in_process: bool = False, to_work: bool = True
 ) -> Iterator[Client | None]:
     """Connect to a cluster that has this package, and close what was opened.
 
@@ -163,6 +163,8 @@ def connect(
     output : Output
     in_process : bool, default False
         Start no cluster of our own: yield None where none is named.
+    to_work : bool, default True
+        Whether it is to do something, and not only to be asked.
 
     Raises
     ------
@@ -179,7 +181,10 @@ def connect(
 
     opened = _local(choice, output) if address is None else _remote(address, choice.tls, output)
     with explained(), opened as client:
-        tell_workers(client)
+        if to_work:
+            if address is not None:
+                _check_workers(client, address)
+            tell_workers(client)
         yield client
 
 
@@ -260,13 +265,7 @@ def _connect(address: str, security: Security) -> Client:
     kind = _kind_of_server(address, security)
     if kind != "Scheduler":
         raise ClusterError(f"{address} is a Dask {kind}, not a scheduler")
-    client = Client(address, timeout=CONNECT_SECONDS, set_as_default=True, security=security)
-    try:
-        _check_workers(client, address)
-    except BaseException:
-        client.close()
-        raise
-    return client
+    return Client(address, timeout=CONNECT_SECONDS, set_as_default=True, security=security)
 
 
 def _kind_of_server(address: str, security: Security) -> str:

@@ -13,7 +13,7 @@ import typer
 from altrelu_dist.cli.cluster import connect
 from altrelu_dist.cli.grouped import grouped
 from altrelu_dist.cli.options import Connection, JobId, Json, Overwrite, Training
-from altrelu_dist.errors import JobError, ParameterError
+from altrelu_dist.errors import ClusterError, JobError, ParameterError
 from altrelu_dist.runs.output import Output, number, seconds_text, table
 
 if TYPE_CHECKING:
@@ -36,13 +36,14 @@ def submit(
 ) -> None:
     """Train in a cluster, print the id of the job, and return at once.
 
-    The options are those of train. Data and output are to be where all workers see them.
+    The options are those of train that say what is trained, and how. Data and output are to be
+    where all workers see them.
     """
     from altrelu_dist.jobs import submit_options
 
     options = training.options()
     output = Output(quiet=True, as_json=as_json)
-    with _cluster(connection, output) as client:
+    with _cluster(connection, output, to_work=True) as client:
         if client is None:
             raise ParameterError(
                 "a job is submitted to a cluster: name its --scheduler, or set "
@@ -62,8 +63,13 @@ def jobs(
     from altrelu_dist.jobs import jobs as all_jobs
 
     output = Output(as_json=as_json)
-    with _cluster(connection, output) as client:
-        found = [(job, job.status()) for job in all_jobs(client)]
+    try:
+        with _cluster(connection, output) as client:
+            known = all_jobs(client)
+    except ClusterError as error:
+        output.warn(f"only the jobs that were seen from this machine: {error}")
+        known = all_jobs(None)
+    found = [(job, job.status()) for job in known]
     shown = table(
         "id", "state", "stage", "by", "loss", "passes", "started", "expected end", "output", words=4
     )
@@ -155,7 +161,7 @@ def take_up(
 ) -> None:
     """Go on with a job that was lost, failed or was cancelled, from its checkpoint."""
     output = Output()
-    with _job(job_id, connection, output, at_work=True) as job:
+    with _job(job_id, connection, output, to_work=True) as job:
         job.resume()
         output.result({}, f"job {job.id} goes on")
 
@@ -171,10 +177,9 @@ def fetch(
     """Copy the network of a job, or the best so far of one that has not ended."""
     output = Output()
     with _job(job_id, connection, output) as job:
-        now = job.status()
-        job.fetch(destination, overwrite=overwrite)
-        what = "the network" if now.result else "the best network so far"
-        output.result({}, f"saved: {destination} ({what} of job {job.id}, {now.state})")
+        final = job.fetch(destination, overwrite=overwrite)
+        what = "the network" if final else "the best network so far"
+        output.result({}, f"saved: {destination} ({what} of job {job.id}, {job.status().state})")
 
 
 @grouped
@@ -191,21 +196,24 @@ def forget(
 
 
 @contextmanager
-def _cluster(connection: Connection, output: Output) -> Iterator[Client | None]:
+def _cluster(
+    connection: Connection, output: Output, *, to_work: bool = False
+) -> Iterator[Client | None]:
     quiet = Output(quiet=True, as_json=output.as_json)
-    with connect(connection.cluster(), quiet, in_process=True) as client:
+    choice = connection.cluster()
+    with connect(choice, quiet, in_process=True, to_work=to_work) as client:
         yield client
 
 
 @contextmanager
 def _job(
-    id_: str, connection: Connection, output: Output, *, at_work: bool = False
+    id_: str, connection: Connection, output: Output, *, to_work: bool = False
 ) -> Iterator[Job]:
-    """A job, found without a scheduler where that is enough; `at_work`: it is to be started."""
+    """A job, found without a scheduler where that is enough; `to_work`: it is to be started."""
     from altrelu_dist.jobs import Job
 
     job = None
-    if connection.scheduler is None and not at_work:
+    if connection.scheduler is None and not to_work:
         try:
             job = Job(id_)
         except JobError:
@@ -214,7 +222,7 @@ def _job(
     if job is not None:
         yield job
         return
-    with _cluster(connection, output) as client:
+    with _cluster(connection, output, to_work=to_work) as client:
         yield Job(id_, client)
 
 
@@ -222,7 +230,7 @@ def _line(now: JobStatus) -> str:
     parts = [now.state, now.stage, f"iteration {now.iteration}"]
     parts.append(f"loss {'?' if now.loss is None else number(now.loss)}")
     parts += [f"passes {now.passes}", f"{seconds_text(now.seconds)}"]
-    if now.expected_end is not None and not now.ended:
+    if now.expected_end is not None and now.state == "running":
         left = max(0.0, now.expected_end - time.time())
         parts.append(f"about {seconds_text(left)} left")
     return "  ".join(part for part in parts if part)

@@ -49,7 +49,12 @@ def use_profile(name: str) -> None:
     if tls:
         settings["distributed.comm.require-encryption"] = True
     for key, value in tls.items():
-        settings[f"distributed.comm.tls.{_TLS[key]}"] = os.path.expanduser(str(value))
+        file = os.path.expanduser(str(value))
+        if not os.access(file, os.R_OK):
+            raise ParameterError(
+                f"--cluster {name}: tls: {key}: {file}: there is no such file that can be read"
+            )
+        settings[f"distributed.comm.tls.{_TLS[key]}"] = file
     storage = profile.get("storage") or {}
     dask.config.set(settings | {_STORAGE: storage})
     use_storage(storage)

@@ -8,7 +8,7 @@ import secrets
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from altrelu_dist.addresses import without_secrets
@@ -55,13 +55,15 @@ class Job:
         if address is None:
             if "/" not in id and not os.path.exists(folder_of(id)):
                 raise JobError(
-                    f"{id}: no such job is known to this scheduler or on this machine; name the "
-                    f"address of its output"
+                    f"{id}: no such job is known to this scheduler or on this machine, and none "
+                    f"writes to an output of this name"
                 )
             address = absolute(id)
         self._folder = JobFolder(address)
         self._spec = self._folder.spec()
         self.id = self._spec.id
+        if id in known and id != self.id:
+            raise JobError(f"{id}: is forgotten; the job that writes to {self.out} is {self.id}")
         if known.get(self.id) is None:
             registry.remember(self.id, self._folder.address, None)
 
@@ -153,7 +155,9 @@ class Job:
         if last.state in ("failed", "lost"):
             raise JobError(f"job {self.id} {_IS[last.state]}: {last.error or 'no sign of life'}")
         if not last.result:
-            raise JobError(f"job {self.id} was cancelled before there was a network")
+            raise JobError(
+                f"job {self.id} was cancelled before it saved; fetch has its best network so far"
+            )
         return AltReLURegressor.load(last.result["out"])
 
     def cancel(self) -> None:
@@ -189,14 +193,19 @@ class Job:
         start(self._folder, self.id, self._client, status.attempts)
         registry.remember(self.id, self._folder.address, self._client)
 
-    def fetch(self, destination: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Copy its network, or the best so far of one that has not finished.
+    def fetch(self, destination: str | os.PathLike[str], *, overwrite: bool = False) -> bool:
+        """Copy its network, or the best so far where it has none: half a minute old at most.
 
         Parameters
         ----------
         destination : path
             On this machine, or any address that fsspec knows.
         overwrite : bool, default False
+
+        Returns
+        -------
+        bool
+            Whether it is the network that it ended with.
 
         Raises
         ------
@@ -208,11 +217,18 @@ class Job:
         from altrelu_dist.network import Network
 
         result = self.status().result
-        try:
-            network = Network.load(result["out"] if result else self._folder.best)
-        except ModelFileError as error:
-            raise JobError(f"job {self.id} has no network yet: {error}") from error
-        network.save(destination, overwrite=overwrite)
+        problem: ModelFileError | None = None
+        for final, address in ((True, result.get("out")), (False, self._folder.best)):
+            if address is None:
+                continue
+            try:
+                network = Network.load(address)
+            except ModelFileError as error:  # somebody moved it, say
+                problem = problem or error
+                continue
+            network.save(destination, overwrite=overwrite)
+            return final
+        raise JobError(f"job {self.id} has no network yet: {problem}") from problem
 
     def forget(self) -> None:
         """Remove what is kept of it: its log, status and checkpoints, not its output.
@@ -270,10 +286,10 @@ def submit(
     client = client or current_client()
     if client is None:
         raise ClusterError("a job is submitted to a cluster, and no Dask client is there")
-    try:
-        wanted = TrainOptions(os.fspath(data), n_hidden, os.fspath(out), **options)
-    except TypeError as error:
-        raise ParameterError(f"{error}; see altrelu submit --help") from error
+    known = {field.name for field in fields(TrainOptions)}
+    if unknown := sorted(options.keys() - known):
+        raise ParameterError(f"{unknown[0]}: no such option; there are {', '.join(sorted(known))}")
+    wanted = TrainOptions(os.fspath(data), n_hidden, os.fspath(out), **options)
     return submit_options(wanted, client)
 
 
@@ -303,7 +319,7 @@ def jobs(client: Client | None = None) -> list[Job]:
     """All jobs that the scheduler or this user's machine knows of, the oldest first."""
     client = client or current_client()
     found = []
-    for address in registry.known(client).values():
+    for address in dict.fromkeys(registry.known(client).values()):
         try:
             found.append(Job(address, client))
         except AltReLUError:  # its folder is gone

@@ -123,7 +123,7 @@ class _Loop:
         beat.start()
         state, error = "finished", ""
         try:
-            with explained():
+            with explained(self._client):
                 if self._train():
                     state = "cancelled"
         except ClusterError as failure:

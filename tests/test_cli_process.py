@@ -195,13 +195,14 @@ def train_and_kill(rng, *arguments):
 
 
 @pytest.mark.slow
-def test_killed_fifty_times_it_goes_on():
+@pytest.mark.parametrize("times", [20, pytest.param(50, marks=pytest.mark.by_hand)])
+def test_killed_at_any_moment_it_goes_on(times):
     """The same bits, no checkpoint is torn, and no run is refused because a dead one holds it."""
     passes("train", "data.zarr", *LONG, "--out", "expected.zarr")
     expected = Network.load("expected.zarr")
     rng = np.random.default_rng()
     kills = ended = 0
-    while kills < 50:
+    while kills < times:
         out, folder = f"m{ended}.zarr", f"run{ended}"
         begin = ("data.zarr", *LONG, "--out", out, "--checkpoint", folder)
         begin += ("--checkpoint-interval", 0)

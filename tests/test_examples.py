@@ -92,10 +92,10 @@ def address(tmp_path: Path) -> Iterator[str]:
 @pytest.mark.cluster
 def test_out_of_core_and_cluster(tmp_path: Path, address: str) -> None:
     store, model = tmp_path / "set.zarr", tmp_path / "model.zarr"
-    alone = script("02_out_of_core.py", store, "--rows", "70000")
-    assert alone.startswith("70000 rows")
+    alone = script("02_out_of_core.py", store, "--rows", "12000")
+    assert alone.startswith("12000 rows")
     together = script("03_cluster.py", address, store, "--out", model)
-    assert together.startswith("70000 rows on ")
+    assert together.startswith("12000 rows on ")
     assert model.exists()
     assert r2(alone) == r2(together) > 0.9
 

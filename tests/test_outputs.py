@@ -148,7 +148,7 @@ def test_of_several_that_replace_the_same_each_is_whole(tmp_path):
 
     def write(i):
         for _ in range(25):
-            begin.wait(30)
+            begin.wait(120)
             try:
                 with write_beside(tmp_path / "a.zarr", overwrite=i > 0, kind="apple") as part:
                     write_group(Path(part), "apple")

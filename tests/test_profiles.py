@@ -55,6 +55,7 @@ def run(*arguments, code=0):
 def test_a_profile_that_is_wrong(profiles, words):
     with dask.config.set({"altrelu.clusters": profiles}):
         assert words in run("--cluster", "prod", "jobs", code=1).stderr
+        assert words in run("jobs", "--cluster", "prod", code=1).stderr
 
 
 @pytest.mark.cluster
@@ -93,7 +94,7 @@ def test_scheduler_and_storage_of_a_profile(tmp_path, monkeypatch):
             *("--out", out, "--max-iter", 2, "--method", "damped"),
         )
         id_ = submitted.stdout.strip()
-        shown = run("--cluster", "prod", "status", id_, "--follow")
+        shown = run("status", id_, "--follow", "--cluster", "prod")
         assert "finished" in shown.stdout
         assert Network.load(out).info["job"] == id_
         files = s3fs.S3FileSystem(use_listings_cache=False)

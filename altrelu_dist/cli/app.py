@@ -16,6 +16,7 @@ from altrelu_dist.cli.convert import convert, info
 from altrelu_dist.cli.demo import demo
 from altrelu_dist.cli.evaluate import evaluate
 from altrelu_dist.cli.jobs import cancel, fetch, forget, jobs, logs, status, submit, take_up
+from altrelu_dist.cli.options import Profile
 from altrelu_dist.cli.plan import plan
 from altrelu_dist.cli.predict import predict
 from altrelu_dist.cli.train import train
@@ -123,24 +124,17 @@ def _options(
             "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
         ),
     ] = False,
-    cluster: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Use the cluster of this name in Dask's configuration (altrelu: clusters:).",
-            show_default=False,
-        ),
-    ] = None,
+    profile: Profile = None,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show log messages, and tracebacks of errors.")
     ] = False,
 ) -> None:
     """Train a two-layer ReLU regression network on data larger than memory, on Dask."""
     del version
-    if cluster is not None:
+    if profile is not None:
         from altrelu_dist.cli.profiles import use_profile
 
-        use_profile(cluster)
+        use_profile(profile)
     if debug:
         logger = logging.getLogger("altrelu_dist")
         logger.setLevel(logging.DEBUG)

@@ -12,7 +12,7 @@ from altrelu_dist.runs.training import TrainOptions
 
 __all__ = [
     "RESUMING", "Connection", "Data", "JobId", "Json", "Memory", "Model", "Overwrite",
-    "Quiet", "Target", "Threads", "Training", "Weight", "Workers",
+    "Profile", "Quiet", "Target", "Threads", "Training", "Weight", "Workers",
 ]  # fmt: skip
 
 _CLUSTER = "Cluster"
@@ -44,6 +44,16 @@ Scheduler = Annotated[
         metavar="ADDRESS",
         help="Use the Dask cluster at this address, for example tcp://10.0.0.1:8786 "
         "(default: Dask's own setting, DASK_SCHEDULER_ADDRESS).",
+        rich_help_panel=_CLUSTER,
+    ),
+]
+Profile = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        metavar="NAME",
+        help="Use the cluster of this name in Dask's configuration (altrelu: clusters:).",
+        show_default=False,
         rich_help_panel=_CLUSTER,
     ),
 ]
@@ -148,10 +158,17 @@ JobId = Annotated[
 class Connection:
     """Of every command that can work on a cluster: which one."""
 
+    profile: Profile = None
     scheduler: Scheduler = None
     tls_ca_file: TlsCaFile = None
     tls_cert: TlsCert = None
     tls_key: TlsKey = None
+
+    def __post_init__(self) -> None:
+        if self.profile is not None:
+            from altrelu_dist.cli.profiles import use_profile
+
+            use_profile(self.profile)
 
     def cluster(
         self, workers: int | None = None, threads: int | None = None, memory: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -516,6 +517,28 @@ def test_bad_options(options, word):
     line = refuses("train", "data.parquet", "--target", "target", "--hidden", 3, "--out", "n.zarr",
                    *options, *workers)  # fmt: skip
     assert word in line
+
+
+def test_a_report_replaces_nothing_and_takes_nothing_along(here, monkeypatch):
+    before = snapshot(here)
+    begin = ("train", "data.zarr", "--hidden", 2, "--method", "damped", "--max-iter", 1)
+    begin += ("--out", "new.zarr", "--workers", 1, "--performance-report")
+    assert "data.parquet: is a page, named *.html" in refuses(*begin, "data.parquet")
+    Path("report.html").write_text("mine")
+    assert "report.html: exists already" in refuses(*begin, "report.html")
+    assert Path("report.html").read_text() == "mine"
+    Path("report.html").unlink()
+    assert snapshot(here) == before
+
+    @contextlib.contextmanager
+    def undrawn(filename):
+        yield
+        raise RuntimeError(f"cannot draw {filename}")
+
+    monkeypatch.setattr("distributed.performance_report", undrawn)
+    done = passes(*begin, "report.html")
+    assert "report.html: the report cannot be written: cannot draw report.html" in done.stderr
+    assert Network.load("new.zarr").n_hidden == 2
 
 
 @pytest.mark.parametrize(

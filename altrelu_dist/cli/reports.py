@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from altrelu_dist.errors import ParameterError
 
 if TYPE_CHECKING:
     from altrelu_dist.cli.cluster import ClusterChoice
+    from altrelu_dist.runs.output import Output
 
-__all__ = ["checked_report", "reported"]
+__all__ = ["check_report", "reported"]
+
+_ENDINGS = (".html", ".htm")
 
 
-def checked_report(address: str, cluster: ClusterChoice) -> str:
-    """The address of a report that can be written.
+def check_report(address: str, cluster: ClusterChoice, *, overwrite: bool) -> None:
+    """Refuse a report that cannot be made, or written there.
 
     Raises
     ------
     ParameterError
-        If there will be no cluster to report of, or the package that draws is missing.
-    DataError
-        If it cannot be written there.
+        If there will be no cluster to report of, the package that draws is missing, or it is to
+        be named as something else than a page.
+    ExistsError, DataError
+        As `check_output`.
     """
     from altrelu_dist.outputs import check_output
 
@@ -33,17 +37,28 @@ def checked_report(address: str, cluster: ClusterChoice) -> str:
         raise ParameterError(
             "--performance-report needs the package bokeh: pip install 'altrelu-dist[dashboard]'"
         )
-    check_output(address, overwrite=True)
-    return address
+    if not address.lower().endswith(_ENDINGS):
+        raise ParameterError(f"--performance-report {address}: is a page, named *{_ENDINGS[0]}")
+    check_output(address, overwrite=overwrite)
 
 
 @contextmanager
-def reported(address: str | None) -> Iterator[None]:
-    """Write the report of what the current client's cluster does in the block."""
+def reported(address: str | None, output: Output) -> Iterator[None]:
+    """Write the report of what the current client's cluster does in the block.
+
+    What was done stands without it: where it cannot be written, that is said.
+    """
     if address is None:
         yield
         return
     from distributed import performance_report
 
-    with performance_report(filename=address):
+    report = ExitStack()
+    report.enter_context(performance_report(filename=address))
+    try:
         yield
+    finally:
+        try:
+            report.close()
+        except Exception as error:  # noqa: BLE001 - whatever draws it, and wherever it goes
+            output.warn(f"{address}: the report cannot be written: {' '.join(str(error).split())}")

@@ -19,7 +19,7 @@ from altrelu_dist.cli.options import (
     Training,
     Workers,
 )
-from altrelu_dist.cli.reports import checked_report, reported
+from altrelu_dist.cli.reports import check_report, reported
 from altrelu_dist.runs.output import INTERRUPTED, Output
 from altrelu_dist.runs.training import prepared
 
@@ -79,8 +79,9 @@ def train(
     cluster = connection.cluster(workers, threads, memory)
     ready = prepared(options, resume=resume is not None)
     output.note(ready.about)
-    report = None if performance_report is None else checked_report(performance_report, cluster)
-    with connect(cluster, output) as client, reported(report):
+    if performance_report is not None:
+        check_report(performance_report, cluster, overwrite=options.overwrite)
+    with connect(cluster, output) as client, reported(performance_report, output):
         interrupted = ready.run(output, client, partial(watch, output, options.max_time))
     if interrupted:
         raise typer.Exit(INTERRUPTED)

@@ -38,6 +38,7 @@ _BEST = 20.0  # seconds between two times that the best network so far is kept
 _PATIENCE = 150.0  # seconds for the lock of an owner that died elsewhere to lapse
 _TRIES = 60
 _KEY = "job"  # in the network's info
+_LOOP = "altrelu-job-"  # what the keys of loops begin with
 
 
 def start(folder: JobFolder, id_: str, client: Client, attempts: int = 0) -> None:
@@ -55,12 +56,28 @@ def start(folder: JobFolder, id_: str, client: Client, attempts: int = 0) -> Non
     from distributed import fire_and_forget
 
     *_, key = keys_of(id_, attempts)
-    fire_and_forget(client.submit(_run, folder.address, attempts, key=key, pure=False))
+    # Dask does not count the memory of a loop: two go to two workers, where there are so many.
+    running = client.processing()
+    without = [worker for worker, keys in running.items() if not any(map(_is_loop, keys))]
+    begun = client.submit(
+        _run,
+        folder.address,
+        attempts,
+        key=key,
+        pure=False,
+        workers=without or None,
+        allow_other_workers=bool(without),
+    )
+    fire_and_forget(begun)
 
 
 def keys_of(id_: str, attempts: int) -> list[str]:
     """Of a job's tasks: a new one each time it is begun anew."""
-    return [f"altrelu-job-{id_}-{i}" for i in range(attempts + 1)]
+    return [f"{_LOOP}{id_}-{i}" for i in range(attempts + 1)]
+
+
+def _is_loop(key: object) -> bool:
+    return isinstance(key, str) and key.startswith(_LOOP)
 
 
 def _run(address: str, attempts: int) -> None:

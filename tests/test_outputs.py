@@ -144,19 +144,25 @@ def test_outputs_that_are_apart(tmp_path, monkeypatch):
 def test_of_several_that_replace_the_same_each_is_whole(tmp_path):
     """And one that must not replace says so, and takes away nothing."""
     write_group(tmp_path / "a.zarr", "apple")
-    begin = threading.Barrier(4)
+    begin, wrong = threading.Barrier(4), []
 
     def write(i):
-        for _ in range(25):
+        for _ in range(100):
             begin.wait(120)
             try:
                 with write_beside(tmp_path / "a.zarr", overwrite=i > 0, kind="apple") as part:
                     write_group(Path(part), "apple")
             except ExistsError:
                 assert i == 0
+            except BaseException as error:
+                wrong.append(error)
+                begin.abort()
+                raise
 
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(write, range(4)))
+        for _ in map(pool.submit, [write] * 4, range(4)):
+            pass
+    assert wrong == []
     assert kind_of(tmp_path / "a.zarr") == "apple"
     assert names_in(tmp_path) == ["a.zarr"]
 

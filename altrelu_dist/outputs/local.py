@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check", "write"]
 
+_TAKEN = {errno.ENOTEMPTY, errno.EEXIST}  # by a folder, which no other one replaces
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -128,16 +129,19 @@ def _swap(new: Path, path: Path, text: str, kind: str | None) -> None:
                 path.rename(old)
             try:
                 new.rename(path)
-            except OSError:
-                if new.is_dir() and path.is_dir():  # another one was quicker
+            except OSError as error:
+                if error.errno in _TAKEN:  # another one was quicker
                     continue
                 raise
-            return
-    finally:
+            break
+    except BaseException:
+        if not path.exists() and old.exists():
+            with suppress(OSError):  # another one was quicker
+                old.rename(path)
         if path.exists():
             _remove(old)
-        elif old.exists():
-            old.rename(path)
+        raise
+    _remove(old)
 
 
 def _remove(path: Path) -> None:

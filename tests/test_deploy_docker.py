@@ -157,6 +157,38 @@ def test_a_workers_container_has_room_for_the_worker_its_nanny_and_its_files(ser
 
 
 @pytest.mark.cluster
+def test_what_is_there_is_not_copied_again_nor_mixed_with_anything_else(tmp_path):
+    data, back, address = tmp_path / "data", tmp_path / "back", "s3://altrelu/data"
+    (data / "deep").mkdir(parents=True)
+    (data / "first").write_text("one")
+    (data / "deep" / "second").write_text("two")
+    with s3_server(tmp_path) as store, Host(tmp_path, {}) as host:
+
+        def transfer(source, target, code=0):
+            command = ["transfer.py", str(source), str(target)]
+            said = host.run("transfer", command, image_environment() | store, code=code)
+            assert said.count("\n") == 1, said
+            return said
+
+        for source, target in ((data, address), (address, back)):
+            assert transfer(source, target) == f"{target}: 6 bytes\n"
+            assert "2 of 2 files were there already" in transfer(source, target)
+        assert (back / "deep" / "second").read_text() == "two"
+        assert len(list(back.rglob("*"))) == 3  # nothing is nested
+        (back / "first").unlink()  # as where a copy was cut off
+        assert "1 of 2 files were there already" in transfer(address, back)
+        for name, text in (("first", "six"), ("deep/third", "three")):
+            (other := tmp_path / name.replace("/", "-")).mkdir()
+            shutil.copytree(data, other, dirs_exist_ok=True)
+            (other / name).write_text(text)
+            assert "differs from" in transfer(data, other, code=1)
+        assert "differs from" in transfer(tmp_path / "first", address, code=1)
+        assert (back / "first").read_text() == "one"
+        for source, target in ((tmp_path / "none", address), ("s3://altrelu/none", back)):
+            assert "no such file" in transfer(source, target, code=1)
+
+
+@pytest.mark.cluster
 def test_the_compositions_services_train_from_s3_to_an_end(tmp_path):
     data = write_data(tmp_path)
     scheduler, health, other = map(str, free_ports(3))

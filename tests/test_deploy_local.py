@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -69,3 +70,24 @@ def test_workers_that_do_not_fit_are_refused():
         _, error = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "3 workers of 1.00 TiB do not fit in" in error
+
+
+@pytest.mark.parametrize(
+    "given",
+    [("--workers", "-2"), ("--threads", "0"), ("--memory", "lots"), ("--port", "70000")],
+)
+def test_numbers_that_make_no_sense_are_refused(given):
+    with start(*given) as process:
+        _, error = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert f"argument {given[0]}: invalid" in error
+    assert "Traceback" not in error
+
+
+def test_a_port_in_use_is_told_in_one_line():
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        with start("--port", port) as process:
+            _, error = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert error == f"--port {port}: Address already in use\n"

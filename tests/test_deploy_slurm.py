@@ -209,12 +209,12 @@ def test_other_options_for_the_same_run_are_refused(slurm, trained, paced, tmp_p
 
 
 @contextlib.contextmanager
-def jobqueue(slurm, store, out, settings, log):
+def jobqueue(slurm, store, out, settings, log, *options):
     """Run jobqueue.py; what fails is printed, and nothing is left."""
     command = [
         *(sys.executable, DEPLOY / "jobqueue.py", store, "--out", out, *SEARCH),
         *("--cores", 1, "--memory", "1200MiB", "--minutes", 30, "--interface", "lo"),
-        *("--patience", 120),
+        *("--patience", 120, *options),
     ]
     with log.open("w") as file:
         process = subprocess.Popen(
@@ -258,6 +258,12 @@ def test_workers_that_are_jobs_come_again_and_the_bits_are_the_same(
     with pytest.raises(AssertionError):  # it was stopped on its way
         assert_same(Network.load(out), expected)
     shutil.rmtree(run / "workers")
+    with jobqueue(slurm, store, out, settings, log, "--hidden", 5) as process:
+        assert process.wait(120) == 1
+        told = log.read_text()
+        assert "n_hidden was 4 and is 5" in told
+        assert "Traceback" not in told
+    shutil.rmtree(run / "workers")
     with jobqueue(slurm, store, out, settings, log) as process:
         until(working, "three workers, and work", 120)
         before = running()
@@ -272,3 +278,23 @@ def test_workers_that_are_jobs_come_again_and_the_bits_are_the_same(
     assert "saved: " in log.read_text()
     assert_same(Network.load(out), expected)
     until(lambda: not slurm.run("squeue", "-h"), "no job that is left", 60)
+
+
+def test_what_jobqueue_refuses_is_one_line_and_makes_nothing(trained, tmp_path):
+    store, _ = trained
+    (tmp_path / "there.zarr").mkdir()
+    (tmp_path / "empty").touch()
+    for options, code, told in (
+        ((store, "--out", tmp_path / "there.zarr"), 1, "there.zarr exists"),
+        ((tmp_path / "none.zarr", "--out", tmp_path / "m.zarr"), 1, "no such file or folder"),
+        ((store, "--out", tmp_path / "empty" / "m.zarr"), 1, "Not a directory"),
+        ((store, "--out", tmp_path / "m.zarr", "--interface", "nix"), 2, "'nix' is not a valid"),
+    ):
+        done = subprocess.run(
+            [sys.executable, DEPLOY / "jobqueue.py", *options], capture_output=True, text=True,
+            env=environment(), timeout=60,
+        )  # fmt: skip
+        assert done.returncode == code, done.stderr
+        assert told in done.stderr.splitlines()[-1]
+        assert "Traceback" not in done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"there.zarr", "empty"}

@@ -233,3 +233,48 @@ def test_a_host_with_another_key_is_refused(hosts):
     assert "127.0.0.1: cannot be reached by ssh" in log.read_text()
     assert "Host key verification failed" in log.read_text()
     assert hosts.dask() == []
+
+
+@pytest.fixture
+def asked(tmp_path):
+    """Runs start.sh with options and an ssh that writes down how it was called and fails."""
+    (tmp_path / "ssh").write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/asked\nexit 255\n')
+    (tmp_path / "ssh").chmod(0o755)
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+
+    def start(*options, first=()):
+        done = subprocess.run(
+            [DEPLOY / "start.sh", *options], capture_output=True, text=True, timeout=60,
+            env=environment(*first) | {"PATH": path, "ALTRELU_SSH": str(tmp_path / "ssh")},
+        )  # fmt: skip
+        assert done.returncode == 1
+        assert done.stderr.count("\n") == 1, done.stderr
+        called = tmp_path / "asked"
+        return done.stderr, called.read_text() if called.exists() else ""
+
+    return start
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--ssh-port", "22022", "--ssh-username", "me", "--ssh-private-key", "/a=b"),
+        ("--ssh-port=22022", "--ssh-username=me", "--ssh-private-key=/a=b"),
+    ],
+)
+def test_ssh_asks_with_the_options_in_either_form(asked, options):
+    error, called = asked(*options, "--nthreads", "4")
+    assert "10.0.0.1: cannot be reached by ssh" in error
+    assert "-p 22022 -l me -i /a=b 10.0.0.1 " in called
+
+
+@pytest.mark.parametrize("options", [("--nthreads", "4", "--ssh-port"), ("--ssh-port=",)])
+def test_an_option_without_its_value_is_told(asked, options):
+    assert asked(*options) == ("start.sh: --ssh-port wants a value\n", "")
+
+
+def test_without_paramiko_nothing_is_tried(asked, tmp_path):
+    (tmp_path / "paramiko.py").write_text("raise ImportError")
+    error, called = asked(first=(tmp_path,))
+    assert "pip install paramiko" in error
+    assert called == ""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import socket
 import sys
 
 import dask
@@ -22,18 +23,43 @@ LEAST = parse_bytes("512MiB")  # that a worker can do anything with
 SHARE = 0.75  # of the machine's memory for workers: the rest is the trainer's and the system's
 
 
+def count(text: str) -> int:
+    """Read a number of workers or threads."""
+    if (number := int(text)) < 1:
+        raise ValueError
+    return number
+
+
+def size(text: str) -> int:
+    """Read an amount of memory."""
+    if (number := parse_bytes(text)) < 1:
+        raise ValueError
+    return number
+
+
+def port(text: str) -> int:
+    """Read a port; 0 is any that is free."""
+    if (number := int(text)) not in range(65536):
+        raise ValueError
+    return number
+
+
 def main() -> None:
     """Start it, print its address, and wait for Ctrl-C."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--workers", type=int, default=0, help="default: one a core, if they fit")
-    parser.add_argument("--threads", type=int, default=1, help="of each worker")
-    parser.add_argument("--memory", help="of each worker; default: its share of the machine")
-    parser.add_argument("--port", type=int, default=8786)
+    parser.add_argument("--workers", type=count, help="default: one a core, if they fit")
+    parser.add_argument("--threads", type=count, default=1, help="of each worker")
+    parser.add_argument("--memory", type=size, help="of each worker; default: its share")
+    parser.add_argument("--port", type=port, default=8786)
     chosen = parser.parse_args()
+    try:
+        socket.create_server(("127.0.0.1", chosen.port)).close()
+    except OSError as error:
+        sys.exit(f"--port {chosen.port}: {os.strerror(error.errno or 0)}")
     usable = SHARE * MEMORY_LIMIT
     cores = max(1, CPU_COUNT // chosen.threads)
     workers = chosen.workers or max(1, min(cores, int(usable / LEAST)))
-    memory = parse_bytes(chosen.memory) if chosen.memory else int(usable / workers)
+    memory = chosen.memory or int(usable / workers)
     if workers * memory > MEMORY_LIMIT:
         sys.exit(
             f"{workers} workers of {format_bytes(memory)} do not fit in "

@@ -18,8 +18,10 @@ from pathlib import Path
 
 from dask.distributed import Client, Security
 from dask_jobqueue import SLURMCluster
+from distributed.utils import get_ip_interface
 
 from altrelu_dist import AltReLURegressor, open_dataset
+from altrelu_dist.errors import AltReLUError
 
 _AGAIN = 10.0  # seconds between two looks at whether workers are missing
 
@@ -30,12 +32,12 @@ def main() -> None:
     # dask-jobqueue, imported, lets Ctrl-C end the process at once; the trainer is to stop softly.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     run = (options.run or options.out.with_name(f"{options.out.stem}-run")).absolute()
-    run.mkdir(parents=True, exist_ok=True)
     checkpoint = run / "checkpoint"
     begun = any(checkpoint.glob("checkpoint-*"))
     if options.out.exists() and not begun:
         raise SystemExit(f"{options.out} exists: name another one")
     data = open_dataset(options.data.absolute())
+    run.mkdir(parents=True, exist_ok=True)
     with _cluster(options, run) as cluster, Client(cluster) as client:
         _say(f"scheduler at {cluster.scheduler_address}, waiting for a worker")
         client.wait_for_workers(1, timeout=options.patience)
@@ -108,6 +110,15 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
+def interface(name: str) -> str:
+    """Read the name of a network interface of this machine."""
+    try:
+        get_ip_interface(name)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return name
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
@@ -122,10 +133,13 @@ def _options() -> argparse.Namespace:
     add("--minutes", type=int, default=60, help="time limit of a job (60)")
     add("--queue", help="partition of the jobs")
     add("--account", help="account that pays for the jobs")
-    add("--interface", help="network interface between the nodes, for example ib0")
+    add("--interface", type=interface, help="network interface between the nodes, for example ib0")
     add("--patience", type=float, default=3600.0, help="seconds for the first worker (3600)")
     return parser.parse_args()
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (AltReLUError, OSError) as error:
+        sys.exit(f"error: {error}")

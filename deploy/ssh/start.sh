@@ -20,12 +20,19 @@ mapfile -t hosts < <(sed 's/#.*//' "$file" | grep -oE '[^[:space:]]+')
 ssh+=(-o BatchMode=yes -o ConnectTimeout=10)
 given=("$@")
 for ((i = 0; i < $#; i++)); do
-    case ${given[i]} in
-        --ssh-port) ssh+=(-p "${given[i + 1]}") ;;
-        --ssh-username) ssh+=(-l "${given[i + 1]}") ;;
-        --ssh-private-key) ssh+=(-i "${given[i + 1]}") ;;
+    option=${given[i]%%=*}
+    case $option in
+        --ssh-port) short=-p ;;
+        --ssh-username) short=-l ;;
+        --ssh-private-key) short=-i ;;
+        *) continue ;;
     esac
+    value=${given[i + 1]:-}
+    [[ ${given[i]} != *=* ]] || value=${given[i]#*=}
+    [[ $value ]] || fail "$option wants a value"
+    ssh+=("$short" "$value")
 done
+python3 -c 'import paramiko' 2>/dev/null || fail "paramiko is not installed here: pip install paramiko"
 asks='import altrelu_dist; print(altrelu_dist.__version__)'
 here_is=$(python3 -c "$asks") || fail "altrelu-dist is not installed here"
 while read -r host; do

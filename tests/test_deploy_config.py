@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,7 +12,17 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from deployed import DEPLOY, Host, answers, free_ports, program, trained_here, weights, write_data
+from deployed import (
+    DEPLOY,
+    HOME,
+    Host,
+    answers,
+    free_ports,
+    program,
+    trained_here,
+    weights,
+    write_data,
+)
 
 from altrelu_dist.planning import refusals
 
@@ -201,6 +212,21 @@ def test_a_clients_certificate_is_good_for_calling_only(tls, tmp_path):
         assert "ended the connection" in said or "cannot connect" in said
 
 
+def commands(page):
+    """Every `dask scheduler` and `dask worker` of a page, as words."""
+    text = page.read_text().replace("\\\n", " ")
+    return [shlex.split(line) for line in re.findall(r"^dask (?:scheduler|worker).*", text, re.M)]
+
+
+@pytest.mark.parametrize("name", ["SECURITY.md", "deploy/tls/README.md", "deploy/dask/README.md"])
+def test_with_certificates_no_page_starts_a_dashboard_that_others_reach(name):
+    found = commands(HOME / name)
+    assert [command[1] for command in found] == ["scheduler", "worker"]
+    for command in found:
+        address = command[command.index("--dashboard-address") + 1]
+        assert address.startswith("127.0.0.1:")
+
+
 def settings(tree, path=()):
     """Every setting of a configuration, by the path of its keys."""
     for key, value in tree.items():
@@ -277,27 +303,29 @@ def test_a_cluster_with_the_settings_trains_over_tls_and_shows_its_health_alone(
             environment("client"),
         )
         assert said.strip() == "60s"
-        scheduler = host.start(
-            "scheduler",
-            ["dask", "scheduler", "--host", "127.0.0.1", "--port", str(port),
-             "--dashboard-address", f"127.0.0.1:{page}"],
-            environment("scheduler"),
-        )  # fmt: skip
+        # As the page says of the environment: the value counts, under the other spelling.
+        sooner = environment("client") | {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "120s"}
+        said = host.run(
+            "config", ["dask", "config", "get", "distributed.scheduler.worker_ttl"], sooner
+        )
+        assert said.strip() == "120s"
+        schedules, works = commands(DEPLOY / "dask" / "README.md")
+        schedules = [word.replace("8787", str(page)) for word in schedules]
+        schedules += ["--host", "127.0.0.1", "--port", str(port)]
+        scheduler = host.start("scheduler", schedules, environment("scheduler"))
         host.until_says("scheduler", f"tls://127.0.0.1:{port}")
-        host.start(
-            "worker",
-            ["dask", "worker", f"tls://127.0.0.1:{port}", "--nthreads", "1", "--memory-limit",
-             "1GiB", "--dashboard-address", "127.0.0.1:0", "--local-directory", str(tmp_path)],
-            environment("worker"),
-        )  # fmt: skip
+        works = [word.replace("10.0.0.1:8786", f"127.0.0.1:{port}") for word in works]
+        works = [*(word.replace("4GiB", "1GiB") for word in works), "--local-directory"]
+        host.start("worker", [*works, str(tmp_path)], environment("worker"))
         host.until_says("scheduler", "Register worker")
         out = tmp_path / "m.zarr"
         command = ["altrelu", "train", str(data), *TRAIN, "--out", str(out)]
         command += ["--scheduler", f"tls://127.0.0.1:{port}"]
         host.run("train", command, environment("client"))
         assert weights(out) == trained_here(data, tmp_path, *TRAIN)
-        for path, status in (("health", 200), ("info/main/workers.html", 404), ("json/", 404)):
-            assert answers(f"http://127.0.0.1:{page}/{path}") == status, path
+        assert answers(f"http://127.0.0.1:{page}/health") == 200
+        for path in ("info/main/workers.html", "json/", "status"):
+            assert answers(f"http://127.0.0.1:{page}/{path}") == 404, path
         [page_socket] = [
             one.laddr
             for one in psutil.Process(scheduler.pid).net_connections("inet")

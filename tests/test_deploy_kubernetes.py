@@ -255,6 +255,25 @@ def test_scratch_files_and_certificates_are_where_the_commands_look(rendered):
                 assert all(address.startswith("s3://") for address in kept)
 
 
+def test_what_the_laptops_pods_ask_for_leaves_room_in_what_is_said(rendered):
+    asked = 0
+    for one in rendered["overlays/laptop"]:
+        for *_, spec in pods([one]):
+            memory = spec["containers"][0]["resources"]["requests"]["memory"]
+            asked += one["spec"].get("replicas", 1) * parse_bytes(f"{memory}B")
+    said = (HERE / "overlays/laptop/kustomization.yaml").read_text()
+    [room] = re.findall(r"fits in (\d+ GiB)", said)
+    assert asked + (512 << 20) <= parse_bytes(room)
+
+
+def test_credentials_that_are_not_set_make_no_secret(secrets_of):
+    for missing in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        done = secrets_of(**{missing: ""})
+        assert done.returncode != 0
+        assert missing in done.stderr
+        assert "altrelu-store" not in done.stdout
+
+
 def test_no_secret_is_written_down():
     for path, one in written():
         assert one["kind"] != "Secret", path
@@ -434,17 +453,34 @@ def test_what_the_operator_makes_is_valid_and_keeps_names_labels_and_addresses(o
 
 
 @pytest.fixture
-def secrets(tmp_path):
-    """The folders that the README's commands fill: what the secrets' volumes would show."""
+def secrets_of(tmp_path):
+    """Runs the README's commands that make secrets, with some settings."""
+    if shutil.which("kubectl") is None:
+        pytest.skip("kubectl is not installed")
     text = (HERE / "README.md").read_text()
     [block] = [block for block in re.findall(r"```\n(.*?)```", text, re.DOTALL) if "T=" in block]
-    block = block.split("kubectl apply")[0].replace("~/altrelu-tls", str(tmp_path / "tls"))
+    block = block.split("kubectl apply")[0].replace(
+        "T=~/altrelu-kubernetes-tls", f"T={tmp_path / 'tls'}"
+    )
     made = 'kubectl() { command kubectl "$@" --dry-run=client -o yaml; echo ---; }\n'
-    done = subprocess.run(
-        ["bash", "-euc", made + block], cwd=HERE, capture_output=True, text=True, timeout=60,
-        env=os.environ | {"AWS_ACCESS_KEY_ID": "somebody", "AWS_SECRET_ACCESS_KEY": "something",
-                          "KUBECONFIG": str(tmp_path / "none")},
-    )  # fmt: skip
+    made += "docker() { [[ $1 == build && -f $3 && -f ${*: -1}/pyproject.toml ]]; }\n"
+    given = {"AWS_ACCESS_KEY_ID": "somebody", "AWS_SECRET_ACCESS_KEY": "something"}
+    given["KUBECONFIG"] = str(tmp_path / "none")
+
+    def make(**settings):
+        shutil.rmtree(tmp_path / "tls", ignore_errors=True)
+        return subprocess.run(
+            ["bash", "-euc", made + block], cwd=HERE, capture_output=True, text=True, timeout=60,
+            env=os.environ | given | settings,
+        )  # fmt: skip
+
+    return make
+
+
+@pytest.fixture
+def secrets(tmp_path, secrets_of):
+    """The folders that the README's commands fill: what the secrets' volumes would show."""
+    done = secrets_of()
     assert done.returncode == 0, done.stderr
     _, _, yamls = done.stdout.partition("apiVersion")
     found = {}

@@ -32,7 +32,11 @@ def count(text: str) -> int:
 
 def size(text: str) -> int:
     """Read an amount of memory."""
-    if (number := parse_bytes(text)) < 1:
+    try:
+        number = parse_bytes(text)
+    except OverflowError as error:
+        raise ValueError from error
+    if number < 1:
         raise ValueError
     return number
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from altrelu_dist.errors import AltReLUError
+
 __all__ = ["os_errors", "write_whole"]
 
 
@@ -18,7 +20,7 @@ def os_errors() -> Iterator[None]:
     """
     try:
         yield
-    except OSError:
+    except (OSError, AltReLUError):
         raise
     except Exception as error:
         raise OSError(" ".join(str(error).split()) or type(error).__name__) from error

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from distributed import Client, LocalCluster
 from typer.testing import CliRunner
 
 from altrelu_dist import AltReLURegressor, Job, Network, convert, open_dataset, submit
+from altrelu_dist.checkpoints.store import CheckpointStore
 from altrelu_dist.cli.app import app
 from altrelu_dist.errors import (
     ClusterError,
@@ -28,8 +30,10 @@ from altrelu_dist.errors import (
     ParameterError,
 )
 from altrelu_dist.jobs import jobs
-from altrelu_dist.jobs.folder import JobFolder, folder_of
+from altrelu_dist.jobs.folder import JobFolder, JobSpec, folder_of
+from altrelu_dist.jobs.loop import _Loop
 from altrelu_dist.planning.problem import machine_memory
+from altrelu_dist.runs.training import TrainOptions
 from altrelu_dist.threads import n_threads
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
@@ -120,11 +124,16 @@ def test_another_worker_takes_it_up(rows, tmp_path, undisturbed):
     settings = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1"}
     with Processes(tmp_path, workers=4, settings=settings) as cluster:
         job = submit(rows / "rows.zarr", 8, tmp_path / "model.zarr", client=cluster.client, **LONG)
+        kept = CheckpointStore(JobFolder(tmp_path / "model.zarr").checkpoint)
+
+        def has_come_on(attempt):
+            now = job.status()
+            return now.attempts == attempt and kept.newest > now.resumed_from + 1
+
         for attempt in (1, 2, 3):
-            now = at_work(job, job.status().iteration + 3)
-            assert now.attempts == attempt
+            until(lambda: has_come_on(attempt), "it comes on", WAIT)  # noqa: B023
             pids = cluster.client.run(os.getpid)
-            os.kill(pids[now.worker], signal.SIGKILL)
+            os.kill(pids[job.status().worker], signal.SIGKILL)
             until(lambda: job.status().attempts == attempt + 1, "it is taken up", WAIT)  # noqa: B023
         job.result(WAIT)
         assert job.status().attempts == 4
@@ -271,6 +280,23 @@ def test_a_damaged_folder_is_one_line(text, tmp_path):
     (folder / "job.json").write_text(text)
     with pytest.raises(JobError, match=r"model\.zarr\.job: .*damaged"):
         Job(str(tmp_path / "model.zarr"))
+
+
+def test_the_best_so_far_follows_a_network_that_grows(rows, tmp_path):
+    folder = JobFolder(tmp_path / "model.zarr")
+    options = TrainOptions(str(rows / "rows.zarr"), 8, str(tmp_path / "model.zarr"))
+    folder.create(JobSpec("1f0c5a7e", options, by="me", submitted=time.time(), version="0"))
+    loop = _Loop(folder, None, "tcp://127.0.0.1:9")
+    rng = np.random.default_rng(0)
+    for n_hidden in (1, 4, 8, 8):
+        V = np.ones((n_hidden, 1))
+        network = Network(rng.random((3, n_hidden)), np.zeros(n_hidden), V, np.zeros(1))
+        so_far = SimpleNamespace(network_so_far=lambda: network)  # noqa: B023
+        loop._ready = SimpleNamespace(model=so_far)
+        loop._keep_best()
+        assert bits(folder.best) == [
+            getattr(network, name).tobytes() for name in ("hidden_weights", "output_weights")
+        ]
 
 
 def test_no_sign_of_life_is_a_lost_job(rows, cluster, tmp_path):

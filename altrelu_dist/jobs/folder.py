@@ -13,7 +13,7 @@ from altrelu_dist.addresses import without_secrets
 from altrelu_dist.data.source import files_at
 from altrelu_dist.errors import AltReLUError, DataError, ExistsError, JobError
 from altrelu_dist.runs.training import TrainOptions
-from altrelu_dist.storage import write_whole
+from altrelu_dist.storage import os_errors, write_whole
 
 __all__ = ["ENDED", "JobFolder", "JobSpec", "JobStatus", "folder_of"]
 
@@ -211,7 +211,8 @@ class JobFolder:
     def log(self) -> str:
         """What it has said."""
         try:
-            return str(self._fs.cat_file(f"{self._root}/log.txt").decode(errors="replace"))
+            with os_errors():
+                return str(self._fs.cat_file(f"{self._root}/log.txt").decode(errors="replace"))
         except FileNotFoundError:
             return ""
 
@@ -226,13 +227,14 @@ class JobFolder:
 
     def do_not_stop(self) -> None:
         """Take that back."""
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError), os_errors():
             self._fs.rm_file(f"{self._root}/stop")
 
     @property
     def asked_to_stop(self) -> bool:
         """Whether somebody has."""
-        return bool(self._fs.exists(f"{self._root}/stop"))
+        with os_errors():
+            return bool(self._fs.exists(f"{self._root}/stop"))
 
     def remove(self) -> None:
         """Forget the job; its output stays."""

@@ -13,11 +13,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from rich.console import Console, RenderableType
 
 from altrelu_dist.addresses import without_secrets
 from altrelu_dist.checkpoints.store import CheckpointStore, InUseError
 from altrelu_dist.cluster_errors import explained
+from altrelu_dist.data.retrying import patiently
 from altrelu_dist.errors import AltReLUError, ClusterError
 from altrelu_dist.interrupts import Interrupts
 from altrelu_dist.jobs.folder import JobFolder, JobSpec
@@ -92,7 +94,7 @@ def _run(address: str, attempts: int) -> None:
     worker = str(get_worker().address)
     client = get_client()
     secede()
-    loop = _Loop(JobFolder(address), client, worker)
+    loop = patiently(lambda: _Loop(JobFolder(address), client, worker))
     if loop.has_come_on(attempts):
         loop.start_anew()
         return
@@ -136,7 +138,6 @@ class _Loop:
         """Run to an end, which the folder tells of."""
         ended = threading.Event()
         beat = threading.Thread(target=self._beat, args=(ended,), daemon=True)
-        self._report()
         beat.start()
         state, error = "finished", ""
         try:
@@ -161,7 +162,7 @@ class _Loop:
         for _ in range(_TRIES):  # storage may be away for a while
             try:
                 self._report()
-            except Exception:  # noqa: BLE001 - it is tried again
+            except (OSError, AltReLUError):
                 time.sleep(_BEAT)
             else:
                 break
@@ -193,15 +194,15 @@ class _Loop:
 
     def _beat(self, ended: threading.Event) -> None:
         """Tell how far the run is, and ask it to stop, for as long as it goes on."""
-        due = 0.0
-        while not ended.wait(_BEAT):
-            with suppress(Exception):  # storage may be away for a while
+        due, pause = 0.0, 0.0
+        while not ended.wait(pause):
+            pause = _BEAT
+            with suppress(OSError, AltReLUError):  # storage may be away for a while
                 if self._folder.asked_to_stop:
                     self._watch.interrupts.requested = True
                 self._report()
-                if time.monotonic() > due:
+                if time.monotonic() > due and self._keep_best():
                     due = time.monotonic() + _BEST
-                    self._keep_best()
 
     def _report(self) -> None:
         if self._folder.status().attempts > self._status.attempts:
@@ -228,14 +229,16 @@ class _Loop:
             self._logged = self._log.text.tell()
             self._folder.write_log(self._log.text.getvalue())
 
-    def _keep_best(self) -> None:
+    def _keep_best(self) -> bool:
+        """Keep what the run would end with now; whether there is anything."""
         network = None if self._ready is None else self._ready.model.network_so_far()
         if network is None:
-            return
+            return False
         kept = self._kept
-        if kept is None or not (kept.hidden_weights == network.hidden_weights).all():
+        if kept is None or not np.array_equal(kept.hidden_weights, network.hidden_weights):
             network.save(self._folder.best, overwrite=True)
             self._kept = network
+        return True
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import fsspec
 
 from altrelu_dist.errors import AltReLUError, DataError, ExistsError
+from altrelu_dist.storage import os_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,8 +87,9 @@ def write(address: str, *, overwrite: bool, kind: str | None) -> Iterator[str]:
     place = _Place(address)
     beside = place.beside()
     try:
-        yield beside.address
-        _check_replaceable(place, overwrite=overwrite, kind=kind)
+        with os_errors():
+            yield beside.address
+            _check_replaceable(place, overwrite=overwrite, kind=kind)
     except BaseException as error:
         with suppress(Exception):
             beside.remove()

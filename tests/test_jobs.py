@@ -40,6 +40,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 N, D = 200_000, 6  # more rows than a job holds in one place
 LONG = {"method": "alternating", "max_iter": 25, "checkpoint_interval": 0}
+FOR_EVER = {"method": "alternating", "max_iter": 10**6, "checkpoint_interval": 3600}
 SHORT = {"method": "alternating", "max_iter": 2}
 WAIT = 120
 
@@ -147,7 +148,7 @@ def test_two_loops_are_on_two_workers(rows, cluster, tmp_path):
         both = []
         for i in range(2):
             out = tmp_path / f"{turn}-{i}.zarr"
-            both.append(submit(rows / "rows.zarr", 8, out, client=cluster.client, **LONG))
+            both.append(submit(rows / "rows.zarr", 8, out, client=cluster.client, **FOR_EVER))
             at_work(both[-1])
         assert len({job.status().worker for job in both}) == 2
         for job in both:
@@ -222,7 +223,7 @@ def test_an_id_is_of_one_job_for_ever(rows, cluster, tmp_path):
     out, client = tmp_path / "model.zarr", cluster.client
     old = submit(rows / "rows.zarr", 8, out, client=client, **SHORT)
     old.result(WAIT)
-    new = submit(rows / "rows.zarr", 8, out, client=client, overwrite=True, **LONG)
+    new = submit(rows / "rows.zarr", 8, out, client=client, overwrite=True, **FOR_EVER)
     at_work(new)
     for of in (client, None):
         with pytest.raises(JobError, match=f"{old.id}: is forgotten; .* is {new.id}"):
@@ -338,11 +339,10 @@ def test_runs_share_a_cluster(rows, tmp_path):
     seconds, least = 12, 0.15
     data = open_dataset(rows / "rows.zarr")
     own = Passes()
-    options = {"method": "alternating", "max_iter": 10**6, "checkpoint_interval": 3600}
     with Processes(tmp_path, workers=1) as cluster:
         client = cluster.client
         both = [
-            submit(rows / "rows.zarr", 8, tmp_path / f"{i}.zarr", client=client, **options)
+            submit(rows / "rows.zarr", 8, tmp_path / f"{i}.zarr", client=client, **FOR_EVER)
             for i in range(2)
         ]
         for job in both:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import http.client
 import http.server
 import os
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
+import s3fs
 from clusters import until
 
 KEY, SECRET = "AKIAFORTESTSONLY", "this-is-the-secret-of-the-tests"
@@ -125,6 +127,8 @@ def s3_server(folder):
     finally:
         process.kill()
         process.wait()
+        s3fs.S3FileSystem.clear_instance_cache()
+        gc.collect()  # whose sessions end here, and not in a test of something else
 
 
 @contextmanager

@@ -109,7 +109,7 @@ def flapping(client):
         thread.join(150)
 
 
-@pytest.mark.parametrize("case", ["damped", "alternating"])
+@pytest.mark.parametrize("case", [pytest.param("damped", marks=pytest.mark.by_hand), "alternating"])
 def test_workers_that_come_and_go_in_the_middle_of_passes(case, kept, client):
     del kept
     with flapping(client) as reached:

@@ -163,7 +163,7 @@ def trained(*arguments, **options):
     return done
 
 
-@pytest.mark.parametrize("kept", ["streamed", "cached"])
+@pytest.mark.parametrize("kept", ["streamed", pytest.param("cached", marks=pytest.mark.by_hand)])
 def test_four_hosts_give_the_same_bits_as_one_process(kept, cluster, store):
     for options in CASES.values():
         before = [host.bytes for host in cluster.hosts]

@@ -1,6 +1,6 @@
 """Runs on a cluster under random faults, for a time: every one of them ends with the same bits.
 
-ALTRELU_SOAK_SECONDS says for how long (120); ALTRELU_SOAK_SEED repeats the faults.
+ALTRELU_SOAK_SECONDS says for how long (60); ALTRELU_SOAK_SEED repeats the faults.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from clusters import HERE, HOME, Processes
 import altrelu_dist
 from altrelu_dist import AltReLURegressor, Network, open_dataset
 
-SECONDS = float(os.environ.get("ALTRELU_SOAK_SECONDS", "120"))
+SECONDS = float(os.environ.get("ALTRELU_SOAK_SECONDS", "60"))
 SEED = int(os.environ.get("ALTRELU_SOAK_SEED", secrets.randbits(32)))
 ROWS = 60_000
 RUNS = {"alternating": 60, "damped": 60, "search": 6}  # most iterations

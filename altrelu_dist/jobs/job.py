@@ -156,7 +156,8 @@ class Job:
             raise JobError(f"job {self.id} {_IS[last.state]}: {last.error or 'no sign of life'}")
         if not last.result:
             raise JobError(
-                f"job {self.id} was cancelled before it saved; fetch has its best network so far"
+                f"job {self.id} was cancelled before it saved; fetch has the best network so far, "
+                "if it had found one"
             )
         return AltReLURegressor.load(last.result["out"])
 

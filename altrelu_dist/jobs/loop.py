@@ -86,8 +86,8 @@ def _run(address: str, attempts: int) -> None:
     """Run the job of a folder, or go on with it; a task of Dask.
 
     It leaves the pool of its worker, which goes on with other tasks beside it. The loop has a
-    thread of its own: what a task's own thread submits goes before all that was submitted after
-    the task, and of two jobs the second would wait for the first.
+    thread of its own: what a task's thread submits, Dask puts before all that clients submit, and
+    their runs would have what jobs leave.
     """
     from distributed import get_client, get_worker, secede
 

@@ -50,8 +50,8 @@ class _Place:
     @property
     def unfinished(self) -> str:
         """Of the group that was being put in place here when its process ended; else empty."""
-        found = self._read(_INCOMPLETE)
-        return str(found.get("format", "")) if not self.fs.exists(f"{self.root}/{_MARK}") else ""
+        found = str(self._read(_INCOMPLETE).get("format", ""))
+        return "" if found and self.fs.exists(f"{self.root}/{_MARK}") else found
 
     def _read(self, name: str) -> dict[str, Any]:
         try:

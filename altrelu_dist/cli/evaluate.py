@@ -6,13 +6,7 @@ import time
 
 from altrelu_dist.cli.cluster import connect
 from altrelu_dist.cli.grouped import grouped
-from altrelu_dist.cli.options import (
-    Connection,
-    Data,
-    Json,
-    Model,
-    Target,
-)
+from altrelu_dist.cli.options import Connection, Data, Json, Model, Target
 from altrelu_dist.runs.output import Output, memory_text, seconds_text
 
 __all__ = ["evaluate"]

@@ -8,13 +8,7 @@ import typer
 
 from altrelu_dist.cli.cluster import connect
 from altrelu_dist.cli.grouped import grouped
-from altrelu_dist.cli.options import (
-    Connection,
-    Json,
-    Memory,
-    Target,
-    Weight,
-)
+from altrelu_dist.cli.options import Connection, Json, Memory, Target, Weight
 from altrelu_dist.errors import ParameterError
 from altrelu_dist.runs.output import Output, bytes_text, number, seconds_text, table
 

@@ -9,14 +9,7 @@ import typer
 
 from altrelu_dist.cli.cluster import connect
 from altrelu_dist.cli.grouped import grouped
-from altrelu_dist.cli.options import (
-    Connection,
-    Data,
-    Json,
-    Model,
-    Overwrite,
-    Quiet,
-)
+from altrelu_dist.cli.options import Connection, Data, Json, Model, Overwrite, Quiet
 from altrelu_dist.runs.output import Output, bytes_text, seconds_text
 
 if TYPE_CHECKING:

@@ -218,8 +218,11 @@ def _cycles(
     nothing = max(_NOTHING_LEFT, (_ROUNDING * float(np.finfo(x.dtype).eps)) ** 2)
     while loss > nothing and not monitor.stopped and done < cycles:
         one_cycle = partial(_cycle, objective, means, weights, loss, done, level)
+        before = loss
         weights, loss, told, added = monitor.journal.step("cycle", one_cycle)
-        if added is None:  # there was no time for it
+        if added is None:  # the run ends here, perhaps with the network that was grown
+            if loss < before:
+                objective.record(loss, weights, overall=told)
             break
         done += 1
         used = monitor.rows - begun
@@ -227,8 +230,8 @@ def _cycles(
         share = used / (passes * engine.n_rows)
         monitor.fraction = (level + min(1.0, share)) / (level + 1)
         objective.record(loss, weights, overall=told, added=added)
-        before = next(value for at, value in reversed(track) if at <= 2 / 3 * used)
-        if share >= 1 or (done >= _LEAST_CYCLES[level] and loss > (1 - _WORTH) * before):
+        earlier = next(value for at, value in reversed(track) if at <= 2 / 3 * used)
+        if share >= 1 or (done >= _LEAST_CYCLES[level] and loss > (1 - _WORTH) * earlier):
             break
     return weights, loss, done
 
@@ -238,23 +241,31 @@ def _cycle(
 ) -> tuple[Weights, float, float, int | None]:
     """The better network, its loss, that over all rows if it is told, and the neurons added.
 
+    A network that was grown to be crossed competes too: it may be the best of the three.
     None added: the run has to end.
     """
     few, n_hidden, rng, descend = means.few, means.n_hidden, means.rng, means.descend
+    best, least = weights, loss
     if done == 0:
         more = inserted_neurons(n_hidden) + n_hidden - weights.n_hidden
         trial = insert(objective, weights, more, rng)
     else:
         here = few if level == 0 else _turn(objective, OTHER * few.engine.n_rows, done)
-        other, _ = _grow(here, n_hidden, rng, descend)
-        if objective.monitor.stopped:
-            return weights, loss, np.nan, None
+        other, other_loss = _grow(here, n_hidden, rng, descend)
+        if here.engine.n_rows < objective.engine.n_rows:
+            other, other_loss = objective.refit_output(other)
+        if other_loss < least:
+            best, least = other, other_loss
         trial = _crossed(weights, other)
-    added = trial.n_hidden - weights.n_hidden
-    trial, trial_loss = _pruned(objective, trial, n_hidden, descend)
-    if trial.n_hidden > n_hidden or not trial_loss < loss:
-        return weights, loss, np.nan, added
-    return trial, trial_loss, means.overall.loss(objective, trial), added
+    added: int | None = trial.n_hidden - weights.n_hidden
+    if objective.monitor.stopped and done:
+        added = None
+    else:
+        trial, trial_loss = _pruned(objective, trial, n_hidden, descend)
+        if trial.n_hidden <= n_hidden and trial_loss < least:
+            best, least = trial, trial_loss
+    overall = np.nan if best is weights else means.overall.loss(objective, best)
+    return best, least, overall, added
 
 
 def _grow(
@@ -290,10 +301,10 @@ def _grow(
         weights, loss = monitor.journal.step(f"neurons-{size}", stage)
         if monitor.stopped:
             break
-    if overall is not None and here is not objective:
-        # stopped while it had only seen some of the rows
+    if here is not objective:  # stopped while it had only seen some of the rows
         weights, loss = objective.refit_output(weights)
-        objective.record(loss, weights)
+        if overall is not None:
+            objective.record(loss, weights)
     return weights, loss
 
 

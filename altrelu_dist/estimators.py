@@ -50,20 +50,21 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     ----------
     n_hidden : int, default 64
         Number of hidden neurons: the one parameter to think about.
-    method : {"search", "damped", "alternating"}, default "search"
+    method : {"search", "kronecker", "damped", "alternating"}, default "search"
         ``"search"`` inserts and removes neurons in closed form on a sample, with cheap passes
-        between, then solves the layers with damping on all rows. ``"damped"`` only does the
-        latter, from one start. ``"alternating"`` is the algorithm of [1]_ to the letter, the best
-        network kept.
+        between, then solves the layers with damping on all rows. ``"kronecker"`` makes many cheap
+        layer solves, each on a tile of rows with Kronecker-factored curvature: quickest where rows
+        are many or the network is wide. ``"damped"`` only solves the layers with damping, from one
+        start. ``"alternating"`` is the algorithm of [1]_ to the letter, the best network kept.
     alpha : float, default 0
         Ridge of both layers, relative to the mean square over rows, for standardised features and
         targets. Biases are not penalised.
     negative_slope : float, default 0
         Slope of the activation left of its kink, in [0, 1); above 0 it is a leaky ReLU.
     max_iter : int, optional
-        Most iterations: of ``"search"`` the cycles that add and prune neurons, of ``"damped"``
-        the steps, of ``"alternating"`` the alternations (30 by default). By default the run stops
-        by itself.
+        Most iterations: of ``"search"`` the cycles that add and prune neurons, of ``"kronecker"``
+        the rounds, of ``"damped"`` the steps, of ``"alternating"`` the alternations (30 by
+        default). By default the run stops by itself.
     max_time : float, optional
         Seconds after which the run stops at the end of the current step. A pass over all rows is
         never cut short where the data is on Dask: it ends late by part of one at most.

@@ -57,7 +57,7 @@ def here(client):
 
 
 @pytest.mark.by_hand
-@pytest.mark.parametrize("case", ["search", "damped", "alternating"])
+@pytest.mark.parametrize("case", ["search", "kronecker", "damped", "alternating"])
 def test_a_cluster_that_grows_with_the_load_and_shrinks_without(case, client, monkeypatch):
     monkeypatch.setattr(inputs, "_CACHED_SHARE", 0.0)
     adaptive = client.cluster.adapt(

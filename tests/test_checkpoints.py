@@ -75,6 +75,7 @@ RUNS = [
     {"method": "search", "max_iter": 3},
     {"method": "search", "max_iter": 2, "early_stopping": True},
     {"method": "damped", "max_iter": 30},
+    {"method": "kronecker", "max_iter": 2},
     {"method": "alternating", "max_iter": 12},
 ]
 

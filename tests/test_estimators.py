@@ -303,7 +303,10 @@ def test_a_second_fit_forgets_the_first(data, frame):
         ({"n_hidden": 2.0}, r"n_hidden is 2\.0"),
         ({"n_hidden": True}, "n_hidden is True"),
         ({"n_hidden": "many"}, "n_hidden is 'many'"),
-        ({"method": "adam"}, "method is 'adam'; expected one of search, damped, alternating"),
+        (
+            {"method": "adam"},
+            "method is 'adam'; expected one of search, kronecker, damped, alternating",
+        ),
         ({"method": None}, "method is None"),
         ({"alpha": -1e-9}, "alpha is -1e-09; expected a number of at least 0"),
         ({"alpha": np.nan}, "alpha is nan"),
@@ -419,7 +422,7 @@ def test_one_row_is_refused(data):
             AltReLURegressor().fit(rows, y[:1])
 
 
-@pytest.mark.parametrize("method", ["search", "damped", "alternating"])
+@pytest.mark.parametrize("method", ["search", "kronecker", "damped", "alternating"])
 def test_a_run_that_ends_at_max_iter_says_so(data, method):
     model = AltReLURegressor(4, method=method, max_iter=1, random_state=0).fit(*data)
     assert model.stop_reason_ == "max_iter"

@@ -41,7 +41,7 @@ def _warm(fitted: AltReLURegressor, **parameters: Any) -> AltReLURegressor:
     return model
 
 
-@pytest.mark.parametrize("method", ["search", "damped", "alternating"])
+@pytest.mark.parametrize("method", ["search", "kronecker", "damped", "alternating"])
 @pytest.mark.parametrize("n_hidden", [6, 8])
 def test_a_warm_start_never_ends_above_the_network_it_begins_with(
     fitted: AltReLURegressor, method: str, n_hidden: int

@@ -31,12 +31,13 @@ KERNELS = (
     "whiten",
     "loss",
     "output",
+    "tile",
     "insert",
     "gram",
     "delta",
     "kinks",
 )
-DENSE = ("choose", "iterate", "metric", "remove", "system", "step", "solve")
+DENSE = ("choose", "iterate", "metric", "precondition", "remove", "system", "step", "solve")
 MANY = 10**9
 
 
@@ -75,7 +76,7 @@ def run_and_plan(n, method):
 
 
 @pytest.mark.usefixtures("small_samples")
-@pytest.mark.parametrize("method", ["search", "damped", "alternating"])
+@pytest.mark.parametrize("method", ["search", "kronecker", "damped", "alternating"])
 def test_passes_are_those_of_a_run_on_more_rows_than_are_held(method):
     model, steps, least, most = run_and_plan(20_000, method)
     assert least <= model.n_passes_ <= most
@@ -86,7 +87,7 @@ def test_passes_are_those_of_a_run_on_more_rows_than_are_held(method):
     assert set(recorded) <= {step.name for step in steps}
 
 
-@pytest.mark.parametrize("method", ["search", "damped", "alternating"])
+@pytest.mark.parametrize("method", ["search", "kronecker", "damped", "alternating"])
 def test_passes_are_those_of_a_run_on_rows_in_memory(method):
     model, _, least, most = run_and_plan(1_000, method)
     if method == "alternating":
@@ -131,7 +132,7 @@ def test_counts_of_the_search_hold_those_of_a_run(n, monkeypatch):
 
 
 def test_ranges_are_in_order():
-    for method in ("search", "damped", "alternating"):
+    for method in ("search", "kronecker", "damped", "alternating"):
         for n in (500, 100_000, MANY):
             for step in steps_of(*clock(Shape(n, 20, 2, 24, FLOAT32), method)):
                 for each in (step.rounds, step.passes, step.multiply_adds, step.seconds):
@@ -216,7 +217,12 @@ def test_a_pass_reads_no_faster_than_the_storage_gives():
 
 @pytest.mark.parametrize(
     ("method", "n", "d", "h"),
-    [("search", 20_000, 20, 8), ("damped", 10_000, 30, 24), ("alternating", 10_000, 12, 24)],
+    [
+        ("search", 20_000, 20, 8),
+        ("kronecker", 20_000, 20, 8),
+        ("damped", 10_000, 30, 24),
+        ("alternating", 10_000, 12, 24),
+    ],
 )
 def test_memory_covers_a_run_and_is_not_far_above_it(method, n, d, h):
     X, y = wavy(n, d)

@@ -9,6 +9,7 @@ from altrelu_dist import AltReLURegressor
 
 PARAMETERS = {
     "search": {"max_iter": 4},
+    "kronecker": {"max_iter": 1},
     "damped": {"max_iter": 8},
     "alternating": {"max_iter": 6},
 }
@@ -48,7 +49,8 @@ def test_of_a_run_that_is_stopped_anywhere(calls):
     assert model.history_[-1]["loss"] == pytest.approx(loss_of(model, X, y), rel=1e-9)
 
 
-def test_of_a_search_that_ends_on_rows_from_several_levels(small_samples):
+@pytest.mark.usefixtures("small_samples")
+def test_of_a_search_that_ends_on_rows_from_several_levels():
     X, y = rows_of(2, 9_000)
     model = AltReLURegressor(6, random_state=2, max_iter=3).fit(X, y)
     assert len({entry["loss_rows"] for entry in model.history_ if "loss_rows" in entry}) > 1

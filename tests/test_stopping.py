@@ -25,7 +25,7 @@ from altrelu_dist.training.progress import Monitor, OutOfTimeError, last_doublin
 from altrelu_dist.training.search import Overall, search
 from altrelu_dist.training.validation import HeldOut, Validation
 
-METHODS = {"search": 2, "damped": 15, "alternating": 5}
+METHODS = {"search": 2, "kronecker": 1, "damped": 15, "alternating": 5}
 
 
 def noisy(rng, n=600, d=4):

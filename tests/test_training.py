@@ -35,7 +35,7 @@ from altrelu_dist.training.quasi_newton import quasi_newton
 from altrelu_dist.training.search import _TOLD
 from altrelu_dist.training.whitening import Whitening
 
-QUICK = {"search": 1, "damped": 20, "alternating": 5}
+QUICK = {"search": 1, "kronecker": 1, "damped": 20, "alternating": 5}
 
 
 # The paper's alternation

@@ -42,7 +42,7 @@ def plan(
     ] = None,
     hidden: Annotated[int, typer.Option(min=1, help="Number of hidden neurons.")] = 64,
     method: Annotated[
-        Literal["search", "damped", "alternating"], typer.Option(help="As for train.")
+        Literal["search", "kronecker", "damped", "alternating"], typer.Option(help="As for train.")
     ] = "search",
     rows: Annotated[
         float | None,

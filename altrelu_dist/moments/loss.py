@@ -8,7 +8,15 @@ import numpy as np
 
 from altrelu_dist.moments.rows import Additive, Array, Block, Floats, Weights
 
-__all__ = ["HiddenGram", "HiddenMoments", "LossAndGradient", "LossGradient", "activate"]
+__all__ = [
+    "HiddenGram",
+    "HiddenMoments",
+    "LossAndGradient",
+    "LossGradient",
+    "activate",
+    "backward",
+    "forward",
+]
 
 
 def activate(z: Array, slope: float) -> Array:
@@ -20,7 +28,7 @@ def activate(z: Array, slope: float) -> Array:
 
 @dataclass(frozen=True)
 class LossGradient(Additive):
-    """Sum of squares and its gradient in every weight, both halved in no place."""
+    """Sum of squared residuals and its gradient in every weight, without a factor 1/2."""
 
     squares: Floats  # (q,)
     W: Floats  # (p, h)
@@ -37,34 +45,50 @@ class LossAndGradient:
 
     def __call__(self, block: Block) -> LossGradient:
         """Contribute one block."""
-        x, y = block
-        dtype = x.dtype
-        W, V = self.weights.W.astype(dtype), self.weights.V.astype(dtype)
-        hidden = x @ W
-        # The slopes as numbers: NumPy multiplies them much faster than it takes a maximum with
-        # a constant, and the gradient needs them as well.
-        slopes = (hidden > 0).astype(dtype)
-        if self.slope:
-            slopes *= dtype.type(1 - self.slope)
-            slopes += dtype.type(self.slope)
-        hidden *= slopes
-        residual = hidden @ V
-        residual += x[:, -1:] * self.weights.c.astype(dtype)
-        residual -= y
+        weights = self.weights.astype(block.x.dtype)
+        features, slopes, residual = forward(block, weights, self.slope)
         squares = np.einsum("iq,iq->q", residual, residual, dtype=np.float64)
-        into_c = x[:, -1] @ residual
-        if V.shape[1] == 1:
-            # Both gradients follow from the rows, each times its residual, under the pattern.
-            back = (x * residual).T @ slopes
-            into_V = np.einsum("pj,pj->j", back, W)[:, None]
-            into_W = back * V.T
-        else:
-            into_V = hidden.T @ residual
-            slopes *= residual @ V.T
-            into_W = x.T @ slopes
+        into = backward(block, weights, features, slopes, residual)
         return LossGradient(
-            squares, *(2.0 * part.astype(np.float64) for part in (into_W, into_V, into_c))
+            squares, *(2.0 * part.astype(np.float64) for part in (into.W, into.V, into.c))
         )
+
+
+def forward(block: Block, weights: Weights, slope: float) -> tuple[Array, Array, Array]:
+    """Hidden features (n, h), slopes of the activation (n, h) and residuals (n, q) of a block.
+
+    ``weights`` are in the dtype of the block.
+    """
+    x, y = block
+    dtype = x.dtype
+    features = x @ weights.W
+    # The slopes as numbers: NumPy multiplies them much faster than it takes a maximum with
+    # a constant, and the gradient needs them as well.
+    slopes = (features > 0).astype(dtype)
+    if slope:
+        slopes *= dtype.type(1 - slope)
+        slopes += dtype.type(slope)
+    features *= slopes
+    residual = features @ weights.V
+    residual += x[:, -1:] * weights.c
+    residual -= y
+    return features, slopes, residual
+
+
+def backward(
+    block: Block, weights: Weights, features: Array, slopes: Array, residual: Array
+) -> Weights:
+    """Gradient of half the sum of squares in every weight; overwrites ``slopes``."""
+    x = block.x
+    into_c = x[:, -1] @ residual
+    if weights.V.shape[1] == 1:
+        # Both gradients follow from the rows, each times its residual, under the pattern.
+        back = (x * residual).T @ slopes
+        into_V = np.einsum("pj,pj->j", back, weights.W)[:, None]
+        return Weights(back * weights.V.T, into_V, into_c)
+    into_V = features.T @ residual
+    slopes *= residual @ weights.V.T
+    return Weights(x.T @ slopes, into_V, into_c)
 
 
 @dataclass(frozen=True)

@@ -113,6 +113,10 @@ class Weights:
         scale[usable] = np.sqrt(out[usable]) / np.sqrt(into[usable])
         return Weights(self.W * scale, self.V / scale[:, None], self.c)
 
+    def astype(self, dtype: np.dtype[Any] | type) -> Weights:
+        """The same weights in another dtype, as the kernels of a block take them."""
+        return Weights(self.W.astype(dtype), self.V.astype(dtype), self.c.astype(dtype))
+
     def is_finite(self) -> bool:
         """Whether every weight is a number."""
         return bool(

@@ -163,7 +163,7 @@ def plan(
     store : str or path, optional
         The data, as `open_dataset` takes them. Without it give rows, features and targets.
     n_hidden : int, default 64
-    method : {"search", "damped", "alternating"}, default "search"
+    method : {"search", "kronecker", "damped", "alternating"}, default "search"
     rows : float, optional
         Plan for so many rows like those of the store.
     features, targets : int, optional

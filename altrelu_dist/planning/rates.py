@@ -21,7 +21,7 @@ from altrelu_dist.planning.work import Shape, multiply_adds
 from altrelu_dist.solvers.hidden_layer import DampedSystem
 from altrelu_dist.solvers.output_layer import Removal
 from altrelu_dist.threads import n_threads, one_blas_thread
-from altrelu_dist.training import damped
+from altrelu_dist.training import damped, kronecker
 from altrelu_dist.training.neurons import (
     _CANDIDATES,
     CandidateMoments,
@@ -206,6 +206,10 @@ class _Bench:
                 )
             case "metric":
                 return self._sized(self._h, self._metric(self._h))
+            case "tile":
+                return self._at_two_widths(self._tile_pass, self._h)
+            case "precondition":
+                return self._at_two_widths(self._preconditioning, self._h)
             case "remove":
                 return self._sized(self._h, self._removal(self._h))
             case "gram":
@@ -320,6 +324,45 @@ class _Bench:
     def _metric(self, h: int) -> float:
         W, out = self._network(h).W, self._rng.standard_normal((self._p, self._p))
         return _timed(lambda: (out @ W, out.T @ W))
+
+    def _kronecker(self, h: int, rows: int) -> tuple[kronecker.Descent, kronecker.State]:
+        """Steps on tiles of so many rows, the first one made."""
+        tile = self._part(rows)
+        tile = Block(tile.x.astype(np.float32), tile.y.astype(np.float32))
+        descent = kronecker.Descent(
+            tiles=[tile],
+            inverse_gram=np.eye(self._p, dtype=np.float32),
+            mean_weight=1.0,
+            alpha=0.0,
+            slope=0.0,
+            settings=kronecker.SETTINGS,
+            length=kronecker.SETTINGS.lengths[-1],
+            steps=10**6,
+            seed=0,
+        )
+        return descent, descent.init(self._network(h))
+
+    def _step_seconds(self, h: int, rows: int) -> float:
+        """One Kronecker-factored step, with its share of the looks at the curvature."""
+        descent, state = self._kronecker(h, rows)
+        renewal = kronecker.SETTINGS.renewal
+
+        def run() -> None:
+            nonlocal state
+            for _ in range(renewal):
+                state = descent.step(state)
+
+        return _timed(run) / renewal
+
+    def _preconditioning(self, h: int) -> float:
+        """What of a step does not depend on the rows of the tile."""
+        return self._step_seconds(h, _LEAST_ROWS // 4)
+
+    def _tile_pass(self, h: int) -> float:
+        """What each row of a tile adds to a step."""
+        few, rows = _LEAST_ROWS // 4, kronecker.SETTINGS.most_rows
+        more = self._step_seconds(h, rows) - self._step_seconds(h, few)
+        return max(more, 0.0) / (rows - few)
 
     def _removal(self, h: int) -> float:
         moments = HiddenMoments(self._network(h).W)(self._tile)

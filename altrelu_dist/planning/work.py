@@ -17,6 +17,7 @@ from altrelu_dist.moments.pattern import WIDE
 from altrelu_dist.training import (
     alternating,
     damped,
+    kronecker,
     neurons,
     pattern_state,
     quasi_newton,
@@ -33,10 +34,12 @@ _BUILDS = pattern_state._REBUILD_AFTER + 1  # as often moments are built anew at
 _STEPS = 65
 # Function values that one iteration of the quasi-Newton method takes, its line search included.
 _VALUES_AN_ITERATION = 1.03
+# Rounds of Kronecker-factored steps: each makes twice the steps of the one before.
+_ROUNDS = (2, 4)
 
 
 # The statistics that are passes over rows, which a run counts.
-PASSES = ("summary", "sample", "whiten", "loss", "output", "gram", "delta", "kinks")
+PASSES = ("summary", "sample", "whiten", "loss", "output", "tile", "gram", "delta", "kinks")
 
 
 class Range(NamedTuple):
@@ -102,7 +105,8 @@ class Call:
         A statistic; ``"distinct"`` or ``"prepare"``, of rows that were drawn; ``"insert"``, the
         products of candidates; or a dense step, which passes over no rows: ``"choose"`` (among
         candidates), ``"iterate"`` and ``"metric"`` (of a quasi-Newton method, its own work and
-        the change to whitened inputs and back), ``"remove"`` (all neurons that go at once),
+        the change to whitened inputs and back), ``"precondition"`` (of a Kronecker-factored step),
+        ``"remove"`` (all neurons that go at once),
         ``"system"`` (of a damped step), ``"step"`` (its solution), ``"solve"`` (of the paper's
         hidden layer).
     rows : int
@@ -151,6 +155,11 @@ def multiply_adds(kernel: str, p: int, q: int, h: int) -> float:
             return 2.0 * h * (p + q)
         case "output":
             return h * p + (h + 1.0) ** 2 + h * q
+        case "tile":
+            return 2.0 * h * (p + q) + 2.0 * (h + 1.0) ** 2 / kronecker.SETTINGS.renewal
+        case "precondition":
+            renewed = 2.0 * (h + 1.0) ** 3 / kronecker.SETTINGS.renewal
+            return p * h * (p + h) + (h + 1.0) ** 2 * q + renewed
         case "insert":
             m, k = _candidates(h), neurons.n_compared(h // 8)
             return m * (p + h + q) + h * (p + h + q) + k * (p + k)
@@ -202,6 +211,9 @@ def stages_of(shape: Shape, method: str) -> tuple[Stage, ...]:
     few = levels[0]
     if method == "alternating":
         return (*made, _alternation(shape, local=whole))
+    if method == "kronecker":
+        made.append(_rounds(shape, held))
+        return tuple(made) if whole else (*made, _last_steps(shape, few, local=False))
     if method == "damped":
         steps = trainer._DAMPED_STEPS
         if few < held or not whole:
@@ -220,13 +232,41 @@ def stages_of(shape: Shape, method: str) -> tuple[Stage, ...]:
     if len(levels) <= search.LEVELS_OF_CYCLES:
         calls = _descent(held, h, search._SETTLING, None)
         made.append(Stage("settle", held, (h, h), Range.exactly(1), tuple(calls)))
-    if h * p > trainer._MOST_BLOCKS * damped.LARGEST_SYSTEM:
-        least = trainer._LAST_STEPS
-        calls = _descent(n, h, least, None, everywhere=not whole)
-        made.append(Stage("layers", n, (h, h), Range.exactly(least), tuple(calls)))
-    else:
-        made.append(_steps("layers", shape, n, few, trainer._LAST_STEPS, local=whole))
+    made.append(_last_steps(shape, few, local=whole))
     return tuple(made)
+
+
+def _last_steps(shape: Shape, few: int, *, local: bool) -> Stage:
+    """Over all rows: layer solves, or steps of L-BFGS where the network is too wide for them."""
+    n, h, steps = shape.n, shape.h, trainer._LAST_STEPS
+    if h * shape.p <= trainer._MOST_BLOCKS * damped.LARGEST_SYSTEM:
+        return _steps("layers", shape, n, few, steps, local=local)
+    calls = _descent(n, h, steps, None, everywhere=not local)
+    return Stage("layers", n, (h, h), Range.exactly(steps), tuple(calls))
+
+
+def _rounds(shape: Shape, held: int) -> Stage:
+    """Kronecker-factored steps from hinges, in rounds of ever more steps."""
+    settings, h = kronecker.SETTINGS, shape.h
+    tile = min(settings.tile_rows(held), held)
+    made: list[float] = [0.0]  # steps after so many rounds
+    descents = [0]
+    for number in range(settings.most_rounds):
+        racing = len(settings.racing(number, 0))
+        made.append(made[-1] + racing * settings.round_steps(number, held))
+        descents.append(descents[-1] + racing)
+    least, typical = _ROUNDS
+    rounds = Range(least, typical, settings.most_rounds)
+    steps = Range(*(made[int(count)] for count in rounds))
+    refits = Range(*(float(descents[int(count)] + count) for count in rounds))
+    calls = [
+        Call("whiten", held, 0, Range.exactly(1)),
+        *_insertion(held, h),
+        Call("output", held, h, refits),
+        Call("tile", held, h, steps.times(tile / held)),
+        Call("precondition", 0, h, steps),
+    ]
+    return Stage("rounds", held, (h, h), rounds, tuple(calls))
 
 
 def _look(name: str, n: int) -> Stage:

@@ -110,3 +110,8 @@ class Objective:
         output = solve_output(moments, self.ridge)
         refitted = weights.with_output(output)
         return refitted, output_squares(moments, output) / self.ones + self.penalty(refitted)
+
+    def balanced(self, weights: Weights, value: float) -> tuple[Weights, float]:
+        """The neurons balanced, and what their smaller ridge makes of the objective."""
+        balanced = weights.balanced()
+        return balanced, value - (self.penalty(weights) - self.penalty(balanced))

@@ -33,7 +33,7 @@ class Progress:
     ----------
     stage : str
         ``"summary"``, ``"sample"``, ``"warm"``, ``"grow"``, ``"cycle"``, ``"widen"``,
-        ``"settle"``, ``"layers"`` or ``"alternating"``.
+        ``"settle"``, ``"rounds"``, ``"layers"`` or ``"alternating"``.
     iteration : int
         Recorded iterations so far.
     loss : float

@@ -45,7 +45,7 @@ def quasi_newton(
         Of the inputs: the coordinates in which steps are taken.
     """
     most = max(iterations, most or 0)
-    start, value = _balanced(objective, *objective.refit_output(weights))
+    start, value = objective.balanced(*objective.refit_output(weights))
     monitor = objective.monitor
     p, h = start.W.shape
     q = start.c.size
@@ -100,11 +100,5 @@ def quasi_newton(
     refitted, refitted_value = objective.refit_output(moved)
     # Rounding in a nearly singular system can make the closed form worse than the descent.
     if refitted_value <= least and refitted.is_finite():
-        return _balanced(objective, refitted, refitted_value)
-    return _balanced(objective, moved, least)
-
-
-def _balanced(objective: Objective, weights: Weights, value: float) -> tuple[Weights, float]:
-    """The neurons balanced, and what their smaller ridge makes of the objective."""
-    balanced = weights.balanced()
-    return balanced, value - (objective.penalty(weights) - objective.penalty(balanced))
+        return objective.balanced(refitted, refitted_value)
+    return objective.balanced(moved, least)

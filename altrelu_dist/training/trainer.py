@@ -21,6 +21,7 @@ from altrelu_dist.moments.summary import Columns, Summary, summarise
 from altrelu_dist.threads import one_blas_thread
 from altrelu_dist.training.alternating import ITERATIONS, alternate, random_directions
 from altrelu_dist.training.damped import LARGEST_SYSTEM, descend
+from altrelu_dist.training.kronecker import SETTINGS, KroneckerRounds
 from altrelu_dist.training.neurons import resized
 from altrelu_dist.training.objective import Objective
 from altrelu_dist.training.progress import Monitor, Outcome
@@ -249,21 +250,55 @@ def _search(problem: Problem, parameters: Parameters) -> Outcome:
     found = search(levels, overall, h, rng, arrange, most, problem.start)
     if few is everything and monitor.stopped:
         return found
-    monitor.enter("layers")
-
-    def last_steps() -> tuple[Weights, float]:
-        if found.weights.W.size > _MOST_BLOCKS * LARGEST_SYSTEM:
-            # Too wide for layer solves to reach every neuron in so few passes.
-            weights, loss = arrange(everything, found.weights, _LAST_STEPS)
-            everything.record(loss, weights)
-            return weights, loss
-        last = descend(everything, few, found.weights, _LAST_STEPS, rng)
-        return _refitted(everything, last.weights, last.loss)
-
-    weights, loss = journal.step("layers", last_steps)
+    weights, loss = _last_steps(problem, found.weights, rng)
     if overall.best is not None and overall.least < loss:
         weights, loss = overall.best, overall.least
     return Outcome(weights, loss, found.ran_out)  # the last steps are few by design
+
+
+def _last_steps(
+    problem: Problem, weights: Weights, rng: np.random.Generator
+) -> tuple[Weights, float]:
+    """A few layer solves over all rows; where the network is too wide for them, L-BFGS steps."""
+    everything, few = problem.stages.everything, problem.stages.few
+    everything.monitor.enter("layers")
+
+    def layers() -> tuple[Weights, float]:
+        if weights.W.size > _MOST_BLOCKS * LARGEST_SYSTEM:
+            # Too wide for layer solves to reach every neuron in so few passes.
+            whitening = Whitening.of(few)
+            moved, loss = quasi_newton(everything, weights, _LAST_STEPS, whitening=whitening)
+            everything.record(loss, moved)
+            return moved, loss
+        last = descend(everything, few, weights, _LAST_STEPS, rng)
+        return _refitted(everything, last.weights, last.loss)
+
+    return everything.monitor.journal.step("layers", layers)
+
+
+def _kronecker(problem: Problem, parameters: Parameters) -> Outcome:
+    """Kronecker-factored steps from hinges through pairs of rows, then layer solves on all rows."""
+    everything, held = problem.stages.everything, problem.stages.levels[-1]
+    monitor = everything.monitor
+    rng = _random(parameters.seed, monitor.journal, problem.start)
+    monitor.enter("rounds")
+    rounds = KroneckerRounds(held, parameters.seed)
+    weights, _ = monitor.journal.step("start", partial(_started, problem, parameters, rng))
+    most = SETTINGS.most_rounds if parameters.max_iter is None else parameters.max_iter
+    weights, loss, ran_out = rounds.descend(weights, most)
+    if held is not everything:
+        weights, loss = _last_steps(problem, weights, rng)
+    return Outcome(weights, loss, ran_out)
+
+
+def _started(
+    problem: Problem, parameters: Parameters, rng: np.random.Generator
+) -> tuple[Weights, float]:
+    """Hinges through pairs of rows, or the network to go on from, with as many neurons as asked."""
+    few, p, q = problem.stages.few, problem.n_columns, problem.target_squares.size
+    none = Weights(np.zeros((p, 0)), np.zeros((0, q)), np.zeros(q))
+    begin = none if problem.start is None else problem.start
+    return few.refit_output(resized(few, begin, parameters.n_hidden, rng))
 
 
 def _damped(problem: Problem, parameters: Parameters) -> Outcome:
@@ -271,14 +306,7 @@ def _damped(problem: Problem, parameters: Parameters) -> Outcome:
     everything, few = problem.stages.everything, problem.stages.few
     journal = everything.monitor.journal
     rng = _random(parameters.seed, journal, problem.start)
-    p, q = problem.n_columns, problem.target_squares.size
-    none = Weights(np.zeros((p, 0)), np.zeros((0, q)), np.zeros(q))
-    begin = none if problem.start is None else problem.start
-
-    def started() -> tuple[Weights, float]:
-        return few.refit_output(resized(few, begin, parameters.n_hidden, rng))
-
-    weights, _ = journal.step("start", started)
+    weights, _ = journal.step("start", partial(_started, problem, parameters, rng))
     steps = _DAMPED_STEPS if parameters.max_iter is None else parameters.max_iter
     ran_out = None
     if few is not everything:
@@ -341,6 +369,7 @@ def check_alternation(h: int, p: int) -> None:
 
 _METHODS: dict[str, Callable[[Problem, Parameters], Outcome]] = {
     "search": _search,
+    "kronecker": _kronecker,
     "damped": _damped,
     "alternating": _alternating,
 }
@@ -371,7 +400,7 @@ class RowStages(NamedTuple):
 
     def drawn(self, method: str) -> int:
         """How many are drawn at random, where not all are held."""
-        return self.held if method == "search" else self.cycled
+        return self.held if method in ("search", "kronecker") else self.cycled
 
 
 def row_stages(p: int, q: int, h: int, dtype: np.dtype[Any], n_rows: int) -> RowStages:

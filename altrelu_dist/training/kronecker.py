@@ -1,0 +1,331 @@
+"""Kronecker-factored Gauss-Newton steps on tiles of rows: many cheap layer solves.
+
+Of a tile of n rows, with S the slopes of the activation, H = X W o S and R = [H 1] O - Y:
+
+    gradients   g_W = X'(S o R V') / n                 g_O = [H 1]' R / n
+    curvature   C = X'X / n,  G = V V' o S'S / n       A = [H 1]'[H 1] / n
+    steps       D_W = C^-1 g_W (G + l I)^-1            D_O = (A + l I)^-1 g_O
+
+G and A are running means over tiles, C is that of all rows. A step changes the outputs by at most
+``length`` in the root mean square, and by ever less towards the end of a descent. How long steps
+may be depends on the data: descents with several lengths race, and the best one is kept.
+
+This is K-FAC (Martens and Grosse, ICML 2015) for a two-layer ReLU network and the square loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from altrelu_dist.engine import LocalEngine
+from altrelu_dist.moments.curvature import kronecker_factors
+from altrelu_dist.moments.loss import backward, forward
+from altrelu_dist.moments.rows import Array, Block, Floats, Weights
+from altrelu_dist.solvers.linalg import Factor
+from altrelu_dist.training.objective import Objective
+from altrelu_dist.training.whitening import Whitening
+
+__all__ = ["SETTINGS", "Descent", "KroneckerRounds", "KroneckerSettings", "State"]
+
+_LOOK = 100  # steps between two looks at the clock, the validation rows and the checkpoint
+
+
+@dataclass(frozen=True)
+class KroneckerSettings:
+    """Constants of the steps and rounds; the same for all data.
+
+    Parameters
+    ----------
+    lengths : tuple of float
+        Most root mean square change of the outputs in a step, in standard deviations of the
+        targets: those that race, longest first.
+    rate : float
+        Part of a full Gauss-Newton step that is taken at most.
+    momentum : float
+    damping : float
+        Added to the diagonals of G and A, in parts of their means.
+    renewal : int
+        Steps between two looks at the curvature.
+    decay : float
+        Weight of the running means of the curvature at each look.
+    least_rows, most_rows : int
+        Rows of a tile.
+    first_steps : int
+        Of all descents of the first round together; each round makes twice as many as the one
+        before.
+    worth : float
+        The part of the loss that a round has to take off for another one to follow.
+    most_rounds : int
+    """
+
+    lengths: tuple[float, ...] = (0.03, 0.01, 0.003)
+    rate: float = 0.3
+    momentum: float = 0.9
+    damping: float = 0.01
+    renewal: int = 10
+    decay: float = 0.9
+    least_rows: int = 256
+    most_rows: int = 1024
+    first_steps: int = 3000
+    worth: float = 0.05
+    most_rounds: int = 6
+
+    def tile_rows(self, n_rows: int) -> int:
+        """Rows of a tile: several tiles even where rows are few."""
+        return min(self.most_rows, max(self.least_rows, n_rows // 4))
+
+    def racing(self, number: int, best: int) -> list[int]:
+        """Which lengths race in a round: all at first, then the best one and a neighbour."""
+        last = len(self.lengths) - 1
+        if number == 0:
+            return list(range(last + 1))
+        neighbours = [place for place in (best + 1, best - 1) if 0 <= place <= last]
+        return [best, neighbours[number % len(neighbours)]]
+
+    def round_steps(self, number: int, n_rows: int) -> int:
+        """Steps of each descent in a round; it sees every row at least once."""
+        racing = len(self.racing(number, 0))
+        steps: int = self.first_steps * 2**number // racing
+        return max(steps, -(-n_rows // self.tile_rows(n_rows)))
+
+
+SETTINGS = KroneckerSettings()
+
+
+class State(NamedTuple):
+    """Where a descent is: what a checkpoint holds, but for the inverses, which follow from it."""
+
+    weights: Weights  # of float32, as the next one
+    move: Weights  # the last step
+    curvature: tuple[Floats, Floats] | None  # G and A, running means
+    inverses: tuple[Array, Array] | None  # damped, of G (h, h) and of A (h + 1, h + 1)
+    taken: int  # steps
+
+
+@dataclass(frozen=True)
+class Descent:
+    """A number of steps over tiles of rows: ``init``, then ``step`` until ``done``.
+
+    Parameters
+    ----------
+    tiles : list of Block
+        Of float32.
+    inverse_gram : ndarray of shape (p, p)
+        C^-1, of float32.
+    mean_weight : float
+        Of a row.
+    alpha, slope : float
+        Ridge, and negative slope of the activation.
+    settings : KroneckerSettings
+    length : float
+        One of the settings' lengths.
+    steps : int
+    seed : int
+        Of the order of the tiles.
+    """
+
+    tiles: list[Block]
+    inverse_gram: Array
+    mean_weight: float
+    alpha: float
+    slope: float
+    settings: KroneckerSettings
+    length: float
+    steps: int
+    seed: int
+
+    def init(self, weights: Weights) -> State:
+        """Begin at some weights."""
+        begin = weights.balanced().astype(np.float32)
+        still = Weights(np.zeros_like(begin.W), np.zeros_like(begin.V), np.zeros_like(begin.c))
+        return State(begin, still, None, None, 0)
+
+    def done(self, state: State) -> bool:
+        """Whether all steps are made, or the weights are no longer numbers."""
+        return state.taken >= self.steps or not np.isfinite(state.weights.c).all()
+
+    def step(self, state: State) -> State:
+        """Take the step of the next tile."""
+        weights, move, settings = state.weights, state.move, self.settings
+        tile = self._tile(state.taken)
+        n = np.float32(self.mean_weight * len(tile.x))
+        features, slopes, residual = forward(tile, weights, self.slope)
+        if state.inverses is None or state.taken % settings.renewal == 0:
+            state = self._renewed(state, kronecker_factors(tile, weights, features, slopes), n)
+        assert state.inverses is not None
+        hidden_inverse, output_inverse = state.inverses
+        gradient = backward(tile, weights, features, slopes, residual)
+        g_W, g_O = gradient.W / n, gradient.output / n
+        if self.alpha:
+            g_W[:-1] += np.float32(self.alpha) * weights.W[:-1]
+            g_O[:-1] += np.float32(self.alpha) * weights.V
+        D_W = (self.inverse_gram @ g_W) @ hidden_inverse
+        D_O = output_inverse @ g_O
+        # g'D is the mean square by which the whole step would change the outputs.
+        change = max(float(np.vdot(g_W, D_W)) + float(np.vdot(g_O, D_O)), 1e-30)
+        fading = 0.5 * (1 + np.cos(np.pi * state.taken / self.steps))
+        rate = np.float32(min(settings.rate * fading, self.length / np.sqrt(change)))
+        momentum = np.float32(settings.momentum)
+        move = Weights(
+            momentum * move.W - rate * D_W,
+            momentum * move.V - rate * D_O[:-1],
+            momentum * move.c - rate * D_O[-1],
+        )
+        moved = Weights(weights.W + move.W, weights.V + move.V, weights.c + move.c)
+        return state._replace(weights=moved, move=move, taken=state.taken + 1)
+
+    def kept(self, state: State) -> dict[str, Any]:
+        """What a checkpoint holds of a state."""
+        return state._replace(inverses=None)._asdict()
+
+    def restored(self, kept: Mapping[str, Any]) -> State:
+        """The state of a checkpoint."""
+        state = State(**kept)
+        if state.curvature is None:
+            return state
+        return state._replace(inverses=self._inverses(*state.curvature))
+
+    def _tile(self, taken: int) -> Block:
+        """All tiles once in random order, then all of them again in another one."""
+        turn, place = divmod(taken, len(self.tiles))
+        return self.tiles[int(_order(self.seed, turn, len(self.tiles))[place])]
+
+    def _renewed(self, state: State, sums: tuple[Floats, Floats], n: np.float32) -> State:
+        """With the curvature of another tile in the running means."""
+        hidden, output = sums[0] / n, sums[1] / n
+        if state.curvature is not None:
+            decay = self.settings.decay
+            hidden = decay * state.curvature[0] + (1 - decay) * hidden
+            output = decay * state.curvature[1] + (1 - decay) * output
+        inverses = self._inverses(hidden, output)
+        return state._replace(curvature=(hidden, output), inverses=inverses)
+
+    def _inverses(self, hidden: Floats, output: Floats) -> tuple[Array, Array]:
+        damping = self.settings.damping
+        return _damped_inverse(hidden, damping), _damped_inverse(output, damping)
+
+
+def _damped_inverse(gram: Floats, damping: float) -> Array:
+    """``(gram + damping * mean(diag(gram)) I)^-1``, in float32."""
+    if not np.isfinite(gram).all():
+        return np.full(gram.shape, np.nan, np.float32)
+    damped = gram.copy()
+    np.einsum("jj->j", damped)[:] += damping * np.trace(gram) / len(gram)
+    return Factor(damped).inverse().astype(np.float32)
+
+
+@lru_cache(maxsize=4)
+def _order(seed: int, turn: int, n_tiles: int) -> NDArray[np.intp]:
+    return np.random.default_rng([seed, turn]).permutation(n_tiles)
+
+
+def _tiles(engine: LocalEngine, rows: int) -> list[Block]:
+    """The rows of an engine, which come in random order, in tiles of about so many, as float32."""
+    tiles = []
+    for x, y in engine.tiles:
+        ends = np.linspace(0, len(x), max(1, round(len(x) / rows)) + 1).astype(int)
+        for start, stop in pairwise(ends):
+            part = x[start:stop], y[start:stop]
+            tiles.append(Block(*(values.astype(np.float32, copy=False) for values in part)))
+    return tiles
+
+
+class KroneckerRounds:
+    """Rounds of descents over rows in memory, in which lengths of steps race.
+
+    Parameters
+    ----------
+    objective : Objective
+        Over rows in memory, in random order.
+    seed : int
+    settings : KroneckerSettings
+    """
+
+    def __init__(
+        self, objective: Objective, seed: int, settings: KroneckerSettings = SETTINGS
+    ) -> None:
+        engine = objective.engine
+        assert isinstance(engine, LocalEngine)
+        whitening = Whitening.of(objective)
+        self._objective, self._engine, self._settings = objective, engine, settings
+        self._descent = Descent(
+            tiles=_tiles(engine, settings.tile_rows(engine.n_rows)),
+            inverse_gram=(whitening.out @ whitening.out.T).astype(np.float32),
+            mean_weight=objective.ones / engine.n_rows,
+            alpha=objective.alpha,
+            slope=objective.slope,
+            settings=settings,
+            length=0.0,
+            steps=0,
+            seed=seed,
+        )
+
+    def descend(self, weights: Weights, rounds: int) -> tuple[Weights, float, bool]:
+        """Rounds as long as they are worth twice the time of the one before.
+
+        Returns
+        -------
+        weights : Weights
+        loss : float
+        ran_out : bool
+            Whether it ended because it had made so many ``rounds``.
+        """
+        objective, journal = self._objective, self._objective.monitor.journal
+        best, loss = 0, np.inf
+        for number in range(rounds):
+            before = loss
+            step = partial(self._round, number, weights, best)
+            weights, loss, best = journal.step("round", step)
+            objective.record(loss, weights, length=self._settings.lengths[best])
+            if objective.monitor.stopped or loss > (1 - self._settings.worth) * before:
+                return weights, loss, False
+            objective.monitor.fraction = (number + 1) / rounds
+        return weights, loss, True
+
+    def _round(self, number: int, weights: Weights, best: int) -> tuple[Weights, float, int]:
+        """Descents from the same weights; the best end or the start, and which length was best."""
+        objective, settings = self._objective, self._settings
+        begin, least = objective.refit_output(weights)
+        found = begin
+        for place in settings.racing(number, best):
+            if objective.monitor.stopped:
+                break
+            descent = replace(
+                self._descent,
+                length=settings.lengths[place],
+                steps=settings.round_steps(number, self._engine.n_rows),
+                seed=self._descent.seed + number,
+            )
+            run = partial(self._run, descent, begin)
+            ended, loss = objective.monitor.journal.step("descent", run)
+            if loss < least:
+                found, least, best = ended, loss, place
+        return *objective.balanced(found, least), best
+
+    def _run(self, descent: Descent, begin: Weights) -> tuple[Weights, float]:
+        """One descent; its end with the output layer at its critical point."""
+        objective, n_tiles = self._objective, len(descent.tiles)
+        monitor = objective.monitor
+        entry = monitor.journal.entry()
+        state = descent.init(begin) if entry is None else descent.restored(entry)
+        with np.errstate(over="ignore", invalid="ignore"):  # of a descent that diverges
+            while not (descent.done(state) or monitor.stopped):
+                state = descent.step(state)
+                if state.taken % n_tiles == 0:
+                    monitor.visited(self._engine.n_rows, whole=objective.whole)
+                if state.taken % _LOOK == 0:
+                    monitor.saw(state.weights.astype(np.float64), whole=False)
+                    monitor.tick()
+                    monitor.journal.mark(partial(descent.kept, state))
+        if monitor.stopped:
+            monitor.journal.mark(partial(descent.kept, state), stopping=True)
+        if not state.weights.is_finite():
+            return begin, np.inf
+        return objective.refit_output(state.weights.astype(np.float64))

@@ -280,16 +280,18 @@ def read_and_resume(folder: Path) -> object:
 
 def read_lock(folder: Path) -> object:
     from altrelu_dist.checkpoints import store
+    from altrelu_dist.io import lock
 
-    store._WRITTEN = 0.0
+    lock._WATCH = lock._SETTLED = 0.0
     with store.CheckpointStore(folder / "run").owned():
         return "owned"
 
 
 def write_lock(folder: Path) -> None:
     (folder / "run").mkdir()
-    lock = {"token": "a", "host": "elsewhere", "pid": 1, "time": 0.0}
-    (folder / "run" / "lock").write_text(json.dumps(lock))
+    from altrelu_dist.io.owner import Owner
+
+    (folder / "run" / "lock").write_bytes(Owner.this("other").encode())
 
 
 def read_by_convert(name: str) -> Callable[[Path], object]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -37,7 +37,8 @@ class Interrupts:
 
 def say_stopping() -> None:
     """Tell the user; raw, because a signal handler may have interrupted a buffered write."""
-    os.write(2, f"{STOPPING}\n".encode())
+    with suppress(OSError):  # whoever read it may have gone
+        os.write(2, f"{STOPPING}\n".encode())
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from altrelu_dist.errors import DataError, ModelFileError, ParameterError
-from altrelu_dist.outputs import write_beside
+from altrelu_dist.outputs import recovered, write_beside
 
 __all__ = ["Network"]
 
@@ -208,10 +208,19 @@ class Network:
             If there is nothing at ``path``, or it is not a network, is damaged, or was written by
             a newer version of this package.
         """
+        try:
+            return cls._load(os.fspath(path))
+        except ModelFileError:
+            other = recovered(path)
+            if other is None:
+                raise
+        return cls._load(other)
+
+    @classmethod
+    def _load(cls, path: str) -> Network:
         import fsspec
         import zarr
 
-        path = os.fspath(path)
         try:
             files, root = fsspec.core.url_to_fs(path, use_listings_cache=False)
             sizes = files.find(root, detail=True)

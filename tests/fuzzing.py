@@ -23,8 +23,9 @@ import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 
@@ -280,16 +281,20 @@ def read_and_resume(folder: Path) -> object:
 
 def read_lock(folder: Path) -> object:
     from altrelu_dist.checkpoints import store
+    from altrelu_dist.io import lock
 
-    store._WRITTEN = 0.0
-    with store.CheckpointStore(folder / "run").owned():
+    at_once = patch.multiple(lock, _WATCH=0.0, _SETTLED=0.0)
+    quietly = patch.object(lock._log, "disabled", True)
+    with at_once, quietly, store.CheckpointStore(folder / "run").owned():
         return "owned"
 
 
 def write_lock(folder: Path) -> None:
     (folder / "run").mkdir()
-    lock = {"token": "a", "host": "elsewhere", "pid": 1, "time": 0.0}
-    (folder / "run" / "lock").write_text(json.dumps(lock))
+    from altrelu_dist.io.owner import Owner
+
+    ended = replace(Owner.this("other"), started="1")
+    (folder / "run" / "lock").write_bytes(ended.encode())
 
 
 def read_by_convert(name: str) -> Callable[[Path], object]:

@@ -5,26 +5,17 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
-import json
 import math
-import os
 import secrets
-import socket
-import subprocess
-import sys
-import time
 
 import dask.array as da
 import numpy as np
-import psutil
 import pytest
 import zarr
-from clusters import until
 from hypothesis import given
 from hypothesis import strategies as st
 
 from altrelu_dist import AltReLURegressor
-from altrelu_dist.checkpoints import store as store_module
 from altrelu_dist.checkpoints.codec import decode, encode
 from altrelu_dist.checkpoints.journal import Journal
 from altrelu_dist.checkpoints.store import CheckpointStore
@@ -303,68 +294,6 @@ def test_a_new_run_does_not_replace_another_ones_checkpoint(tmp_path):
 
 
 # --- the folder -------------------------------------------------------------------------------
-
-
-def test_one_run_at_a_time(tmp_path):
-    store = CheckpointStore(tmp_path / "run")
-    with store.owned():
-        with pytest.raises(CheckpointError, match=f"in use by another run .process {os.getpid()}"):
-            CheckpointStore(tmp_path / "run").owned().__enter__()
-        assert (tmp_path / "run/lock").exists()
-    with CheckpointStore(tmp_path / "run").owned():
-        pass
-    assert not (tmp_path / "run/lock").exists()
-
-
-@pytest.mark.parametrize(
-    "lock",
-    [
-        {"token": "a", "host": socket.gethostname(), "pid": 2**22 + 1, "time": time.time() + 1e6},
-        {"token": "a", "host": "elsewhere", "pid": 1, "time": time.time() - 3600},
-        {"token": "a"},
-        [],
-    ],
-)
-def test_a_dead_owner_does_not_hold_it(lock, tmp_path):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run/lock").write_text(json.dumps(lock))
-    with CheckpointStore(tmp_path / "run").owned():
-        pass
-
-
-def test_a_dead_owner_that_nobody_waited_for_does_not_hold_it(tmp_path):
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    until(lambda: psutil.Process(dead.pid).status() == psutil.STATUS_ZOMBIE, "it has ended")
-    (tmp_path / "run").mkdir()
-    lock = {"token": "a", "host": socket.gethostname(), "pid": dead.pid, "time": time.time()}
-    (tmp_path / "run/lock").write_text(json.dumps(lock))
-    with CheckpointStore(tmp_path / "run").owned():
-        pass
-    dead.wait()
-
-
-def test_a_living_owner_elsewhere_holds_it(tmp_path):
-    (tmp_path / "run").mkdir()
-    lock = {"token": "a", "host": "elsewhere", "pid": 1, "time": time.time()}
-    (tmp_path / "run/lock").write_text(json.dumps(lock))
-    with pytest.raises(CheckpointError, match="process 1 on elsewhere"):
-        CheckpointStore(tmp_path / "run").owned().__enter__()
-
-
-def test_a_run_that_stood_still_leaves_the_folder_to_the_one_that_took_over(tmp_path, monkeypatch):
-    """Its lock had run out: when it wakes up it ends, and neither writes nor unlocks."""
-    first, second = (CheckpointStore(tmp_path / "run") for _ in range(2))
-    monkeypatch.setattr(store_module, "_lives", lambda _: False)
-    with contextlib.ExitStack() as later:
-        with first.owned():
-            first.save({"of": "first"})
-            later.enter_context(second.owned())
-            second.save({"of": "second"})
-            with pytest.raises(CheckpointError, match="another run goes on with it"):
-                first.save({"of": "first"})
-        assert (tmp_path / "run/lock").exists()
-    assert not (tmp_path / "run/lock").exists()
-    assert CheckpointStore(tmp_path / "run").load() == {"of": "second"}
 
 
 def test_the_one_before_is_used_where_the_newest_is_damaged(tmp_path, caplog):

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
 import numpy as np
 import pytest
 import zarr
+from processes import environment
 
-from altrelu_dist import Network
+from altrelu_dist import Network, convert
+from altrelu_dist.data import open_dataset
 from altrelu_dist.errors import DataError, ExistsError, ModelFileError, ParameterError
-from altrelu_dist.outputs import check_apart, check_output, write_beside
+from altrelu_dist.io.owner import Owner
+from altrelu_dist.outputs import check_apart, check_output, local, recovered, write_beside
 
 
 def names_in(folder):
@@ -74,8 +81,8 @@ def written_too_late(path, *, overwrite, kind=None):
 @pytest.mark.parametrize(
     ("name", "kind", "overwrite", "words"),
     [
-        ("a.csv", None, False, "has come into being in the meantime"),
-        ("a.zarr", "apple", False, "has come into being in the meantime"),
+        ("a.csv", None, False, "was created meanwhile"),
+        ("a.zarr", "apple", False, "was created meanwhile"),
         ("a.zarr", "apple", True, "is not an apple"),
     ],
 )
@@ -167,19 +174,23 @@ def test_of_several_that_replace_the_same_each_is_whole(tmp_path):
     assert names_in(tmp_path) == ["a.zarr"]
 
 
-def test_what_is_put_into_a_place_that_was_held_is_not_taken_away(tmp_path, monkeypatch):
-    """Between holding the place and moving in, another one replaces the empty folder there."""
-    replace = Path.replace
+@pytest.mark.parametrize("can_exchange", [False, True])
+def test_what_is_put_into_a_place_at_the_last_moment_is_not_taken_away(
+    can_exchange, tmp_path, monkeypatch
+):
+    rename = Path.rename
 
     def late(self, target):
-        if target == tmp_path / "a.zarr":
-            with write_beside(target, overwrite=True, kind="apple") as part:
-                write_group(Path(part), "apple")
-        return replace(self, target)
+        monkeypatch.undo()
+        if not can_exchange:
+            monkeypatch.setattr(local, "exchange", lambda *_: False)
+        with write_beside(target, overwrite=True, kind="apple") as part:
+            write_group(Path(part), "apple")
+        return rename(self, target)
 
-    monkeypatch.setattr(Path, "replace", late)
+    monkeypatch.setattr(Path, "rename", late)
     with (
-        pytest.raises(ExistsError, match="in the meantime"),
+        pytest.raises(ExistsError, match="was created meanwhile"),
         write_beside(tmp_path / "a.zarr", overwrite=False, kind="apple") as part,
     ):
         write_group(Path(part), "apple")
@@ -224,7 +235,9 @@ def test_what_cannot_be_put_in_place_in_storage_is_kept_beside(memory, monkeypat
     with pytest.raises(DataError, match="is whole at memory://here/") as told:
         a_network(2.0).save(out, overwrite=True)
     beside = str(told.value).rpartition(" ")[2]
-    assert Network.load(beside).hidden_weights[0, 0] == 2
+    for address in (beside, out):
+        assert Network.load(address).hidden_weights[0, 0] == 2
+    memory.rm(beside, recursive=True)
     with pytest.raises(ModelFileError):
         Network.load(out)
 
@@ -256,3 +269,168 @@ def test_outputs_in_storage_are_apart_from_inputs():
     with pytest.raises(ParameterError, match="is not apart from"):
         check_apart("s3://b/rows.zarr/out.zarr", "s3://b/rows.zarr")
     check_apart("s3://b/out.zarr", "s3://b/rows.zarr", "rows.zarr")
+
+
+@pytest.mark.parametrize("found", ["elsewhere", "../m.zarr", "s3://other/m.zarr", "", 1, None])
+def test_no_reader_is_led_to_what_a_file_in_storage_names(found, memory):
+    """But to a copy beside the place, of the name that a writer gives."""
+    mark = {"format": "apple", "whole": found}
+    memory.pipe_file("/here/m.zarr/altrelu-incomplete.json", json.dumps(mark).encode())
+    assert recovered("memory://here/m.zarr") is None
+    mark["whole"] = f".m.{'0' * 16}.partial.zarr"
+    memory.pipe_file("/here/m.zarr/altrelu-incomplete.json", json.dumps(mark).encode())
+    assert recovered("memory://here/m.zarr") == f"memory://here/.m.{'0' * 16}.partial.zarr"
+
+
+# --- killed -----------------------------------------------------------------------------------
+
+KILLED = """
+import json, os, signal, sys
+from pathlib import Path
+from altrelu_dist.outputs import local, recovered, write_beside
+
+folder, can_exchange, existing, is_file = Path(sys.argv[1]), *map(int, sys.argv[2:])
+STEPS = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link", "exchange"}
+kind = None if is_file else "apple"
+place = folder / ("p.csv" if is_file else "m.zarr")
+left = None  # steps until this process is killed
+
+def step(name, arguments=()):
+    global left
+    if left is not None and name in STEPS:
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left -= 1
+
+exchange = local.exchange
+def observed(*names):
+    step("exchange")
+    return exchange(*names) if can_exchange else False
+local.exchange = observed
+sys.addaudithook(step)
+
+def write(text, overwrite):
+    with write_beside(place, overwrite=overwrite, kind=kind) as part:
+        if is_file:
+            Path(part).write_text(text)
+            return
+        Path(part, "c").mkdir(parents=True)
+        Path(part, "c", "0").write_text(text)
+        Path(part, "zarr.json").write_text(json.dumps({"attributes": {"format": kind}}))
+
+def found():
+    if not place.exists():
+        recovered(place)
+    if not place.exists():
+        return None
+    if is_file:
+        return place.read_text()
+    assert sorted(os.listdir(place)) == ["c", "zarr.json"]
+    return (place / "c" / "0").read_text()
+
+def write_and_die(steps):
+    global left
+    child = os.fork()
+    if child == 0:
+        left = steps
+        write("new", existing)
+        left = None
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0
+
+killed, seen, steps = True, set(), 0
+while killed:
+    local._remove(folder)
+    folder.mkdir()
+    if existing:
+        write("old", False)
+    killed = write_and_die(steps)
+    seen.add(now := found())
+    assert killed or now == "new", now
+    write("newer", True)
+    assert found() == "newer"
+    rest = [path for path in folder.iterdir() if path != place]
+    assert not any(os.path.getsize(file) for path in rest for file in path.iterdir()), rest
+    steps += 1
+assert steps > 8, steps
+assert seen == {"old" if existing else None, "new"}, seen
+"""
+
+
+@pytest.mark.parametrize(
+    ("can_exchange", "existing", "is_file"),
+    [(1, 1, 0), (0, 1, 0), (1, 0, 0), (0, 1, 1), (0, 0, 1)],
+)
+def test_a_writer_that_is_killed_at_any_step_leaves_the_old_or_the_new_one(
+    can_exchange, existing, is_file, tmp_path
+):
+    """And the next one removes what it left."""
+    flags = map(str, (can_exchange, existing, is_file))
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, tmp_path / "f", *flags],
+        env=environment(), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def swap_cut_off(path):
+    """What a process leaves that is killed between the two renames of an exchange."""
+    folder = path.with_name(f".{path.name}.abcd1234.partial")
+    folder.mkdir()
+    path.rename(folder / f"{path.name}.old")
+    return folder
+
+
+def test_a_reader_puts_right_what_a_killed_writer_left(tmp_path):
+    place = tmp_path / "m.zarr"
+    a_network(1.0).save(place)
+    folder = swap_cut_off(place)
+    assert recovered(place) is None  # the new one is not there: the old one was removed since
+    a_network(2.0).save(folder / "m.zarr")
+    assert recovered(tmp_path / "m") is None
+    with pytest.raises(ExistsError, match="exists already"):
+        check_output(place, overwrite=False, kind="any")
+    assert Network.load(place).hidden_weights[0, 0] == 2
+
+
+def test_data_are_found_too(tmp_path):
+    np.savez(tmp_path / "d.npz", X=np.ones((3, 2)), y=np.ones(3))
+    convert(tmp_path / "d.npz", tmp_path / "d.zarr")
+    folder = swap_cut_off(tmp_path / "d.zarr")
+    convert(tmp_path / "d.npz", folder / "d.zarr")
+    assert open_dataset(tmp_path / "d.zarr").X.shape == (3, 2)
+
+
+def test_a_writer_that_was_taken_for_dead_between_its_renames_is_content(tmp_path, monkeypatch):
+    place = tmp_path / "m.zarr"
+    a_network(1.0).save(place)
+    monkeypatch.setattr(local, "exchange", lambda *_: False)
+    rename = Path.rename
+
+    def frozen(self, target):
+        if target == place:
+            monkeypatch.setattr(Path, "rename", rename)
+            assert Network.load(place).hidden_weights[0, 0] == 2
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", frozen)
+    a_network(2.0).save(place, overwrite=True)
+    assert Network.load(place).hidden_weights[0, 0] == 2
+    assert names_in(tmp_path) == ["m.zarr"]
+
+
+def test_only_folders_of_dead_writers_are_removed(tmp_path):
+    place = tmp_path / "m.zarr"
+    dead = replace(Owner.this(), started="1")
+    for name, owner in (("dead0000", dead), ("alive000", Owner.this()), ("elsewher", None)):
+        folder = tmp_path / f".m.zarr.{name}.partial"
+        folder.mkdir()
+        (folder / "m.zarr").touch()
+        owner = owner or replace(dead, host="elsewhere")
+        (folder / "m.zarr.owner").write_bytes(owner.encode())
+    (tmp_path / ".m.zarr.nobodys0.partial").mkdir()
+    (tmp_path / ".m.zarr.link0000.partial").symlink_to(tmp_path / ".m.zarr.dead0000.partial")
+    a_network(1.0).save(place)
+    assert names_in(tmp_path) == [
+        f".m.zarr.{name}.partial" for name in ("alive000", "elsewher", "link0000", "nobodys0")
+    ] + ["m.zarr"]

@@ -238,4 +238,6 @@ class Journal:
             raise CheckpointError(f"{self._address}: is damaged: {error}") from error
 
     def _due(self) -> bool:
+        if self._store is not None and self._store.taken_away:
+            return True  # to be told so
         return time.monotonic() - self._saved_at >= self._interval

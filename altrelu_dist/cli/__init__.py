@@ -7,6 +7,9 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the `altrelu` command with the arguments of this process."""
-    from altrelu_dist.cli.app import app
+    from altrelu_dist.cli.streams import streams_that_hold
 
-    app(prog_name="altrelu")
+    with streams_that_hold():
+        from altrelu_dist.cli.app import app
+
+        app(prog_name="altrelu")

@@ -13,6 +13,7 @@ import typer
 from altrelu_dist.cli.cluster import connect
 from altrelu_dist.cli.grouped import grouped
 from altrelu_dist.cli.options import Connection, JobId, Json, Overwrite, Training
+from altrelu_dist.cli.streams import reader_has_left
 from altrelu_dist.errors import ClusterError, JobError, ParameterError
 from altrelu_dist.runs.output import Output, number, seconds_text, table
 
@@ -127,7 +128,7 @@ def logs(
                 shown = 0
             typer.echo(text[shown:], nl=False)
             shown = len(text)
-            if ended:
+            if ended or reader_has_left():
                 return
             time.sleep(_LOOK)
 

@@ -62,7 +62,7 @@ class ParquetWriter(Writer):
 
         super().__init__(address, rows, names)
         self._schema = pa.schema([(name, pa.float64()) for name in names])
-        self._sink = _opened(address, "wb")
+        self._sink = _opened(address, "b")
         self._file = pq.ParquetWriter(self._sink, self._schema)
 
     def write(self, block: Block) -> None:
@@ -83,7 +83,7 @@ class CsvWriter(Writer):
         import csv
 
         super().__init__(address, rows, names)
-        self._file = _opened(address, "w", newline="", encoding="utf-8")
+        self._file = _opened(address, "", newline="", encoding="utf-8")
         self._csv = csv.writer(self._file, lineterminator="\n")
         self._csv.writerow(names)
 
@@ -100,7 +100,7 @@ class NpyWriter(Writer):
     def __init__(self, address: str, rows: int, names: Sequence[str]) -> None:
         super().__init__(address, rows, names)
         shape = (rows,) if len(self.names) == 1 else (rows, len(self.names))
-        self._file = _opened(address, "wb")
+        self._file = _opened(address, "b")
         header = {"descr": "<f8", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(self._file, header)
 
@@ -150,12 +150,13 @@ class ZarrWriter(Writer):
             self._flush()
 
 
-def _opened(address: str, mode: str, **options: Any) -> Any:
+def _opened(address: str, kind: str, **options: Any) -> Any:
+    """A new file, of bytes ("b") or text ("")."""
     if "://" not in address:  # in names of this machine no character means anything
-        return Path(address).open(mode, **options)
+        return Path(address).open(f"x{kind}", **options)
     import fsspec
 
-    return fsspec.open(address, mode, **options).open()
+    return fsspec.open(address, f"w{kind}", **options).open()
 
 
 _WRITERS: dict[str, Callable[[str, int, Sequence[str]], Writer]] = {

@@ -16,6 +16,7 @@ from altrelu_dist.data.parquet_files import ParquetSource
 from altrelu_dist.data.source import RowReader, Source, Wanted, files_at, listed, reading
 from altrelu_dist.data.zarr_store import STORE_MARKS, ZarrSource
 from altrelu_dist.errors import DataError, ParameterError
+from altrelu_dist.outputs import recovered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -134,9 +135,13 @@ def find_sources(
         raise ParameterError(f"named twice as target or weight: {listed(used)}")
     wanted = Wanted(targets, weight, require_target)
     text = os.fspath(address)
-    with reading(text):
-        places = _parts_at(text)
-    sources = [_OPENERS[kind](place, wanted) for kind, place in places]
+    try:
+        sources = _opened(text, wanted)
+    except DataError:
+        other = recovered(text)
+        if other is None:
+            raise
+        sources = _opened(other, wanted)
     first = sources[0]
     for source in sources[1:]:
         for role, mine, others in (
@@ -151,6 +156,12 @@ def find_sources(
         if (source.dtypes[2] is None) != (first.dtypes[2] is None):
             raise DataError(f"{source.address}: weights in it or in {first.address}, not in both")
     return sources
+
+
+def _opened(address: str, wanted: Wanted) -> list[Source]:
+    with reading(address):
+        places = _parts_at(address)
+    return [_OPENERS[kind](place, wanted) for kind, place in places]
 
 
 def _parts_at(address: str) -> list[tuple[str, str]]:

@@ -14,7 +14,7 @@ from altrelu_dist.outputs import local
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["check_apart", "check_output", "write_beside"]
+__all__ = ["check_apart", "check_output", "recovered", "write_beside"]
 
 
 def check_output(
@@ -83,6 +83,30 @@ def write_beside(
 
         with remote.write(text, overwrite=overwrite, kind=kind) as address:
             yield address
+
+
+def recovered(address: str | os.PathLike[str]) -> str | None:
+    """Where an output is to be found whose writer was killed while it replaced an older one.
+
+    To be asked when there is nothing at its place, or nothing whole.
+
+    Parameters
+    ----------
+    address : path
+        The output's.
+
+    Returns
+    -------
+    str or None
+        On this machine the output's own address, after it is put in place; in storage that of the
+        copy that is whole; None if no writer was killed so.
+    """
+    text, here = _named(address)
+    if here:
+        return local.recovered(text)
+    from altrelu_dist.outputs import remote
+
+    return remote.recovered(text)
 
 
 def check_apart(destination: str | os.PathLike[str], *inputs: str | os.PathLike[str]) -> None:

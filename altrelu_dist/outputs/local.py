@@ -1,26 +1,35 @@
-"""Outputs in folders of this machine: written beside their place, and swapped in whole."""
+"""Outputs in folders of this machine: written beside their place, and swapped in whole.
+
+An output is written in a folder of its own beside its place, which nobody else can write to. Where
+the system can, the old and the new one then change places in one step. Where it cannot, the old one
+is moved into that folder before the new one is moved out of it; a process that is killed between
+the two leaves both there, and whoever opens the output next moves the new one out.
+"""
 
 from __future__ import annotations
 
 import errno
 import json
-import secrets
+import os
+import re
 import shutil
+import stat
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from tempfile import TemporaryDirectory, mkdtemp
 
 from altrelu_dist.errors import AltReLUError, DataError, ExistsError
+from altrelu_dist.io.atomic import create, exchange, publish
+from altrelu_dist.io.owner import Owner
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-__all__ = ["check", "write"]
+__all__ = ["check", "recovered", "write"]
 
 _TAKEN = {errno.ENOTEMPTY, errno.EEXIST}  # by a folder, which no other one replaces
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_PARTIAL = ".partial"
+_OLD, _OWNER = ".old", ".owner"  # after the output's name, in the folder that it is written in
 
 
 def check(text: str, *, overwrite: bool, kind: str | None) -> Path:
@@ -34,6 +43,7 @@ def check(text: str, *, overwrite: bool, kind: str | None) -> Path:
     except OSError as error:
         why = error.strerror or "no access"
         raise DataError(f"{text}: the folder {path.parent} cannot be written: {why}") from error
+    _put_right(path)
     _check_replaceable(path, text, overwrite=overwrite, kind=kind)
     return path
 
@@ -42,23 +52,37 @@ def check(text: str, *, overwrite: bool, kind: str | None) -> Path:
 def write(text: str, *, overwrite: bool, kind: str | None) -> Iterator[Path]:
     """As `write_beside`."""
     path = check(text, overwrite=overwrite, kind=kind)
-    beside = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.partial{path.suffix}")
+    _remove_what_the_dead_left(path)
+    folder = None
     try:
+        folder = Path(mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=_PARTIAL))
+        create(folder / f"{path.name}{_OWNER}", Owner.this().encode())
+        beside = folder / path.name
         yield beside
         if overwrite:
             _swap(beside, path, text, kind)
         else:
             _publish(beside, path)
+        _discard(folder, path)
     except BaseException as error:
         for pause in (0.0, 0.05, 0.2):  # a writing thread that was interrupted may put it back
             time.sleep(pause)
-            _remove(beside)
+            if folder is not None:
+                _discard(folder, path)
         if not isinstance(error, OSError) or isinstance(error, AltReLUError):
             raise
         why = "cannot be written: " + (error.strerror or " ".join(str(error).split()))
         if error.errno in _FULL:
             why = "the disk is full; what was written is removed"
         raise DataError(f"{path}: {why}") from error
+
+
+def recovered(text: str) -> str | None:
+    """As `outputs.recovered`: put an output in its place where its writer was killed before."""
+    with suppress(OSError):
+        if _put_right(Path(text).expanduser().resolve()):
+            return text
+    return None
 
 
 def _stored_format(path: Path) -> object:
@@ -91,61 +115,93 @@ def _check_replaceable(path: Path, text: str, *, overwrite: bool, kind: str | No
 def _publish(new: Path, path: Path) -> None:
     """Put the new one where nothing is, whoever else wants to."""
     try:
-        if new.is_dir():
-            path.mkdir()
-        else:
-            path.open("x").close()
-    except FileExistsError:
-        raise _appeared(path) from None
-    try:
-        new.replace(path)
+        publish(new, path)
     except OSError:
-        # Only what holds the place is taken away: another one may have put its own there.
-        with suppress(OSError):
-            if path.is_dir():
-                path.rmdir()
-            elif not path.stat().st_size:
-                path.unlink()
         if path.exists():
-            raise _appeared(path) from None
+            raise ExistsError(f"{path}: was created meanwhile, and is not replaced") from None
         raise
 
 
-def _appeared(path: Path) -> ExistsError:
-    return ExistsError(f"{path}: has come into being in the meantime, and is not replaced")
-
-
 def _swap(new: Path, path: Path, text: str, kind: str | None) -> None:
-    """Put the new one in place; at every moment the old or the new one is there to be kept.
+    """Put the new one in place, whatever was there; at every moment one of the two is whole.
 
     Of several at once each is in place for a while, the last one for good.
     """
-    old = new.with_name(f"{new.name}.old")
+    _check_replaceable(path, text, overwrite=True, kind=kind)
+    if not new.is_dir():
+        new.replace(path)
+        return
+    old = new.with_name(f"{new.name}{_OLD}")
     try:
-        while True:
-            _check_replaceable(path, text, overwrite=True, kind=kind)
+        while not exchange(new, path):
             _remove(old)
             with suppress(FileNotFoundError):
                 path.rename(old)
             try:
                 new.rename(path)
+            except FileNotFoundError:
+                if not path.exists():
+                    raise
+                break  # somebody took this process for dead, and put it in place
             except OSError as error:
-                if error.errno in _TAKEN:  # another one was quicker
-                    continue
-                raise
-            break
-    except BaseException:
+                if error.errno not in _TAKEN:  # by another one that was quicker
+                    raise
+            else:
+                break
+            _check_replaceable(path, text, overwrite=True, kind=kind)
+    finally:
         if not path.exists() and old.exists():
             with suppress(OSError):  # another one was quicker
                 old.rename(path)
-        if path.exists():
-            _remove(old)
-        raise
-    _remove(old)
+
+
+def _folders(path: Path) -> list[Path]:
+    """Folders of this user in which an output is, or was, being written."""
+    ours = re.compile(rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}{re.escape(_PARTIAL)}")
+    found = []
+    with suppress(OSError), os.scandir(path.parent) as entries:
+        for entry in entries:
+            if ours.fullmatch(entry.name):
+                state = entry.stat(follow_symlinks=False)
+                if stat.S_ISDIR(state.st_mode) and state.st_uid == os.geteuid():
+                    found.append(Path(entry.path))
+    return found
+
+
+def _put_right(path: Path) -> bool:
+    """Finish the swap of a process that was killed in it; whether there was one.
+
+    That is safe if it lives after all: `_swap` sees that it is done.
+    """
+    if path.exists():
+        return False
+    for folder in _folders(path):
+        new = folder / path.name
+        if new.is_dir() and new.with_name(f"{new.name}{_OLD}").is_dir():
+            with suppress(OSError):
+                new.rename(path)
+            return path.exists()
+    return False
+
+
+def _remove_what_the_dead_left(path: Path) -> None:
+    for folder in _folders(path):
+        with suppress(OSError):
+            owner = Owner.decode((folder / f"{path.name}{_OWNER}").read_bytes())
+            if owner is not None and owner.runs is False:
+                _discard(folder, path)
+
+
+def _discard(folder: Path, path: Path) -> None:
+    """Remove the folder that an output was written in, unless the only old one is there.
+
+    What says whose it is goes last, so that somebody can go on with it.
+    """
+    new, old = folder / path.name, folder / f"{path.name}{_OLD}"
+    if path.exists() or not old.exists():
+        for each in (old, new, folder):
+            _remove(each)
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    elif path.exists():
-        path.unlink()
+    shutil.rmtree(path, ignore_errors=True)

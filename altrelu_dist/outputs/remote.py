@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from altrelu_dist.storage import os_errors
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["check", "write"]
+__all__ = ["check", "recovered", "write"]
 
 _MARK = "zarr.json"  # without it a folder is no Zarr group: it goes first and comes last
 _INCOMPLETE = "altrelu-incomplete.json"  # beside it while files go and come: what they are to be
@@ -38,9 +39,19 @@ class _Place:
         """A name of its own in the same folder, with the same ending."""
         folder, _, name = self.address.rpartition("/")
         stem, dot, ending = name.rpartition(".")
-        token = secrets.token_hex(4)
+        token = secrets.token_hex(8)
         hidden = f".{stem}.{token}.partial.{ending}" if dot else f".{name}.{token}.partial"
         return _Place(f"{folder}/{hidden}")
+
+    @property
+    def whole(self) -> str | None:
+        """Where the output is whole that was being put in place here; None if none was."""
+        folder, _, name = self.address.rpartition("/")
+        stem, dot, ending = name.rpartition(".")
+        of, ends = (stem, f".{ending}") if dot else (name, "")
+        beside = re.compile(rf"\.{re.escape(of)}\.[0-9a-f]{{16}}\.partial{re.escape(ends)}")
+        found = str(self._read(_INCOMPLETE).get("whole", ""))
+        return f"{folder}/{found}" if beside.fullmatch(found) else None
 
     def format(self) -> object:
         """Of the Zarr group that is here; None if it has none, or nothing is here."""
@@ -106,6 +117,13 @@ def write(address: str, *, overwrite: bool, kind: str | None) -> Iterator[str]:
         beside.remove()
 
 
+def recovered(address: str) -> str | None:
+    """As `outputs.recovered`: where it is whole, which is looked at and not changed."""
+    with suppress(Exception):  # there was an error before, which says more
+        return _Place(address).whole
+    return None
+
+
 def _check_replaceable(place: _Place, *, overwrite: bool, kind: str | None) -> None:
     fs: Any = place.fs
     if not fs.exists(place.root) or (kind is not None and place.unfinished == kind):
@@ -126,7 +144,8 @@ def _publish(new: _Place, place: _Place, kind: str | None) -> None:
         place.fs.cp_file(new.root, place.root)
         return
     incomplete, mark = f"{place.root}/{_INCOMPLETE}", f"{place.root}/{_MARK}"
-    place.fs.pipe_file(incomplete, json.dumps({"format": kind, "whole": new.address}).encode())
+    name = new.address.rpartition("/")[2]  # only that: an address may hold a secret
+    place.fs.pipe_file(incomplete, json.dumps({"format": kind, "whole": name}).encode())
     with suppress(FileNotFoundError):
         place.fs.rm_file(mark)
     if old := [name for name in place.fs.find(place.root) if not name.endswith(_INCOMPLETE)]:

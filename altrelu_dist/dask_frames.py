@@ -56,7 +56,9 @@ def read_together(frames: Mapping[str, Any], *, lengths: bool = True) -> dict[st
 
 def _arrays(frames: Mapping[str, Any], *, lengths: bool) -> dict[str, da.Array]:
     dtypes = tuple(dask_dtype(frame, what) for what, frame in frames.items())
-    first, *others = frames.values()
+    # Dask takes the columns that a step uses for those of its result, which here has none: each
+    # frame goes through a step of its own that keeps all of them.
+    first, *others = (frame.map_partitions(_same) for frame in frames.values())
     partitions = first.map_partitions(
         _values, *others, dtypes=dtypes, align_dataframes=False, meta=np.empty(0, object)
     )
@@ -81,6 +83,10 @@ def _lengths(frames: Mapping[str, Any]) -> list[tuple[int, ...]]:
         _counts, *others, align_dataframes=False, meta=np.empty((0, len(frames)), np.int64)
     ).compute()
     return [tuple(map(int, column)) for column in counts.T]
+
+
+def _same(partition: Any) -> Any:
+    return partition
 
 
 def _values(*partitions: Any, dtypes: tuple[np.dtype[Any], ...]) -> tuple[NDArray[Any], ...]:

@@ -548,7 +548,9 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             import pandas as pd
 
             # Every version of scikit-learn knows the names of this, not of each kind of table.
-            named = pd.DataFrame(columns=X.names)
+            # Those that are no strings are none to it, but may be there twice.
+            strings = any(isinstance(name, str) for name in X.names)
+            named = pd.DataFrame(columns=X.names if strings else range(len(X.names)))
             validate_data(self, named, reset=reset, skip_check_array=True)
         elif not lazy:
             return validate_data(self, values, reset=reset, **options)

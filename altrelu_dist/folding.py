@@ -51,7 +51,8 @@ class _Moments:
             weight = rows.weight.astype(np.float64)
             bad = int(np.count_nonzero(~(weight >= 0) | np.isinf(weight)))
             weighted = features * weight[:, None]
-        return _Sums(weighted.T @ features, weighted.T @ residual, bad)
+        with np.errstate(over="ignore", invalid="ignore"):  # looked for when all is added up
+            return _Sums(weighted.T @ features, weighted.T @ residual, bad)
 
 
 def folded(network: Network, engine: Engine, alpha: float) -> Network:

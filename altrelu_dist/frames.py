@@ -257,7 +257,8 @@ def _pandas_number(dtype: Any) -> np.dtype[Any] | None:
         dtype = dtype.subtype
     if isinstance(dtype, np.dtype):
         return dtype if dtype.kind in "biuf" else None
-    return _FLOAT64 if pd.api.types.is_numeric_dtype(dtype) else None
+    types = pd.api.types
+    return _FLOAT64 if types.is_numeric_dtype(dtype) or types.is_bool_dtype(dtype) else None
 
 
 def _of_arrow(data: Any, what: str) -> Given:

@@ -9,19 +9,27 @@ import os
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.metrics import r2_score
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_array,
+    check_is_fitted,
+    validate_data,
+)
 
 from altrelu_dist.checkpoints.opening import opened
 from altrelu_dist.errors import DataError
 from altrelu_dist.folding import folded
+from altrelu_dist.frames import Given, dask_dtype, given, is_dask_frame, real_numbers
 from altrelu_dist.inputs import engine_of, is_lazy, kept, lazy_array, on_client
 from altrelu_dist.interrupts import say_stopping, stop_softly
 from altrelu_dist.memory import PeakMemory
 from altrelu_dist.model_file import load_estimator, save_estimator
+from altrelu_dist.moments.refusals import check_finite
 from altrelu_dist.network import Network
 from altrelu_dist.parameters import checked, one_name_a_column
 from altrelu_dist.prediction import predict_blocks
@@ -41,6 +49,15 @@ _log = logging.getLogger(__name__)
 
 _FLOAT32: np.dtype[np.floating] = np.dtype(np.float32)
 _FLOAT64: np.dtype[np.floating] = np.dtype(np.float64)
+
+
+class _Rows(NamedTuple):
+    """Rows to train on, and what the estimator says of them."""
+
+    engine: Engine
+    dtype: np.dtype[np.floating]
+    n_targets: int
+    target_names: tuple[str, ...] | None
 
 
 class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
@@ -123,7 +140,7 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         as much time again might be worth. NaN where losses over the same rows do not tell.
     n_features_in_ : int
     feature_names_in_ : ndarray of shape (n_features_in_,)
-        Where X had column names.
+        Where X was a table with names that are all strings.
 
     References
     ----------
@@ -198,11 +215,13 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            NumPy, Dask or Zarr array, pandas or Dask DataFrame, of numbers.
+            Of dense numbers: a NumPy, Dask or Zarr array; a pandas, polars, Arrow or Dask table, or
+            any that exports Arrow data (a polars LazyFrame is collected); an xarray DataArray, or a
+            Dataset of variables over the rows. Categories that are numbers are taken as such.
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
         sample_weight : array-like of shape (n_samples,), optional
         feature_names, target_names : sequence of str, optional
-            Names of columns that are arrays; those of a DataFrame are known.
+            Names of columns that are arrays; those of a table are known.
 
         Returns
         -------
@@ -234,16 +253,15 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     ) -> Self:
         parameters = checked(self)
         self._told = 0
-        engine, dtype = self._rows(X, y, sample_weight)
+        engine, dtype, n_targets, names_of_y = self._rows(X, y, sample_weight)
         if engine.n_rows < 2:
             raise DataError("X has 1 sample: there is nothing to learn from a single row")
-        n_targets = 1 if self._flat else np.shape(y)[1]
         one_name_a_column("feature_names", feature_names, "X", self.n_features_in_)
         one_name_a_column("target_names", target_names, "y", n_targets)
         if feature_names is not None:
             self.feature_names_in_ = np.asarray([str(name) for name in feature_names], dtype=object)
         names = getattr(self, "feature_names_in_", None)
-        targets = _names_of(y) if target_names is None else tuple(target_names)
+        targets = names_of_y if target_names is None else tuple(target_names)
         start = None
         if self.warm_start and hasattr(self, "network_"):
             start = start_from(
@@ -351,12 +369,14 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         n_targets, flat = self.network_.n_targets, self._flat
         before = dict(self.__dict__)
         try:
-            engine, _ = self._rows(X, y, sample_weight, reset=False)
-            found = 1 if np.ndim(y) == 1 else np.shape(y)[1]
+            engine, _, found, _ = self._rows(X, y, sample_weight, reset=False)
             if found != n_targets or self._flat != flat:
+                shapes = [
+                    "(n_samples,)" if f else f"(n_samples, {n})"
+                    for f, n in ((self._flat, found), (flat, n_targets))
+                ]
                 raise DataError(
-                    f"y has shape {np.shape(y)}; the network was trained on {n_targets} "
-                    f"target{'s' * (n_targets > 1)}, in an array of {1 if flat else 2} dimensions"
+                    f"y has the shape {shapes[0]}, the network was trained on one of {shapes[1]}"
                 )
             self.network_ = folded(self.network_, engine, alpha)
         except BaseException:
@@ -377,12 +397,17 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             Lazy for Dask and Zarr data.
         """
         check_is_fitted(self)
-        if not is_lazy(X):
-            X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-            out = self.network_.predict(X)
-            return out[:, 0] if self._flat else out
-        rows = self._lazy_features(X, reset=False, lengths=False)
+        features = self._features(given(X, "X"), reset=False)
+        if not is_lazy(features):
+            return self._predicted(features)
+        rows = lazy_array(features, "X", lengths=False)
+        rows = rows.rechunk({1: -1}) if rows.numblocks[1] > 1 else rows
         out = predict_blocks(self.network_, rows)
+        return out[:, 0] if self._flat else out
+
+    def _predicted(self, features: Any) -> Any:
+        check_finite(features, "X", getattr(self, "feature_names_in_", None))
+        out = self.network_.predict(features)
         return out[:, 0] if self._flat else out
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
@@ -398,14 +423,17 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         -------
         float
         """
-        if not (is_lazy(X) or is_lazy(y)):
-            return float(super().score(X, y, sample_weight))
+        check_is_fitted(self)
+        features = self._features(given(X, "X"), reset=False)
+        target, names = self._target(y)
+        if not (is_lazy(features) or is_lazy(target)):
+            check_finite(target, "y", names)
+            weight = None if sample_weight is None else given(sample_weight, "sample_weight").values
+            return float(r2_score(target, self._predicted(features), sample_weight=weight))
         from altrelu_dist.metrics import evaluate
 
-        check_is_fitted(self)
         with on_client(self.client):
-            rows = self._lazy_features(X, reset=False) if is_lazy(X) else X
-            scores = evaluate(self.network_, rows, y, sample_weight, self.client)
+            scores = evaluate(self.network_, features, target, sample_weight, self.client)
         # As scikit-learn has it where the target does not vary.
         r2 = [float(score.mse == 0) if math.isnan(score.r2) else score.r2 for score in scores]
         return float(np.mean(r2))
@@ -486,68 +514,68 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.peak_memory_ = memory
         self.last_doubling_ = last_doubling(history)
 
-    def _rows(
-        self, X: Any, y: Any, sample_weight: Any, *, reset: bool = True
-    ) -> tuple[Engine, np.dtype[np.floating]]:
+    def _rows(self, X: Any, y: Any, sample_weight: Any, *, reset: bool = True) -> _Rows:
+        """Take data for training, whatever it comes in, as rows of an engine."""
         with on_client(self.client):
-            return self._checked_rows(X, y, sample_weight, reset=reset)
-
-    def _checked_rows(
-        self, X: Any, y: Any, sample_weight: Any, *, reset: bool
-    ) -> tuple[Engine, np.dtype[np.floating]]:
-        if not (is_lazy(X) or is_lazy(y)):
-            # The summary of the rows finds what is not finite, and names it.
-            X, y = validate_data(
-                self,
-                X,
-                y,
-                dtype=[np.float64, np.float32],
-                multi_output=True,
-                y_numeric=True,
-                ensure_all_finite=False,
-                reset=reset,
-            )
-            if sample_weight is not None:
+            features = self._features(given(X, "X"), reset=reset)
+            target, target_names = self._target(y)
+            lazy = is_lazy(features) or is_lazy(target)
+            if sample_weight is not None and not lazy:
+                sample_weight = given(sample_weight, "sample_weight").values
                 if np.iscomplexobj(np.asarray(sample_weight)):
                     raise DataError("sample_weight holds complex numbers; expected real ones")
-                sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
-            self._flat = y.ndim == 1
-            return engine_of(
-                X, y, sample_weight, self.client
-            ), _FLOAT32 if X.dtype == _FLOAT32 else _FLOAT64
-        if is_lazy(X):
-            rows = self._lazy_features(X, reset=reset)
-        else:
-            rows = validate_data(
-                self, X, dtype=[np.float64, np.float32], ensure_all_finite=False, reset=reset
+                sample_weight = _check_sample_weight(sample_weight, features, dtype=np.float64)
+            self._flat = np.ndim(target) == 1
+            n_targets = 1 if self._flat else int(np.shape(target)[1])
+            dtype = dask_dtype(features, "X") if is_dask_frame(features) else features.dtype
+            return _Rows(
+                engine_of(features, target, sample_weight, self.client),
+                _FLOAT32 if dtype == _FLOAT32 else _FLOAT64,
+                n_targets,
+                target_names,
             )
-        self.n_features_in_ = int(rows.shape[1])
-        self._flat = np.ndim(y) == 1
-        dtype = _FLOAT32 if rows.dtype == _FLOAT32 else _FLOAT64
-        return engine_of(rows, y, sample_weight, self.client), dtype
 
-    def _lazy_features(self, X: Any, *, reset: bool, lengths: bool = True) -> Any:
-        if hasattr(X, "columns"):  # a Dask DataFrame: an empty one of its kind has the names
-            validate_data(self, X._meta, reset=reset, skip_check_array=True)
-        elif reset and hasattr(self, "feature_names_in_"):  # of an earlier fit
-            del self.feature_names_in_
-        rows = lazy_array(X, "X", lengths=lengths)
-        if rows.ndim != 2:
+    def _features(self, X: Given, *, reset: bool) -> Any:
+        """Check the names and columns of X, and make floats of it unless it is lazy."""
+        values, lazy = X.values, is_lazy(X.values)
+        # The summary of the rows finds what is not finite, and names it.
+        options = {"dtype": [np.float64, np.float32], "ensure_all_finite": False}
+        if lazy and values.ndim != 2:
             raise ValueError(
-                f"Expected 2D array, got {rows.ndim}D array instead. Reshape your data: "
+                f"Expected 2D array, got {values.ndim}D array instead. Reshape your data: "
                 f"X.reshape(-1, 1) if it has a single feature"
             )
-        if not reset and rows.shape[1] != self.n_features_in_:
-            raise ValueError(
-                f"X has {rows.shape[1]} features, but {type(self).__name__} is expecting "
-                f"{self.n_features_in_} features as input"
+        if X.names is not None and values.ndim == 2:
+            import pandas as pd
+
+            # Every version of scikit-learn knows the names of this, not of each kind of table.
+            # Those that are no strings are none to it, but may be there twice.
+            strings = any(isinstance(name, str) for name in X.names)
+            named = pd.DataFrame(columns=X.names if strings else range(len(X.names)))
+            validate_data(self, named, reset=reset, skip_check_array=True)
+        elif not lazy:
+            return validate_data(self, values, reset=reset, **options)
+        else:
+            if reset:
+                self.__dict__.pop("feature_names_in_", None)  # of an earlier fit
+                self.n_features_in_ = int(values.shape[1])
+            elif values.shape[1] != self.n_features_in_:
+                raise ValueError(
+                    f"X has {values.shape[1]} features, but {type(self).__name__} is expecting "
+                    f"{self.n_features_in_} features as input"
+                )
+        return values if lazy else check_array(values, input_name="X", estimator=self, **options)
+
+    def _target(self, y: Any) -> tuple[Any, tuple[str, ...] | None]:
+        """Give y without its container, as numbers unless it is lazy, and its names."""
+        if y is None:
+            raise DataError(
+                f"{type(self).__name__} requires y to be passed, but the target y is None"
             )
-        return rows.rechunk({1: -1}) if rows.numblocks[1] > 1 else rows
-
-
-def _names_of(y: Any) -> tuple[str, ...] | None:
-    """Column names of a DataFrame or Series of targets."""
-    if hasattr(y, "columns") and y.ndim == 2:  # older Dask has columns in a Series too
-        return tuple(str(name) for name in y.columns)
-    name = getattr(y, "name", None) if hasattr(y, "index") else None
-    return None if name is None else (str(name),)
+        target = given(y, "y")
+        if is_lazy(target.values):
+            return target.values, target.texts
+        values = check_array(
+            target.values, ensure_2d=False, ensure_all_finite=False, input_name="y", estimator=self
+        )
+        return real_numbers(values, "y"), target.texts

@@ -13,7 +13,9 @@ import numpy as np
 
 from altrelu_dist.engine import Engine
 from altrelu_dist.errors import DataError
+from altrelu_dist.moments.refusals import check_summary
 from altrelu_dist.moments.rows import Additive, Floats, Rows
+from altrelu_dist.moments.summary import summarise
 from altrelu_dist.network import Network
 from altrelu_dist.solvers.linalg import Factor
 from altrelu_dist.threads import one_blas_thread
@@ -49,7 +51,8 @@ class _Moments:
             weight = rows.weight.astype(np.float64)
             bad = int(np.count_nonzero(~(weight >= 0) | np.isinf(weight)))
             weighted = features * weight[:, None]
-        return _Sums(weighted.T @ features, weighted.T @ residual, bad)
+        with np.errstate(over="ignore", invalid="ignore"):  # looked for when all is added up
+            return _Sums(weighted.T @ features, weighted.T @ residual, bad)
 
 
 def folded(network: Network, engine: Engine, alpha: float) -> Network:
@@ -76,9 +79,9 @@ def folded(network: Network, engine: Engine, alpha: float) -> Network:
                 "sample_weight holds values that are negative or not finite; remove them"
             )
         if not (np.isfinite(more.gram).all() and np.isfinite(more.residual).all()):
-            raise DataError(
-                "X or y contains NaN, infinity or values that are too large; drop or impute them"
-            )
+            summary = engine.reduce(summarise, "summary")
+            check_summary(summary, network.feature_names, network.target_names)
+            raise DataError("X or y holds values that are too large to be squared; rescale them")
         gram = more.gram if network.hidden_gram is None else network.hidden_gram + more.gram
         ridge = np.append(np.full(network.n_hidden, alpha), 0.0)
         output = np.vstack([network.output_weights, network.output_bias])

@@ -1,4 +1,4 @@
-"""What a user hands over (NumPy, pandas, Dask, Zarr) as rows that an engine can pass over."""
+"""What a user hands over (arrays, tables, Dask, Zarr) as rows that an engine can pass over."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from altrelu_dist.dask_frames import read_together
 from altrelu_dist.engine import DaskEngine, Engine, LocalEngine
 from altrelu_dist.errors import ClusterError, DataError
+from altrelu_dist.frames import given, is_dask_frame, real_numbers, unmasked
 from altrelu_dist.moments.rows import Rows
 
 if TYPE_CHECKING:
@@ -81,8 +83,8 @@ def lazy_array(data: Any, what: str, *, lengths: bool = True) -> da.Array:
 
     if _is_zarr(data):
         data = da.from_zarr(data, chunks=_read_chunks(data))
-    elif hasattr(data, "to_dask_array"):
-        data = _one_dtype(data).to_dask_array(lengths=True if lengths else None)
+    elif is_dask_frame(data):
+        return read_together({what: data}, lengths=lengths)[what]
     if not isinstance(data, da.Array):
         raise DataError(
             f"{what} is a {type(data).__module__}.{type(data).__name__}; expected a NumPy, Dask "
@@ -93,7 +95,9 @@ def lazy_array(data: Any, what: str, *, lengths: bool = True) -> da.Array:
             f"{what} is a sparse array ({type(data._meta).__name__}); make its blocks dense, for "
             f"example with .map_blocks(lambda block: block.toarray())"
         )
-    _of_numbers(data, what)
+    if isinstance(data._meta, np.ma.MaskedArray):
+        data = data.map_blocks(unmasked, meta=unmasked(data._meta))
+    data = real_numbers(data, what)
     if lengths and any(np.isnan(size) for size in data.shape):
         data = data.compute_chunk_sizes()
     return data
@@ -111,31 +115,9 @@ def _read_chunks(array: Any) -> tuple[int, ...]:
     return (together * stored[0], *array.shape[1:])
 
 
-def _one_dtype(frame: Any) -> Any:
-    """A Dask DataFrame or Series whose numeric columns pandas would only join as objects."""
-    from pandas.api.types import is_numeric_dtype
-
-    empty = frame._meta
-    dtypes = list(empty.dtypes) if hasattr(empty, "columns") else [empty.dtype]
-    if empty.to_numpy().dtype != object or not all(map(is_numeric_dtype, dtypes)):
-        return frame
-    plain = all(isinstance(dtype, np.dtype) for dtype in dtypes)
-    return frame.astype(np.result_type(*dtypes) if plain else np.float64)
-
-
 def _in_memory(data: Any, what: str) -> NDArray[Any]:
-    if hasattr(data, "toarray"):
-        raise DataError(f"{what} is sparse ({type(data).__name__}); make it dense: .toarray()")
-    held = np.asarray(data)
-    _of_numbers(held, what)
+    held: NDArray[Any] = real_numbers(np.asarray(given(data, what).values), what)
     return held
-
-
-def _of_numbers(data: Any, what: str) -> None:
-    if data.dtype.kind not in "biuf":
-        raise DataError(
-            f"{what} holds {data.dtype}, not numbers; encode its text or categories as numbers"
-        )
 
 
 def _columns(data: Any, what: str) -> Any:
@@ -162,24 +144,26 @@ def engine_of(X: Any, y: Any, sample_weight: Any = None, client: Client | None =
     ClusterError
         If the client is closed.
     """
-    if not (is_lazy(X) or is_lazy(y)) and client is None:
-        return LocalEngine.of(local_rows(X, y, sample_weight))
+    given_parts = {"X": X, "y": y}
+    if sample_weight is not None:
+        given_parts["sample_weight"] = sample_weight
+    data = {what: given(part, what).values for what, part in given_parts.items()}
+    if not (is_lazy(data["X"]) or is_lazy(data["y"])) and client is None:
+        return LocalEngine.of(local_rows(**data))
     import dask.array as da
-
-    def lazy(data: Any, what: str) -> da.Array:
-        if is_lazy(data):
-            rows = _columns(lazy_array(data, what), what)
-            return rows.rechunk({1: -1}) if rows.numblocks[1] > 1 else rows
-        return da.from_array(_columns(_in_memory(data, what), what), chunks=("auto", -1))
 
     client = client or current_client()
     if client is not None and client.status in ("closed", "closing"):
         raise ClusterError("the Dask client is closed: connect again, or leave client=None")
-    parts = [lazy(X, "X"), lazy(y, "y")]
-    if sample_weight is not None:
-        parts.append(lazy(sample_weight, "sample_weight"))
-    names = ("X", "y", "sample_weight")
-    for name, part in zip(names, parts, strict=False):
+    arrays = read_together({what: part for what, part in data.items() if is_dask_frame(part)})
+    parts = []
+    for what, part in data.items():
+        if is_lazy(part):
+            rows = _columns(arrays[what] if what in arrays else lazy_array(part, what), what)
+            parts.append(rows.rechunk({1: -1}) if rows.numblocks[1] > 1 else rows)
+        else:
+            parts.append(da.from_array(_columns(_in_memory(part, what), what), chunks=("auto", -1)))
+    for name, part in zip(data, parts, strict=True):
         if part.shape[0] != parts[0].shape[0]:
             raise DataError(
                 f"X has {parts[0].shape[0]} rows, {name} has {part.shape[0]}: they must be equal"

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from altrelu_dist.errors import DataError
+from altrelu_dist.frames import given
 from altrelu_dist.inputs import engine_of, on_client
+from altrelu_dist.moments.refusals import check_summary
 from altrelu_dist.moments.rows import Floats, Rows
-from altrelu_dist.moments.summary import Columns, columns_of
+from altrelu_dist.moments.summary import Columns, columns_of, summarise
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -83,7 +85,7 @@ def evaluate(
     ----------
     network : Network
     X : array-like of shape (n_rows, n_features)
-        NumPy, Dask or Zarr array, or a Dask DataFrame.
+        As :meth:`AltReLURegressor.fit` takes it.
     y : array-like of shape (n_rows,) or (n_rows, n_targets)
     sample_weight : array-like of shape (n_rows,), optional
     client : distributed.Client, optional
@@ -97,21 +99,27 @@ def evaluate(
     Raises
     ------
     DataError
-        If the shapes do not fit, a value is not finite, or every weight is zero.
+        If the shapes or the names of the columns do not fit, a value is not finite, or every
+        weight is zero.
     """
+    features = given(X, "X")
+    if None not in (features.texts, network.feature_names) and features.texts != (
+        network.feature_names
+    ):
+        raise DataError(
+            f"X has the columns {', '.join(features.texts or ())}; the network takes "
+            f"{', '.join(network.feature_names or ())}, in this order"
+        )
     with on_client(client):
-        engine = engine_of(X, y, sample_weight, client)
+        engine = engine_of(features.values, y, sample_weight, client)
     errors = engine.reduce(_Statistic(network), "scores")
     total = errors.targets.weight
-    if errors.targets.bad.any():
-        raise DataError(
-            f"y contains NaN or infinity: {int(errors.targets.bad.sum())} values, the first in "
-            f"row {int(errors.targets.first_bad.min())}"
-        )
     if not total > 0:
         raise DataError("every sample weight is zero: there is nothing to score")
-    if not np.isfinite(errors.squares).all():
-        raise DataError("X contains NaN or infinity, or values that are too large to be squared")
+    if errors.targets.bad.any() or not np.isfinite(errors.squares).all():
+        summary = engine.reduce(summarise, "summary")
+        check_summary(summary, network.feature_names, network.target_names)
+        raise DataError("the network's errors on these rows are too large to be squared")
     names = network.target_names or tuple(f"y{t}" for t in range(network.n_targets))
     scores = []
     for t, name in enumerate(names):

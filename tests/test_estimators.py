@@ -217,16 +217,14 @@ def test_zarr_arrays(data, in_process, tmp_path):
     assert in_process.score(store["X"], store["y"]) == pytest.approx(in_process.score(X, y))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16", "int32", "uint8", "bool"])
+@pytest.mark.parametrize(
+    "dtype", ["float32", "float16", "longdouble", ">f8", "int32", "uint64", "uint8", "bool"]
+)
 def test_dtypes_give_the_same_network_in_memory_and_out(data, dtype):
-    X, y = data
-    X = (3 * X).astype(dtype)
+    X, y = ((3 * part).astype(dtype) for part in data)
     model = quick().fit(X, y)
     lazy = quick().fit(da.from_array(X, chunks=50), da.from_array(y, chunks=50))
-    if dtype == "float16":  # scikit-learn makes float64 of it
-        assert lazy.score(X, y) == pytest.approx(model.score(X, y), abs=0.05)
-    else:
-        assert_same(lazy, model, X)
+    assert_same(lazy, model, X)
 
 
 def test_a_pandas_frame_keeps_and_checks_its_names(data, frame, in_process):
@@ -363,46 +361,33 @@ def test_values_that_are_not_finite_are_named(data, frame, kind, value):
 def test_predicting_refuses_what_is_not_finite_in_memory(data, in_process):
     X = data[0].copy()
     X[3, 1] = np.nan
-    with pytest.raises(ValueError, match="NaN"):
+    with pytest.raises(DataError, match=r"NaN.*column 1 \(1\), the first in row 3"):
         in_process.predict(X)
 
 
-def test_sparse_rows_are_refused_with_what_to_do(data):
+def test_sparse_blocks_are_refused_with_what_to_do(data):
     X, y = data
-    sparse = scipy.sparse.csr_matrix(X)
     lazy = da.from_array(X, chunks=50)
-    for rows, target, error in (
-        (sparse, y, TypeError),
-        (sparse, da.from_array(y), TypeError),
-        (lazy.map_blocks(scipy.sparse.csr_matrix), y, DataError),
-    ):
-        with pytest.raises(error, match=r"(?i)sparse.*dense.*toarray\(\)"):
-            quick().fit(rows, target)
+    with pytest.raises(DataError, match=r"sparse.*dense.*toarray\(\)"):
+        quick().fit(lazy.map_blocks(scipy.sparse.csr_matrix), y)
 
 
-def test_text_and_objects(data, frame):
+def test_text_and_objects(data):
     X, y = data
-    text = frame.assign(name="x")
     assert same(quick().fit(X.astype(object), y).predict(X), quick().fit(X, y).predict(X))
-    with pytest.raises(ValueError, match="could not convert string to float"):
-        quick().fit(text, y)
-    for rows in (da.from_array(X, chunks=50).astype(object), dd.from_pandas(text, npartitions=2)):
-        with pytest.raises(DataError, match="not numbers; encode its text"):
-            quick().fit(rows, y)
-    with pytest.raises(ValueError, match=r"not numbers|convert string"):
-        quick().fit(X, np.full(200, "tall"))
-    with pytest.raises(DataError, match="y holds <U4, not numbers"):
-        quick().fit(da.from_array(X, chunks=50), np.full(200, "tall"))
+    with pytest.raises(DataError, match="X holds object, not numbers; encode text"):
+        quick().fit(da.from_array(X, chunks=50).astype(object), y)
+    for rows in (X, da.from_array(X, chunks=50)):
+        with pytest.raises(DataError, match="y holds <U4, not numbers"):
+            quick().fit(rows, np.full(200, "tall"))
 
 
 def test_shapes_that_cannot_be_are_refused(data, in_process):
     X, y = data
     lazy = da.from_array(X, chunks=50)
-    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
-        quick().fit(X, y[:-1])
-    with pytest.raises(DataError, match="X has 200 rows, y has 199"):
-        quick().fit(lazy, y[:-1])
     for rows in (X, lazy):
+        with pytest.raises(DataError, match="X has 200 rows, y has 199"):
+            quick().fit(rows, y[:-1])
         with pytest.raises(ValueError, match="Expected 2D array, got 1D array"):
             quick().fit(rows[:, 0], y)
         with pytest.raises(ValueError, match=r"Found array with 0 sample\(s\)"):

@@ -108,5 +108,5 @@ def test_values_that_are_not_finite_are_refused(rng, data, value):
         evaluate(network, X, y)
     X = X.copy()
     X[3, 0] = value
-    with pytest.raises(DataError, match="X contains NaN or infinity"):
+    with pytest.raises(DataError, match=r"X contains NaN or infinity: 1 values.*row 3"):
         evaluate(network, X, data[1])

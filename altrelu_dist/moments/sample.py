@@ -83,7 +83,7 @@ def distinct(rows: Rows, seed: int) -> Rows:
 
 
 def _bytes(values: NDArray[Any]) -> NDArray[np.uint8]:
-    if values.dtype.kind != "f":  # their order is then that of the same numbers as floats
+    if values.dtype not in (np.float32, np.float64):  # in the order of the numbers as float64
         values = values.astype(np.float64)
     values = values + values.dtype.type(0)  # of the two zeros, one
     return np.ascontiguousarray(values).view(np.uint8).reshape(values.shape[0], -1)

@@ -13,11 +13,12 @@ import numpy as np
 from altrelu_dist.checkpoints.fingerprint import data_fingerprint, digest
 from altrelu_dist.checkpoints.journal import Journal, RandomState
 from altrelu_dist.engine import TILE, Engine, LocalEngine
-from altrelu_dist.errors import DataError, ParameterError
+from altrelu_dist.errors import ParameterError
 from altrelu_dist.moments.loss import HiddenMoments
+from altrelu_dist.moments.refusals import check_summary
 from altrelu_dist.moments.rows import Floats, Rows, Scaler, Together, Weights
 from altrelu_dist.moments.sample import Sampler, distinct
-from altrelu_dist.moments.summary import Columns, Summary, summarise
+from altrelu_dist.moments.summary import Summary, summarise
 from altrelu_dist.threads import one_blas_thread
 from altrelu_dist.training.alternating import ITERATIONS, alternate, random_directions
 from altrelu_dist.training.damped import LARGEST_SYSTEM, descend
@@ -45,7 +46,6 @@ _SAMPLE_BYTES = 2**28
 _DAMPED_STEPS = 200
 _MOST_BLOCKS = 4  # of neurons, each with a system of its own, for the last steps to take turns
 _LAST_STEPS = 6  # on all rows where the search saw a sample: each is a pass over the data
-_MOST_WEIGHT = 1e220  # of all rows together
 
 RawLayers = tuple[Floats, Floats, Floats, Floats]
 
@@ -150,7 +150,7 @@ def _train(
     else:
         summary = engine.reduce(look, "summary")
     monitor.visited(engine.n_rows, whole=True)
-    _check(summary, feature_names, target_names)
+    check_summary(summary, feature_names, target_names)
     p, q = summary.features.mean.size + 1, summary.targets.mean.size
     h = parameters.n_hidden
     sizes = row_stages(p, q, h, dtype, summary.weighted)
@@ -430,45 +430,3 @@ def _levels(held: Objective, sizes: RowStages) -> Iterator[Objective]:
     for rows in level_rows(sizes, held.engine.n_rows):
         part = held.engine.leading(-(-rows // TILE))
         yield held if part is held.engine else held.over(part)
-
-
-def _check(
-    summary: Summary, feature_names: Sequence[str] | None, target_names: Sequence[str] | None
-) -> None:
-    parts = (("X", summary.features, feature_names), ("y", summary.targets, target_names))
-    for what, columns, names in parts:
-        if columns.bad.any():
-            raise DataError(_not_finite(what, columns, names))
-    if summary.bad_weights or summary.low_weight < 0:
-        raise DataError("sample_weight holds values that are negative or not finite; remove them")
-    if not summary.features.weight > 0:
-        raise DataError("every sample weight is zero: there is nothing to fit")
-    if not 1 / _MOST_WEIGHT <= summary.features.weight <= _MOST_WEIGHT:
-        raise DataError(
-            f"the sample weights sum to {summary.features.weight:.3g}, too far from 1 for sums of "
-            "squares; rescale them: only their ratios matter"
-        )
-    for what, columns, names in parts:
-        large = np.flatnonzero(~np.isfinite(columns.variance))
-        if large.size:
-            raise DataError(
-                f"{what} holds values that are too large to be squared, up to "
-                f"{np.abs([columns.low, columns.high]).max():.3g}, in {_name(large[0], names)}; "
-                f"rescale them, or remove them if they stand for missing values"
-            )
-
-
-def _name(column: int, names: Sequence[str] | None) -> str:
-    return f"column {column}" if names is None else str(names[column])
-
-
-def _not_finite(what: str, columns: Columns, names: Sequence[str] | None) -> str:
-    found = np.flatnonzero(columns.bad)
-    listed = ", ".join(f"{_name(i, names)} ({int(columns.bad[i])})" for i in found[:5])
-    more = f" and {len(found) - 5} more columns" if len(found) > 5 else ""
-    first = int(columns.first_bad.min())
-    return (
-        f"{what} contains NaN or infinity: {int(columns.bad.sum())} values, in {listed}{more}, the "
-        f"first in row {first}; drop or impute them (altrelu convert --drop-missing or --impute "
-        f"mean)"
-    )

@@ -1,0 +1,80 @@
+"""Rows that cannot be fitted or scored: what is wrong, and in which column and row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from altrelu_dist.errors import DataError
+from altrelu_dist.moments.summary import Columns, Summary, columns_of
+
+__all__ = ["check_finite", "check_summary"]
+
+_MOST_WEIGHT = 1e220  # of all rows together
+
+
+def check_finite(values: NDArray[Any], what: str, names: Sequence[str] | None) -> None:
+    """Refuse an array of numbers, of one or two dimensions, that are not all finite.
+
+    Raises
+    ------
+    DataError
+        Names the columns and the first row.
+    """
+    if not np.isfinite(values).all():
+        table = values.reshape(len(values), -1)
+        raise _not_finite(what, columns_of(table, np.ones(len(table)), 0), names)
+
+
+def check_summary(
+    summary: Summary, feature_names: Sequence[str] | None, target_names: Sequence[str] | None
+) -> None:
+    """Refuse rows that cannot be fitted or scored.
+
+    Raises
+    ------
+    DataError
+        For values that are not finite or too large, and for weights that cannot be.
+    """
+    parts = (("X", summary.features, feature_names), ("y", summary.targets, target_names))
+    for what, columns, names in parts:
+        if columns.bad.any():
+            raise _not_finite(what, columns, names)
+    if summary.bad_weights or summary.low_weight < 0:
+        raise DataError("sample_weight holds values that are negative or not finite; remove them")
+    if not summary.features.weight > 0:
+        raise DataError("every sample weight is zero: there is nothing to fit")
+    if not 1 / _MOST_WEIGHT <= summary.features.weight <= _MOST_WEIGHT:
+        raise DataError(
+            f"the sample weights sum to {summary.features.weight:.3g}, too far from 1 for sums of "
+            "squares; rescale them: only their ratios matter"
+        )
+    for what, columns, names in parts:
+        large = np.flatnonzero(~np.isfinite(columns.variance))
+        if large.size:
+            raise DataError(
+                f"{what} holds values that are too large to be squared, up to "
+                f"{np.abs([columns.low, columns.high]).max():.3g}, in {_name(large[0], names)}; "
+                f"rescale them, or remove them if they stand for missing values"
+            )
+
+
+def _name(column: int, names: Sequence[str] | None) -> str:
+    return f"column {column}" if names is None else str(names[column])
+
+
+def _not_finite(what: str, columns: Columns, names: Sequence[str] | None) -> DataError:
+    """The error for columns that have values which are not finite."""
+    found = np.flatnonzero(columns.bad)
+    listed = ", ".join(f"{_name(i, names)} ({int(columns.bad[i])})" for i in found[:5])
+    more = f" and {len(found) - 5} more columns" if len(found) > 5 else ""
+    first = int(columns.first_bad.min())
+    fill = ", or impute them, for example with sklearn.impute.SimpleImputer" * (what == "X")
+    return DataError(
+        f"{what} contains NaN or infinity: {int(columns.bad.sum())} values, in {listed}{more}, the "
+        f"first in row {first}; drop these rows{fill} (altrelu convert --drop-missing or --impute "
+        f"mean)"
+    )

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from altrelu_dist.errors import DataError, ModelFileError, ParameterError
 from altrelu_dist.outputs import write_beside
+from altrelu_dist.storage import check_regular
 
 __all__ = ["Network"]
 
@@ -212,6 +213,7 @@ class Network:
         import zarr
 
         path = os.fspath(path)
+        check_regular(path, ModelFileError)
         try:
             files, root = fsspec.core.url_to_fs(path, use_listings_cache=False)
             sizes = files.find(root, detail=True)
@@ -219,6 +221,8 @@ class Network:
             raise ModelFileError(f"{path}: cannot be read: {_line(error)}") from error
         if not sizes and not files.exists(root):
             raise ModelFileError(f"{path}: no such model")
+        for name in sizes if "file" in files.protocol else ():
+            check_regular(name, ModelFileError)
         try:
             group = zarr.open_group(path, mode="r")
             attrs: dict[str, Any] = dict(group.attrs)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from altrelu_dist.data.retrying import patiently
 from altrelu_dist.errors import AltReLUError, DataError
+from altrelu_dist.storage import check_regular, split_chain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -113,11 +114,16 @@ class Source(ABC):
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which target and weight the caller named, and whether there must be a target."""
+    """Which target and weight the caller named, and whether there must be a target.
+
+    `partition` are the columns of a table that its folders are named for (``year=2020``), with the
+    value that all rows of the file have: a number, or a text that is none.
+    """
 
     targets: tuple[str, ...] = ()
     weight: str | None = None
     require_target: bool = False
+    partition: tuple[tuple[str, float | str], ...] = ()
 
 
 def float_dtype(dtypes: Sequence[DType]) -> DType:
@@ -168,6 +174,7 @@ def files_at(address: str) -> tuple[Any, str]:
     """The file system of an address, which remembers no listings, and the path on it."""
     import fsspec
 
+    check_regular(address)
     try:
         fs, path = fsspec.url_to_fs(address, use_listings_cache=False)
     except (ImportError, ValueError) as error:
@@ -180,8 +187,17 @@ def open_binary(address: str) -> Iterator[BinaryIO]:
     """Open a file at a path or fsspec address for reading."""
     import fsspec
 
+    check_regular(address)
     with fsspec.open(address, "rb") as file:
         yield cast("BinaryIO", file)
+
+
+def file_name(address: str) -> str:
+    """Name of the file at an address, in lower case, by whose ending its format is known."""
+    _, link, _ = split_chain(address)
+    if link.startswith(("http://", "https://")):
+        link = link.partition("?")[0].partition("#")[0]
+    return link.rstrip("/").rpartition("/")[2].lower()
 
 
 def as_columns(values: Array) -> Array:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from altrelu_dist.addresses import without_secrets
 from altrelu_dist.errors import AltReLUError, ClusterError, DataError, ParameterError
 from altrelu_dist.runs.output import Output, memory_text, number, seconds_text
+from altrelu_dist.storage import absolute
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -76,11 +77,6 @@ class TrainOptions:
         start = None if self.warm_start is None else absolute(self.warm_start)
         out, store = absolute(self.out), absolute(self.store)
         return replace(self, store=store, out=out, warm_start=start)
-
-
-def absolute(address: str) -> str:
-    """An address that means the same in another working folder."""
-    return address if "://" in address else str(Path(address).expanduser().absolute())
 
 
 def prepared(options: TrainOptions, *, resume: bool = False) -> Prepared:

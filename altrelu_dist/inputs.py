@@ -80,7 +80,9 @@ def lazy_array(data: Any, what: str, *, lengths: bool = True) -> da.Array:
     import dask.array as da
 
     if _is_zarr(data):
-        data = da.from_zarr(data, chunks=_read_chunks(data))
+        from altrelu_dist.data.zarr_store import handed_rows
+
+        data = da.from_array(handed_rows(data, what), chunks=_read_chunks(data), fancy=False)
     elif hasattr(data, "to_dask_array"):
         data = _one_dtype(data).to_dask_array(lengths=True if lengths else None)
     if not isinstance(data, da.Array):

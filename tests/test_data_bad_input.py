@@ -145,10 +145,13 @@ ALWAYS = {
     ),
     "csv without the target": (csv("a,b\n1,2\n"), "no column y; columns: a, b"),
     "csv of only the target": (csv("y\n1\n"), "no feature columns"),
-    "csv with a text target": (csv("a,y\n1,red\n2,blue\n"), r"target column y \(text: 'red'\)"),
+    "csv with a text target": (
+        csv("a,y\n1,red\n2,blue\n"),
+        r"target column y \(text: 'red' in row 0\)",
+    ),
     "csv with text": (
         csv("a,c,d,y\n1,red,2020-01-01,2\n"),
-        r"columns c \(text: 'red'\), d \(date32\[day\]\) not numeric: encode as numbers",
+        r"columns c \(text: 'red' in row 0\), d \(date32\[day\]\) not numeric: encode as numbers",
     ),
     "gzip that is not": (file("a.csv.gz", b"a,y\n1,2\n"), "a.csv.gz: .*gzip"),
     "gzip cut short": (gz(LONG_CSV, 5000), "a.csv.gz: .*end-of-stream"),

@@ -236,7 +236,7 @@ def test_csv_as_people_write_it(tmp_path):
 
 
 def test_csv_in_many_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr("altrelu_dist.data.csv_files.READ_BYTES", 1000)
+    monkeypatch.setattr("altrelu_dist.data.lines.READ_BYTES", 1000)
     X = np.random.default_rng(0).normal(size=(500, 3))
     frame_of(X, X[:, 0]).to_csv(tmp_path / "a.csv", index=False)
     text = (tmp_path / "a.csv").read_text()
@@ -305,7 +305,7 @@ def test_packed_data_too_large_for_one_piece_is_to_be_converted(tmp_path, monkey
     np.savez_compressed(tmp_path / "a.npz", X=X, y=X[:, 0])
     with gzip.open(tmp_path / "a.csv.gz", "wt") as file:
         frame_of(X, X[:, 0]).to_csv(file, index=False)
-    for module, name in (("numpy_files", "a.npz"), ("csv_files", "a.csv.gz")):
+    for module, name in (("numpy_files", "a.npz"), ("lines", "a.csv.gz")):
         target = "target" if "csv" in name else None
         monkeypatch.setattr(f"altrelu_dist.data.{module}.PIECE_BYTES", 10_000)
         with pytest.raises(DataError, match="altrelu convert"):

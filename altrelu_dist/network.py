@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from altrelu_dist.errors import DataError, ModelFileError, ParameterError
+from altrelu_dist.links import check_regular
 from altrelu_dist.outputs import write_beside
-from altrelu_dist.storage import check_regular
 
 __all__ = ["Network"]
 

@@ -27,8 +27,8 @@ from altrelu_dist import AltReLURegressor, convert, describe, open_dataset
 from altrelu_dist.checkpoints.store import CheckpointStore
 from altrelu_dist.cli.app import app
 from altrelu_dist.errors import AltReLUError, CheckpointError, DataError, ModelFileError
+from altrelu_dist.links import absolute, split_chain, with_path
 from altrelu_dist.network import Network
-from altrelu_dist.storage import absolute, split_chain, with_path
 
 ROWS = 50
 NAN = float("nan")
@@ -413,12 +413,12 @@ def test_special_files_in_networks_and_checkpoints_are_refused(make, tmp_path, r
         Network.load(tmp_path / "n.zarr")
     newest = max((tmp_path / "run").glob("*.bin"))
     make(newest)
-    with pytest.raises(CheckpointError, match="expected a file"):
+    with pytest.raises(CheckpointError, match=r"expected a file|not a regular file"):
         CheckpointStore(tmp_path / "run").load()
     newest.unlink()
     make(tmp_path / "run/lock")
     with (
-        pytest.raises(CheckpointError, match="expected a file"),
+        pytest.raises(CheckpointError, match=r"expected a file|not a regular file"),
         CheckpointStore(tmp_path / "run").owned(),
     ):
         pass

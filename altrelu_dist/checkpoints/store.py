@@ -19,7 +19,8 @@ import fsspec
 from altrelu_dist.addresses import without_secrets
 from altrelu_dist.checkpoints.codec import decode, encode
 from altrelu_dist.errors import CheckpointError
-from altrelu_dist.storage import os_errors, read_whole, write_whole
+from altrelu_dist.links import check_regular
+from altrelu_dist.storage import os_errors, write_whole
 
 __all__ = ["CheckpointStore", "InUseError"]
 
@@ -115,7 +116,8 @@ class CheckpointStore:
             self._number = found[0][0] if found else 0
             for _, name in found:
                 with os_errors():
-                    data = read_whole(self._fs, name, CheckpointError)
+                    check_regular(name, CheckpointError)
+                    data = self._fs.cat_file(name)
                 try:
                     return decode(data)
                 except CheckpointError as error:
@@ -212,7 +214,8 @@ class CheckpointStore:
         """Whose it is; None if there is no lock, nobody's if there is one that cannot be read."""
         try:
             with os_errors():
-                data = read_whole(self._fs, self._path(_LOCK), CheckpointError)
+                check_regular(self._path(_LOCK), CheckpointError)
+                data = self._fs.cat_file(self._path(_LOCK))
         except FileNotFoundError:
             return None
         try:

@@ -29,7 +29,7 @@ from altrelu_dist.data.source import (
 )
 from altrelu_dist.data.zarr_store import STORE_MARKS, ZarrSource
 from altrelu_dist.errors import DataError, ParameterError
-from altrelu_dist.storage import absolute, with_path
+from altrelu_dist.links import absolute, with_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

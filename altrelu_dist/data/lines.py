@@ -23,7 +23,7 @@ from altrelu_dist.data.source import (
 )
 from altrelu_dist.data.tables import TableRows, TableSource
 from altrelu_dist.errors import DataError
-from altrelu_dist.storage import split_chain
+from altrelu_dist.links import split_chain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

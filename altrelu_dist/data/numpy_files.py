@@ -29,7 +29,7 @@ from altrelu_dist.data.source import (
     rows_in,
 )
 from altrelu_dist.errors import DataError
-from altrelu_dist.storage import split_chain
+from altrelu_dist.links import split_chain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

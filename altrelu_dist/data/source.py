@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from altrelu_dist.data.retrying import patiently
 from altrelu_dist.errors import AltReLUError, DataError
-from altrelu_dist.storage import check_regular, split_chain
+from altrelu_dist.links import check_regular, split_chain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -31,7 +31,7 @@ from altrelu_dist.data.source import (
     rows_in,
 )
 from altrelu_dist.errors import AltReLUError, DataError
-from altrelu_dist.storage import check_regular, split_chain
+from altrelu_dist.links import check_regular, split_chain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

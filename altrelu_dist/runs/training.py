@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from altrelu_dist.addresses import without_secrets
 from altrelu_dist.errors import AltReLUError, ClusterError, DataError, ParameterError
+from altrelu_dist.links import absolute
 from altrelu_dist.runs.output import Output, memory_text, number, seconds_text
-from altrelu_dist.storage import absolute
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -28,7 +28,7 @@ from altrelu_dist.data.source import (
     reading,
 )
 from altrelu_dist.data.tables import TableSource, arrow_kind, arrow_matrix, choose_columns
-from altrelu_dist.errors import DataError
+from altrelu_dist.errors import DataError, Remedy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -162,7 +162,8 @@ class CsvSource(TableSource):
                 if zipped and parts:
                     raise DataError(
                         f"{self.address}: unpacks to over {PIECE_BYTES >> 20} MiB, and gzip cannot "
-                        "be read in parts: convert it first (altrelu convert)"
+                        "be read in parts",
+                        Remedy.CONVERT,
                     )
                 rows = self.layout.count(data, first_row)
                 reader = partial(

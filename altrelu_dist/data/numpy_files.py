@@ -27,7 +27,7 @@ from altrelu_dist.data.source import (
     reading,
     rows_in,
 )
-from altrelu_dist.errors import DataError
+from altrelu_dist.errors import DataError, Remedy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -123,7 +123,8 @@ class NumpySource(ArraySource):
         if layout.n_bytes > PIECE_BYTES:
             raise DataError(
                 f"{self.address}: array {self.names[0]} unpacks to over {PIECE_BYTES >> 20} MiB "
-                "in one piece: convert it (altrelu convert) or write it with numpy.savez"
+                "in one piece; write it with numpy.savez",
+                Remedy.CONVERT,
             )
         return (rows,)
 

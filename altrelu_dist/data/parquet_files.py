@@ -17,12 +17,19 @@ from altrelu_dist.data.source import (
     RowReader,
     Wanted,
     even_chunks,
+    listed,
     merged_chunks,
     open_binary,
     reading,
     rows_in,
 )
-from altrelu_dist.data.tables import TableSource, arrow_kind, arrow_matrix, choose_columns
+from altrelu_dist.data.tables import (
+    TableSource,
+    arrow_kind,
+    arrow_matrix,
+    choose_columns,
+    index_of,
+)
 from altrelu_dist.errors import DataError
 
 if TYPE_CHECKING:
@@ -79,9 +86,11 @@ class ParquetSource(TableSource):
         if min(group_rows, default=0) < 0:
             raise DataError(f"{address}: is damaged: a row group has {min(group_rows)} rows")
         if len(set(schema.names)) < len(schema.names):
-            raise DataError(f"{address}: two columns have the same name")
+            doubled = sorted({name for name in schema.names if schema.names.count(name) > 1})
+            raise DataError(f"{address}: two columns are named {listed(doubled)}")
         kinds = {field.name: arrow_kind(field.type) for field in schema}
-        return cls(address, sum(group_rows), *choose_columns(address, kinds, wanted), group_rows)
+        columns = choose_columns(address, kinds, wanted, index_of(schema))
+        return cls(address, sum(group_rows), *columns, group_rows)
 
     def parts(self) -> list[Part]:
         """One part: small row groups are read together, and very large ones in pieces."""

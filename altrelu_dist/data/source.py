@@ -14,7 +14,7 @@ from altrelu_dist.data.retrying import patiently
 from altrelu_dist.errors import AltReLUError, DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
 Array = npt.NDArray[Any]
 DType = np.dtype[Any]
@@ -84,6 +84,16 @@ class Source(ABC):
     target_names: tuple[str, ...]
     dtypes: tuple[DType, DType | None, DType | None]
 
+    @property
+    def named(self) -> bool:
+        """Whether the columns have names of their own; else `feature_names` are x0, x1, ..."""
+        return True
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """Columns of a table that are neither feature nor target nor weight."""
+        return ()
+
     @abstractmethod
     def parts(self) -> list[Part]:
         """Readers for row blocks in any order."""
@@ -113,11 +123,15 @@ class Source(ABC):
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which target and weight the caller named, and whether there must be a target."""
+    """Which columns the caller named, and whether there must be a target.
+
+    `features` are those to be read, in their order; None for all that are nothing else.
+    """
 
     targets: tuple[str, ...] = ()
     weight: str | None = None
     require_target: bool = False
+    features: tuple[str, ...] | None = None
 
 
 def float_dtype(dtypes: Sequence[DType]) -> DType:
@@ -189,7 +203,13 @@ def as_columns(values: Array) -> Array:
     return values[:, np.newaxis] if values.ndim == 1 else values
 
 
+def check_there(address: str, names: Sequence[str], found: Collection[str]) -> None:
+    """Refuse data that lacks a column."""
+    if absent := [name for name in names if name not in found]:
+        raise DataError(f"{address}: no column {listed(absent)}; columns: {listed([*found])}")
+
+
 def listed(names: Sequence[str], most: int = 8) -> str:
     """Join names for a message, cut where they are many."""
-    shown = ", ".join(map(str, names[:most]))
+    shown = ", ".join(str(name) or "''" for name in names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

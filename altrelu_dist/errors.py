@@ -85,9 +85,9 @@ class AltReLUError(Exception):
         -------
         str
         """
-        subject = "" if self.parameter is None else f"{name(self.parameter)} "
+        found = self.finding if self.parameter is None else f"{name(self.parameter)} {self.finding}"
         cures = ", or ".join(map(cure, self.remedies))
-        return f"{subject}{self.finding}{'; ' * bool(cures)}{cures}"
+        return f"{found}; {cures}" if cures else found
 
 
 class DataError(AltReLUError, ValueError):

@@ -258,6 +258,64 @@ def test_other_columns_are_named():
     assert not Path("p.csv").exists()
 
 
+def test_columns_that_are_not_needed_are_ignored_in_one_line():
+    more = {"id": range(300), "note": "hello", "day": pd.Timestamp("2020-01-01")}
+    frame().assign(**more).to_csv("more.csv", index=False)
+    line = "columns that the network does not need are ignored: id, note, day\n"
+    passes("predict", "model.zarr", "data.parquet", "--out", "plain.npy")
+    result = passes("predict", "model.zarr", "more.csv", "--out", "p.npy")
+    assert result.stderr.count(line) == 1
+    np.testing.assert_allclose(np.load("p.npy"), np.load("plain.npy"), rtol=1e-12)
+    plain = json.loads(passes("evaluate", "model.zarr", "data.parquet", "--json").stdout)
+    result = passes("evaluate", "model.zarr", "more.csv", "--json")
+    assert result.stderr.count(line) == 1
+    assert json.loads(result.stdout)["mse"] == pytest.approx(plain["mse"])
+    frame().assign(target="unknown").to_csv("unknown.csv", index=False)
+    assert "ignored" not in passes("predict", "model.zarr", "unknown.csv", "--out", "u.npy").stderr
+    np.testing.assert_allclose(np.load("u.npy"), np.load("plain.npy"), rtol=1e-12)
+
+
+def test_an_index_that_is_left_out_is_said():
+    table = frame()
+    table.index = pd.Index(np.arange(300)[::-1], name="row")
+    table.to_parquet("row.parquet")
+    line = "left out, as an index: row"
+    assert line in passes("convert", "row.parquet", "row.zarr", "--target", "target").stdout
+    assert line in passes("info", "row.parquet").stdout
+    trained = passes("train", "row.parquet", "--target", "target", "--hidden", 3,
+                     "--out", "row-model.zarr", *QUICK)  # fmt: skip
+    assert trained.stderr.count(line) == 1
+    assert Network.load("row-model.zarr").feature_names == ("a", "b", "c")
+
+
+def test_a_run_that_begins_with_a_network_finds_its_columns():
+    frame()[["c", "target", "b", "a"]].to_csv("shuffled.csv", index=False)
+    start = ("--hidden", 3, "--warm-start", "model.zarr", *QUICK)
+    for data, out in (("data.parquet", "straight.zarr"), ("shuffled.csv", "shuffled.zarr")):
+        passes("train", data, "--target", "target", "--out", out, *start)
+    one, two = (Network.load(name) for name in ("straight.zarr", "shuffled.zarr"))
+    assert one.feature_names == two.feature_names == ("a", "b", "c")
+    np.testing.assert_allclose(one.hidden_weights, two.hidden_weights, rtol=1e-6)
+    frame().drop(columns="a").assign(z=1.0).to_csv("other.csv", index=False)
+    assert "without a and with z" in refuses(
+        "train", "other.csv", "--target", "target", "--out", "new.zarr", *start
+    )
+
+
+def test_a_run_on_arrays_knows_no_names():
+    columns = frame()
+    np.savez("rows.npz", X=columns[["a", "b", "c"]].to_numpy(), y=columns["target"].to_numpy())
+    passes("train", "rows.npz", "--hidden", 3, "--out", "rows-model.zarr", *QUICK)
+    network = Network.load("rows-model.zarr")
+    assert network.feature_names is None
+    result = passes("predict", "rows-model.zarr", "rows.npz", "--out", "p.npy")
+    assert "position" not in result.stderr
+    columns.rename(columns={"target": "y"}).to_csv("rows.csv", index=False)
+    result = passes("predict", "rows-model.zarr", "rows.csv", "--out", "q.npy")
+    assert result.stderr.count("the network knows no names of columns; taken by position: a") == 1
+    np.testing.assert_allclose(np.load("p.npy"), np.load("q.npy"), rtol=1e-12)
+
+
 def test_arrays_without_names_go_by_position():
     columns = frame()[["a", "b", "c"]].to_numpy()
     np.save("X.npy", columns)

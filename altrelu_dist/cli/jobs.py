@@ -242,7 +242,7 @@ def _words(job: Job, now: JobStatus) -> list[str]:
     if now.attempts > 1:
         words.append(f"begun {now.attempts} times")
     if now.error:
-        words.append(now.error)
+        words.append(said(now.failure))
     if now.result:
         words.append(f"saved: {now.result['out']}")
     return words

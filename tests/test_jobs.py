@@ -116,7 +116,7 @@ def test_a_job_ends_as_a_run_does_and_its_client_may_go(rows, cluster, undisturb
     now = Job(job.id).status()
     assert (now.state, now.attempts, now.error) == ("finished", 1, "")
     assert now.result["stop_reason"] == "max_iter"
-    assert "stopped at --max-iter" in job.log()
+    assert "stopped at the most iterations asked for" in job.log()
     assert bits(out) == undisturbed
     assert Network.load(out).info["job"] == job.id
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from altrelu_dist.errors import DataError
+from altrelu_dist.errors import DataError, Remedy
 from altrelu_dist.inputs import engine_of, on_client
 from altrelu_dist.moments.rows import Floats, Rows
 from altrelu_dist.moments.summary import Columns, columns_of
@@ -106,7 +106,8 @@ def evaluate(
     if errors.targets.bad.any():
         raise DataError(
             f"y contains NaN or infinity: {int(errors.targets.bad.sum())} values, the first in "
-            f"row {int(errors.targets.first_bad.min())}"
+            f"row {int(errors.targets.first_bad.min())}",
+            Remedy.DROP_ROWS,
         )
     if not total > 0:
         raise DataError("every sample weight is zero: there is nothing to score")

@@ -111,7 +111,7 @@ def test_what_cannot_be_cut_is_bounded(frame, tmp_path, monkeypatch):
         monkeypatch.setattr(f"altrelu_dist.data.{module}.PIECE_BYTES", 200)
     for ending in (".csv.xz", ".jsonl.zst"):
         path = write(frame, tmp_path / f"rows{ending}")
-        with pytest.raises(DataError, match=r"unpacks to over .*altrelu convert"):
+        with pytest.raises(DataError, match=r"unpacks to over .*convert it first"):
             open_dataset(path, target="y")
         convert(path, tmp_path / "out.zarr", target="y", overwrite=True)
     feather.write_feather(frame, str(tmp_path / "rows.feather"))

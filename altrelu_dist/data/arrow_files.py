@@ -19,7 +19,13 @@ from altrelu_dist.data.source import (
     reading,
     rows_in,
 )
-from altrelu_dist.data.tables import TableRows, TableSource, choose_stored, schema_kinds
+from altrelu_dist.data.tables import (
+    TableRows,
+    TableSource,
+    choose_stored,
+    index_of,
+    schema_kinds,
+)
 from altrelu_dist.errors import DataError
 
 if TYPE_CHECKING:
@@ -61,7 +67,7 @@ class ArrowSource(TableSource):
             file.seek(0)
             reader = _reader(file, None)
             kinds = schema_kinds(address, reader.schema)
-            columns, partition = choose_stored(address, kinds, wanted)
+            columns, partition = choose_stored(address, kinds, wanted, index_of(reader.schema))
             batch_rows = _batch_rows(address, file, reader, kinds)
         widest = max(batch_rows, default=0)
         source = cls(address, sum(batch_rows), *columns, partition, batch_rows)

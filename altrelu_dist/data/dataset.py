@@ -22,6 +22,7 @@ from altrelu_dist.data.source import (
     RowReader,
     Source,
     Wanted,
+    check_there,
     file_name,
     files_at,
     listed,
@@ -92,18 +93,24 @@ class DataSet:
         Targets, float32 or float64.
     sample_weight : dask.array.Array, shape (n,), or None
         Weights, float32 or float64.
-    feature_names, target_names : tuple of str
-        Names of the columns; x0, x1, ... and y, or y0, y1, ..., where the source has none.
+    feature_names : tuple of str, or None
+        Names of the columns of X; None where the source has none.
+    target_names : tuple of str
+        Names of the columns of y; y, or y0, y1, ..., where the source has none.
     source : str
         The address it was opened from.
+    left_out : tuple of str
+        Columns of the source that are not read: an index of pandas or Dask, and those that
+        `features` does not name.
     """
 
     X: da.Array
     y: da.Array | None
     sample_weight: da.Array | None
-    feature_names: tuple[str, ...]
+    feature_names: tuple[str, ...] | None
     target_names: tuple[str, ...]
     source: str
+    left_out: tuple[str, ...] = ()
 
 
 def open_dataset(
@@ -111,6 +118,7 @@ def open_dataset(
     *,
     target: str | Sequence[str] | None = None,
     weight: str | None = None,
+    features: Sequence[str] | None = None,
     require_target: bool = True,
 ) -> DataSet:
     """Open data as Dask arrays; rows are read when they are computed, in the worker.
@@ -128,6 +136,10 @@ def open_dataset(
         file with the targets for an .npy (default: the same name with y in place of X).
     weight : str, optional
         Column, array or file of sample weights; arrays named ``sample_weight`` need no naming.
+    features : sequence of str, optional
+        The features, in the order that X is to have them; other columns are not read, and may hold
+        anything. By default all columns of numbers but the target, the weight and an index. Columns
+        without names are taken as they are, where there are as many.
     require_target : bool
         Whether data without a target is refused.
 
@@ -141,11 +153,23 @@ def open_dataset(
         The data is missing, empty, damaged, of another format than its name says, lacks a column
         or array, or holds other things than numbers. Values are not looked at here: NaN passes.
     """
-    sources = find_sources(address, target=target, weight=weight, require_target=require_target)
-    return dataset_of(sources, address)
+    sources = find_sources(
+        address, target=target, weight=weight, features=features, require_target=require_target
+    )
+    return dataset_of(sources, address, features)
 
 
-def dataset_of(sources: Sequence[Source], address: str | os.PathLike[str]) -> DataSet:
+def column_names(address: str | os.PathLike[str]) -> tuple[str, ...] | None:
+    """Names of all columns at an address, but a store's targets and weight; None without names."""
+    first = find_sources(address, features=())[0]
+    return (*first.feature_names, *first.unread) if first.named else None
+
+
+def dataset_of(
+    sources: Sequence[Source],
+    address: str | os.PathLike[str],
+    features: Sequence[str] | None = None,
+) -> DataSet:
     """Put opened sources with the same columns together."""
     import dask.array as da
 
@@ -166,8 +190,21 @@ def dataset_of(sources: Sequence[Source], address: str | os.PathLike[str]) -> Da
         arrays.append(da.concatenate(blocks) if len(blocks) > 1 else blocks[0])
     X, y, weights = arrays
     assert X is not None
-    names = sources[0].feature_names, sources[0].target_names
-    return DataSet(X, y, weights, *names, os.fspath(address))
+    text, first = os.fspath(address), sources[0]
+    names, left_out = first.feature_names, first.unread
+    if features is not None and not first.named and len(features) != len(names):
+        raise DataError(
+            f"{text}: has {len(names)} columns without names; expected {len(features)}: "
+            f"{listed(features)}"
+        )
+    if features is not None and first.named and names != tuple(features):  # an array has them all
+        check_there(text, features, names)
+        X = X[:, [names.index(name) for name in features]]
+        left_out = tuple(name for name in names if name not in features)
+        names = tuple(features)
+    return DataSet(
+        X, y, weights, names if first.named else None, first.target_names, text, left_out
+    )
 
 
 def find_sources(
@@ -175,6 +212,7 @@ def find_sources(
     *,
     target: str | Sequence[str] | None = None,
     weight: str | None = None,
+    features: Sequence[str] | None = None,
     require_target: bool = False,
 ) -> list[Source]:
     """Open every part at an address, and check that they have the same columns."""
@@ -182,7 +220,10 @@ def find_sources(
     used = [*targets, *([weight] if weight is not None else [])]
     if len(set(used)) < len(used):
         raise ParameterError(f"named twice as target or weight: {listed(used)}")
-    wanted = Wanted(targets, weight, require_target)
+    inputs = None if features is None else tuple(features)
+    if both := [name for name in used if name in (inputs or ())]:
+        raise ParameterError(f"named as target or weight, and a feature: {listed(both)}")
+    wanted = Wanted(targets, weight, require_target, inputs)
     text = os.fspath(address)
     with reading(text):
         places = _parts_at(text)

@@ -22,7 +22,7 @@ from altrelu_dist.data.source import (
     reading,
 )
 from altrelu_dist.data.tables import TableRows, TableSource
-from altrelu_dist.errors import DataError
+from altrelu_dist.errors import DataError, Remedy
 from altrelu_dist.links import split_chain
 
 if TYPE_CHECKING:
@@ -93,7 +93,8 @@ class LineSource(TableSource):
                 if whole and parts:
                     raise DataError(
                         f"{self.address}: unpacks to over {PIECE_BYTES >> 20} MiB, and what is "
-                        "compressed cannot be read in parts: convert it first (altrelu convert)"
+                        "compressed cannot be read in parts",
+                        Remedy.CONVERT,
                     )
                 rows = self.layout.count(data, first_row)
                 reader = partial(

@@ -28,7 +28,7 @@ from altrelu_dist.data.source import (
     reading,
     rows_in,
 )
-from altrelu_dist.errors import DataError
+from altrelu_dist.errors import DataError, Remedy
 from altrelu_dist.links import split_chain
 
 if TYPE_CHECKING:
@@ -125,7 +125,8 @@ class NumpySource(ArraySource):
         if layout.n_bytes > PIECE_BYTES:
             raise DataError(
                 f"{self.address}: array {self.names[0]} unpacks to over {PIECE_BYTES >> 20} MiB "
-                "in one piece: convert it (altrelu convert) or write it with numpy.savez"
+                "in one piece; write it with numpy.savez",
+                Remedy.CONVERT,
             )
         return (rows,)
 

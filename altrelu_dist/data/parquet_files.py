@@ -20,7 +20,13 @@ from altrelu_dist.data.source import (
     reading,
     rows_in,
 )
-from altrelu_dist.data.tables import TableRows, TableSource, choose_stored, schema_kinds
+from altrelu_dist.data.tables import (
+    TableRows,
+    TableSource,
+    choose_stored,
+    index_of,
+    schema_kinds,
+)
 from altrelu_dist.errors import DataError
 
 if TYPE_CHECKING:
@@ -68,7 +74,8 @@ class ParquetSource(TableSource):
             group_rows = _group_rows(parquet)
         if min(group_rows, default=0) < 0:
             raise DataError(f"{address}: is damaged: a row group has {min(group_rows)} rows")
-        columns, partition = choose_stored(address, schema_kinds(address, schema), wanted)
+        kinds = schema_kinds(address, schema)
+        columns, partition = choose_stored(address, kinds, wanted, index_of(schema))
         return cls(address, sum(group_rows), *columns, partition, group_rows)
 
     def parts(self) -> list[Part]:

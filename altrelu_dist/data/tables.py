@@ -18,25 +18,28 @@ from altrelu_dist.data.source import (
     RowReader,
     Source,
     Wanted,
+    check_there,
     float_dtype,
     listed,
     reading,
 )
-from altrelu_dist.errors import DataError
+from altrelu_dist.errors import DataError, Remedy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-_INDEX_COLUMN = re.compile(r"|__index_level_\d+__")  # what pandas writes for a row index
+# Names under which pandas and Dask write an index that has none, and read one back.
+_INDEX_COLUMN = re.compile(r"|__index_level_\d+__|__null_dask_index__|Unnamed: 0(\.\d+)*")
 
 
 class Columns(NamedTuple):
-    """The columns of a table by their use, and the dtypes they are read in."""
+    """The columns of a table by their use, the dtypes they are read in, and those not used."""
 
     feature_names: tuple[str, ...]
     target_names: tuple[str, ...]
     dtypes: tuple[DType, DType | None, DType | None]
     weight_name: str | None
+    left_out: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,13 @@ class TableSource(Source):
     """A source whose features, targets and weight are named columns of one table."""
 
     weight_name: str | None
+    left_out: tuple[str, ...]
     partition: Mapping[str, float]
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """Indexes, and what the caller did not ask for."""
+        return self.left_out
 
     @property
     def groups(self) -> tuple[tuple[str, ...], ...]:
@@ -114,40 +123,60 @@ class TableSource(Source):
         )
 
 
-def choose_columns(address: str, kinds: Mapping[str, DType | str], wanted: Wanted) -> Columns:
+def choose_columns(
+    address: str,
+    kinds: Mapping[str, DType | str],
+    wanted: Wanted,
+    index: Collection[str] = (),
+) -> Columns:
     """Sort columns into features, targets and weight; `kinds` are dtypes, or a word for the others.
+
+    The columns of an `index`, and those that by their name are one, are features only if the
+    caller names them. What a column that is not used holds does not matter.
 
     Raises
     ------
     DataError
         A named column is missing, there is no target or no feature, or a column is not numbers.
     """
-    targets, weight = wanted.targets, wanted.weight
+    targets, weight, features = wanted.targets, wanted.weight, wanted.features
     if wanted.require_target and not targets:
         raise DataError(
-            f"{address}: name the target column (target=, --target); columns: {listed([*kinds])}"
+            f"{address}: no target column is named; columns: {listed([*kinds])}", Remedy.TARGET
         )
     weights = () if weight is None else (weight,)
     used = (*targets, *weights)
-    if absent := [name for name in used if name not in kinds]:
-        raise DataError(f"{address}: no column {listed(absent)}; columns: {listed([*kinds])}")
-    features = tuple(
-        name for name in kinds if name not in used and not _INDEX_COLUMN.fullmatch(name)
-    )
+    if features is None:
+        features = tuple(
+            name
+            for name in kinds
+            if name not in used and name not in index and not _INDEX_COLUMN.fullmatch(name)
+        )
+    check_there(address, (*features, *used), kinds)
     for role, names in (("feature", features), ("target", targets), ("weight", weights)):
         bad = [f"{name} ({kinds[name]})" for name in names if isinstance(kinds[name], str)]
         if bad:
             what = f"{role} column{'s' if len(bad) > 1 else ''} {listed(bad)} not numeric"
-            cure = "encode as numbers, or leave out" if role == "feature" else "numbers are needed"
-            raise DataError(f"{address}: {what}: {cure}")
-    if not features:
+            free = role == "feature" and wanted.features is None
+            raise DataError(f"{address}: {what}", *((Remedy.ENCODE,) if free else ()))
+    if not features and wanted.features is None:
         raise DataError(f"{address}: no feature columns left; columns: {listed([*kinds])}")
     dtypes = (
         _float_of(kinds, features),
         _float_of(kinds, targets) if targets else None,
         _float_of(kinds, weights) if weights else None,
     )
-    return Columns(features, targets, dtypes, weight)
+    left_out = tuple(name for name in kinds if name not in {*features, *used})
+    return Columns(features, targets, dtypes, weight, left_out)
+
+
+def index_of(schema: Any) -> tuple[str, ...]:
+    """Columns of an Arrow schema that pandas or Dask wrote as the index of a frame."""
+    try:
+        columns = schema.pandas_metadata["index_columns"]
+        return tuple(name for name in columns if isinstance(name, str))
+    except (KeyError, TypeError, ValueError):  # there are none, or another writer's
+        return ()
 
 
 def arrow_kind(arrow_type: Any) -> DType | str:
@@ -170,7 +199,10 @@ def arrow_kind(arrow_type: Any) -> DType | str:
 
 
 def choose_stored(
-    address: str, kinds: Mapping[str, DType | str], wanted: Wanted
+    address: str,
+    kinds: Mapping[str, DType | str],
+    wanted: Wanted,
+    index: Collection[str] = (),
 ) -> tuple[Columns, Mapping[str, float]]:
     """As `choose_columns`, of the columns of a file and those its folders are named for."""
     number = np.dtype(np.float64)
@@ -181,7 +213,7 @@ def choose_stored(
     # A folder's value comes first where the file has such a column too, as in Arrow.
     both = {name: kind for name, kind in kinds.items() if name not in of_folders} | of_folders
     partition = {name: value for name, value in wanted.partition if not isinstance(value, str)}
-    return choose_columns(address, both, wanted), partition
+    return choose_columns(address, both, wanted, index), partition
 
 
 def schema_kinds(address: str, schema: Any) -> dict[str, DType | str]:

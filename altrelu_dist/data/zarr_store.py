@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from altrelu_dist.data.arrays import ArrayInfo, ArraySource, choose_arrays
+from altrelu_dist.data.arrays import ArrayInfo, ArraySource, choose_arrays, numbered
 from altrelu_dist.data.blosc_chunks import cells_of, check_blosc
 from altrelu_dist.data.packing import Packing, packing_of
 from altrelu_dist.data.raw_chunks import read_rows
@@ -30,7 +30,7 @@ from altrelu_dist.data.source import (
     reading,
     rows_in,
 )
-from altrelu_dist.errors import AltReLUError, DataError
+from altrelu_dist.errors import AltReLUError, DataError, Remedy
 from altrelu_dist.links import check_regular, split_chain
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     import zarr
 
 FORMAT = "altrelu-dataset"
-FORMAT_VERSION = 2  # since 2 with a checksum of the metadata
+FORMAT_VERSION = 3  # since 2 with a checksum of the metadata, since 3 without names made up
+_KNOWS_NAMES = 3  # the version since which names are the data's own
 STORE_MARKS = ("zarr.json", ".zgroup", ".zarray")  # a folder with one of them is a Zarr store
 _METADATA = (*STORE_MARKS, ".zattrs", ".zmetadata")
 _ONE_AT_A_TIME = ("tar://", "libarchive://")  # Zarr reads several files of a store at once
@@ -113,7 +114,13 @@ class ZarrSource(ArraySource):
 
     own: bool
     chunk_rows: int
+    has_names: bool
     packings: Mapping[str, Packing]
+
+    @property
+    def named(self) -> bool:
+        """Whether convert found names, and kept them."""
+        return self.has_names
 
     @classmethod
     def open(cls, address: str, wanted: Wanted) -> ZarrSource:
@@ -153,17 +160,19 @@ class ZarrSource(ArraySource):
             if not all((*used.chunks, *(used.shards or ()))) or used.nchunks > _MAX_CHUNKS:
                 raise DataError(f"{address}: damaged, or over {_MAX_CHUNKS} chunks: {used.chunks}")
         if own:
-            names = [tuple(attributes[key]) for key in ("feature_names", "target_names")]
+            names = [attributes[key] for key in ("feature_names", "target_names")]
+            names[0] = chosen.feature_names if names[0] is None else names[0]
             counts = [len(chosen.feature_names), len(chosen.target_names)]
             if [len(of) for of in names] != counts or attributes.get("rows") != chosen.rows:
                 raise DataError(f"{address}: damaged: its metadata contradict each other")
-            chosen = chosen._replace(feature_names=names[0], target_names=names[1])
+            chosen = chosen._replace(feature_names=tuple(names[0]), target_names=tuple(names[1]))
             for name in chosen.names:
                 if name is not None:
                     with reading(f"{address}: damaged"):
                         _check_all_there(address, name, arrays[name])
             _check_metadata(address, attributes, arrays)
-        return cls(address, *chosen, own, first.chunks[0], packings)
+        has_names = own and _has_names(attributes, wanted)
+        return cls(address, *chosen, own, first.chunks[0], has_names, packings)
 
     def reader(self, name: str, shape: tuple[int, ...], dtype: DType) -> ZarrRows:
         """Reader of one array."""
@@ -229,12 +238,17 @@ class StoreWriter:
         target_names: tuple[str, ...],
         dtypes: tuple[DType, DType | None, DType | None],
         chunk_rows: int,
+        *,
+        named: bool,
     ) -> None:
         import zarr
         from zarr.codecs import Crc32cCodec, ZstdCodec
 
         self.rows = 0
-        self._names = {"feature_names": list(feature_names), "target_names": list(target_names)}
+        self._names = {
+            "feature_names": list(feature_names) if named else None,
+            "target_names": list(target_names),
+        }
         self._chunk_rows = chunk_rows
         self._address = address
         self._group = zarr.create_group(address, zarr_format=3)
@@ -365,8 +379,9 @@ def _own_wanted(address: str, attributes: Mapping[str, Any], wanted: Wanted) -> 
             "this version of altrelu-dist reads: install a newer one"
         )
     names = [attributes.get(key) for key in ("feature_names", "target_names")]
-    if version not in (1, FORMAT_VERSION) or not all(
-        isinstance(of, list) and all(isinstance(name, str) for name in of) for of in names
+    told = names[1:] if names[0] is None and version == FORMAT_VERSION else names
+    if version not in range(1, FORMAT_VERSION + 1) or not all(
+        isinstance(of, list) and all(isinstance(name, str) for name in of) for of in told
     ):
         raise DataError(f"{address}: damaged: its metadata lack the version or the column names")
     targets = tuple(names[1] or ())
@@ -374,8 +389,21 @@ def _own_wanted(address: str, attributes: Mapping[str, Any], wanted: Wanted) -> 
         has = f"has the target {listed(targets)}" if targets else "was converted without a target"
         raise DataError(f"{address}: {has}, not {listed(wanted.targets)}: convert it again")
     if wanted.require_target and not targets:
-        raise DataError(f"{address}: was converted without a target: convert with --target NAME")
+        raise DataError(f"{address}: was converted without a target", Remedy.CONVERT_WITH_TARGET)
     return replace(wanted, targets=())
+
+
+def _has_names(attributes: Mapping[str, Any], wanted: Wanted) -> bool:
+    """Whether the columns of a store of the own format have names.
+
+    Up to version 2 a store does not say whether x0, x1, ... were made up: they were, if none of
+    them is wanted and others are.
+    """
+    names = attributes["feature_names"]
+    if names is None:
+        return False
+    unclear = attributes["format_version"] < _KNOWS_NAMES and numbered("x", len(names)) == (*names,)
+    return not unclear or not wanted.features or bool({*wanted.features} & {*names})
 
 
 def _metadata_checksum(address: str, attributes: Mapping[str, Any], names: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from altrelu_dist.errors import AltReLUError, DataError, ExistsError
+from altrelu_dist.errors import AltReLUError, DataError, ExistsError, Remedy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,7 +73,7 @@ def _check_replaceable(path: Path, text: str, *, overwrite: bool, kind: str | No
     if not path.exists():
         return
     if not overwrite:
-        raise ExistsError(f"{text}: exists already; use overwrite=True (--overwrite) to replace it")
+        raise ExistsError(f"{text}: exists already", Remedy.OVERWRITE)
     if kind is None:
         if path.is_dir():
             raise ExistsError(f"{text}: is a folder, which no file replaces")

@@ -13,7 +13,7 @@ import numpy as np
 from altrelu_dist.checkpoints.fingerprint import data_fingerprint, digest
 from altrelu_dist.checkpoints.journal import Journal, RandomState
 from altrelu_dist.engine import TILE, Engine, LocalEngine
-from altrelu_dist.errors import DataError, ParameterError
+from altrelu_dist.errors import DataError, ParameterError, Remedy
 from altrelu_dist.moments.loss import HiddenMoments
 from altrelu_dist.moments.rows import Floats, Rows, Scaler, Together, Weights
 from altrelu_dist.moments.sample import Sampler, distinct
@@ -334,8 +334,9 @@ def check_alternation(h: int, p: int) -> None:
     """Refuse what the system of the paper's hidden layer cannot hold."""
     if h * p > _LARGEST_ALTERNATION:
         raise ParameterError(
-            f"method='alternating' solves one system of n_hidden * (n_features + 1) = {h * p} "
-            f"unknowns, more than {_LARGEST_ALTERNATION}; use method='search' or fewer neurons"
+            f"alternating solves one system of neurons * (features + 1) = {h * p} unknowns, more "
+            f"than {_LARGEST_ALTERNATION}; use search or fewer neurons",
+            parameter="method",
         )
 
 
@@ -409,7 +410,7 @@ def _check(
     parts = (("X", summary.features, feature_names), ("y", summary.targets, target_names))
     for what, columns, names in parts:
         if columns.bad.any():
-            raise DataError(_not_finite(what, columns, names))
+            raise _not_finite(what, columns, names)
     if summary.bad_weights or summary.low_weight < 0:
         raise DataError("sample_weight holds values that are negative or not finite; remove them")
     if not summary.features.weight > 0:
@@ -433,13 +434,15 @@ def _name(column: int, names: Sequence[str] | None) -> str:
     return f"column {column}" if names is None else str(names[column])
 
 
-def _not_finite(what: str, columns: Columns, names: Sequence[str] | None) -> str:
+def _not_finite(what: str, columns: Columns, names: Sequence[str] | None) -> DataError:
     found = np.flatnonzero(columns.bad)
     listed = ", ".join(f"{_name(i, names)} ({int(columns.bad[i])})" for i in found[:5])
     more = f" and {len(found) - 5} more columns" if len(found) > 5 else ""
     first = int(columns.first_bad.min())
-    return (
+    fill = (Remedy.IMPUTE,) if what == "X" else ()  # a target that is made up teaches nothing
+    return DataError(
         f"{what} contains NaN or infinity: {int(columns.bad.sum())} values, in {listed}{more}, the "
-        f"first in row {first}; drop or impute them (altrelu convert --drop-missing or --impute "
-        f"mean)"
+        f"first in row {first}",
+        Remedy.DROP_ROWS,
+        *fill,
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from altrelu_dist.errors import AltReLUError, ClusterError
+from altrelu_dist.errors import AltReLUError, ClusterError, Remedy
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -32,8 +32,7 @@ def explained(client: Client | None = None) -> Iterator[None]:
         yield
     except KilledWorker as error:
         raise ClusterError(
-            "workers died again and again, most likely for lack of memory: give each more "
-            "(--memory), or start fewer (--workers)"
+            "workers died again and again, most likely for lack of memory", Remedy.WORKER_MEMORY
         ) from error
     except AltReLUError:
         raise
@@ -42,7 +41,6 @@ def explained(client: Client | None = None) -> Iterator[None]:
         if not lost and (client is None or client.status != "closed"):
             raise
         raise ClusterError(
-            "the connection to the scheduler is lost: it has ended, or cannot be reached; a run "
-            "with a checkpoint goes on by resume=True (--resume), a job by take-up, on another "
-            "cluster too"
+            "the connection to the scheduler is lost: it has ended, or cannot be reached",
+            Remedy.GO_ON,
         ) from error

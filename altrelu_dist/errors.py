@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from enum import Enum
+
 from altrelu_dist.addresses import without_secrets
 
 __all__ = [
@@ -13,10 +16,32 @@ __all__ = [
     "JobError",
     "ModelFileError",
     "ParameterError",
+    "Remedy",
 ]
 
 
 _LONGEST = 1000  # characters: a library may quote half of a damaged file
+
+
+class Remedy(Enum):
+    """What a user can do about an error, in Python's words; the command has its own for each."""
+
+    CONVERT = "convert it first (altrelu_dist.convert)"
+    CONVERT_WITH_TARGET = "convert it again with target=NAME"
+    DROP_MISSING = "leave such rows out with drop_missing=True"
+    DROP_ROWS = "drop these rows"
+    ENCODE = (
+        "encode such columns as numbers, for example with sklearn.preprocessing.OneHotEncoder, "
+        "or leave them out"
+    )
+    FLOAT64 = "use dtype='float64'"
+    GO_ON = "a run with a checkpoint goes on by resume=True, a job by resume(), on any cluster"
+    IMPUTE = "impute them, for example with sklearn.impute.SimpleImputer"
+    IMPUTE_MEAN = "fill features with impute='mean'"
+    OVERWRITE = "use overwrite=True to replace it"
+    RESUME = "go on with it by resume=True"
+    TARGET = "name it with target=NAME"
+    WORKER_MEMORY = "start workers with more memory each, or fewer of them"
 
 
 class AltReLUError(Exception):
@@ -24,15 +49,45 @@ class AltReLUError(Exception):
 
     Parameters
     ----------
-    text : str
-        What is not printable in it, from a file say, is escaped; what is too long is cut; secrets
-        in addresses are not shown.
+    finding : str
+        What was found, and what was expected. What is not printable in it, from a file say, is
+        escaped; what is too long is cut; secrets in addresses are not shown.
+    *remedies : Remedy
+        What can be done about it: any one of these.
+    parameter : str, optional
+        The parameter that is at fault; the finding continues a sentence that begins with it.
+
+    Attributes
+    ----------
+    finding, parameter, remedies
+        As above. ``str(error)`` puts them together in Python's words.
     """
 
-    def __init__(self, text: str) -> None:
-        text = without_secrets(text)
+    def __init__(self, finding: str, *remedies: Remedy, parameter: str | None = None) -> None:
+        text = without_secrets(finding)
         line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-        super().__init__(line if len(line) <= _LONGEST else f"{line[:_LONGEST]}...")
+        self.finding = line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."
+        self.parameter = parameter
+        self.remedies = remedies
+        super().__init__(self.worded(str, lambda remedy: remedy.value))
+
+    def worded(self, name: Callable[[str], str], cure: Callable[[Remedy], str]) -> str:
+        """The error as one line.
+
+        Parameters
+        ----------
+        name : callable
+            Gives the words for a parameter.
+        cure : callable
+            Gives the words for a remedy.
+
+        Returns
+        -------
+        str
+        """
+        found = self.finding if self.parameter is None else f"{name(self.parameter)} {self.finding}"
+        cures = ", or ".join(map(cure, self.remedies))
+        return f"{found}; {cures}" if cures else found
 
 
 class DataError(AltReLUError, ValueError):

@@ -82,7 +82,9 @@ def lazy_array(data: Any, what: str, *, lengths: bool = True) -> da.Array:
     import dask.array as da
 
     if _is_zarr(data):
-        data = da.from_zarr(data, chunks=_read_chunks(data))
+        from altrelu_dist.data.zarr_store import handed_rows
+
+        data = da.from_array(handed_rows(data, what), chunks=_read_chunks(data), fancy=False)
     elif is_dask_frame(data):
         return read_together({what: data}, lengths=lengths)[what]
     if not isinstance(data, da.Array):

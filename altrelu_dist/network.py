@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from altrelu_dist.errors import DataError, ModelFileError, ParameterError
+from altrelu_dist.links import check_regular
 from altrelu_dist.outputs import recovered, write_beside
 
 __all__ = ["Network"]
@@ -20,7 +21,9 @@ __all__ = ["Network"]
 Floats = NDArray[np.float64]
 
 FORMAT = "altrelu-network"
-FORMAT_VERSION = 2  # since 2 with a checksum
+FORMAT_VERSION = 3  # since 2 with a checksum, since 3 without names that were made up
+_UNCLEAR = "feature_names_unclear"  # in the info
+_KNOWS_NAMES = 3
 _ARRAYS = ("hidden_weights", "hidden_bias", "output_weights", "output_bias")
 _GRAM = "hidden_gram"
 _CHECKSUM = "checksum"
@@ -84,6 +87,14 @@ class Network:
         ):
             if names is not None and len(names) != count:
                 raise ParameterError(f"{what} has {len(names)} names, the network has {count}")
+
+    @property
+    def names_unclear(self) -> bool:
+        """Whether nobody knows if `feature_names` are the data's own.
+
+        Up to version 2 of the file, columns without names were called x0, x1, ...
+        """
+        return bool(self.info.get(_UNCLEAR))
 
     @property
     def n_features(self) -> int:
@@ -221,6 +232,7 @@ class Network:
         import fsspec
         import zarr
 
+        check_regular(path, ModelFileError)
         try:
             files, root = fsspec.core.url_to_fs(path, use_listings_cache=False)
             sizes = files.find(root, detail=True)
@@ -228,6 +240,8 @@ class Network:
             raise ModelFileError(f"{path}: cannot be read: {_line(error)}") from error
         if not sizes and not files.exists(root):
             raise ModelFileError(f"{path}: no such model")
+        for name in sizes if "file" in files.protocol else ():
+            check_regular(name, ModelFileError)
         try:
             group = zarr.open_group(path, mode="r")
             attrs: dict[str, Any] = dict(group.attrs)
@@ -255,12 +269,15 @@ class Network:
             arrays = {name: _read(group, name, stored[name]) for name in kept}
             _check(attrs, arrays)
             features, targets = attrs.get("feature_names"), attrs.get("target_names")
+            info = dict(attrs.get("info") or {})
+            if version < _KNOWS_NAMES and features == [f"x{i}" for i in range(len(features or ()))]:
+                info[_UNCLEAR] = True
             return cls(
                 **arrays,
                 negative_slope=float(attrs["negative_slope"]),
                 feature_names=tuple(features) if features else None,
                 target_names=tuple(targets) if targets else None,
-                info=dict(attrs.get("info") or {}),
+                info=info,
             )
         except Exception as error:
             raise ModelFileError(f"{path} is damaged: {_line(error)}") from error

@@ -41,11 +41,13 @@ def checked(asked: AltReLURegressor) -> Parameters:
     for name in ("early_stopping", "resume", "warm_start"):
         _flag(name, getattr(asked, name))
     if asked.resume and asked.checkpoint is None:
-        raise ParameterError("resume is for a checkpoint, and none is given")
+        raise ParameterError("is for a checkpoint, and none is given", parameter="resume")
     if asked.early_stopping:
         _real("validation_fraction", asked.validation_fraction, 0, 1)
         if asked.validation_fraction == 0:
-            raise ParameterError("validation_fraction is 0; early stopping needs rows of its own")
+            raise ParameterError(
+                "is 0; early stopping needs rows of its own", parameter="validation_fraction"
+            )
     known_method(asked.method)
     return Parameters(
         n_hidden=int(asked.n_hidden),
@@ -63,7 +65,7 @@ def one_name_a_column(what: str, names: Sequence[str] | None, of: str, count: in
     if isinstance(names, str) or (names is not None and len(names) != count):
         found = f"is {names!r}" if isinstance(names, str) else f"has {len(names)} names"
         raise ParameterError(
-            f"{what} {found}; expected one for each column of {of}, {count} in all"
+            f"{found}; expected one for each column of {of}, {count} in all", parameter=what
         )
 
 
@@ -75,25 +77,28 @@ def _seed(random_state: Any) -> int:
         return int(check_random_state(random_state).randint(2**31 - 1))
     except ValueError as error:
         raise ParameterError(
-            f"random_state is {random_state!r}; expected None, an int or a numpy RandomState"
+            f"is {random_state!r}; expected None, an int or a numpy RandomState",
+            parameter="random_state",
         ) from error
 
 
 def known_method(method: Any) -> None:
     """Refuse what is no method."""
     if not isinstance(method, str) or method not in METHODS:
-        raise ParameterError(f"method is {method!r}; expected one of {', '.join(METHODS)}")
+        raise ParameterError(
+            f"is {method!r}; expected one of {', '.join(METHODS)}", parameter="method"
+        )
 
 
 def _flag(name: str, value: Any) -> None:
     if not isinstance(value, bool | np.bool_):
-        raise ParameterError(f"{name} is {value!r}; expected True or False")
+        raise ParameterError(f"is {value!r}; expected True or False", parameter=name)
 
 
 def whole_number(name: str, value: Any, least: int) -> None:
     """Refuse what is no int of at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-        raise ParameterError(f"{name} is {value!r}; expected an int of at least {least}")
+        raise ParameterError(f"is {value!r}; expected an int of at least {least}", parameter=name)
 
 
 def _real(name: str, value: Any, low: float, high: float) -> None:
@@ -101,4 +106,4 @@ def _real(name: str, value: Any, low: float, high: float) -> None:
     plain = value.item() if isinstance(value, np.generic) else value
     if not fits or not low <= plain < high:
         bound = f"at least {low}" + (f" and below {high:g}" if math.isfinite(high) else "")
-        raise ParameterError(f"{name} is {value!r}; expected a number of {bound}")
+        raise ParameterError(f"is {value!r}; expected a number of {bound}", parameter=name)

@@ -38,8 +38,8 @@ def start_from(
             )
     if negative_slope != network.negative_slope:
         raise ParameterError(
-            f"negative_slope is {negative_slope}, that of the network which warm_start goes on "
-            f"from {network.negative_slope}"
+            f"is {negative_slope}; that of the network to go on from is {network.negative_slope}",
+            parameter="negative_slope",
         )
     known = network.feature_names
     if known is not None and feature_names is not None:

@@ -169,7 +169,7 @@ def read_data(name: str, *, target: str | None = None) -> Callable[[Path], objec
     def read(folder: Path) -> object:
         from altrelu_dist import open_dataset
 
-        data = open_dataset(folder / name, target=target)
+        data = open_dataset(name if "::" in name else folder / name, target=target)
         X, y = data.X.compute(scheduler="sync"), data.y.compute(scheduler="sync")
         return X.tobytes(), y.tobytes(), X.dtype.str, data.feature_names, data.target_names
 
@@ -214,10 +214,44 @@ def write_table(name: str) -> Callable[[Path], None]:
         table = pd.DataFrame(X, columns=list("abc")).assign(y=y)
         if name.endswith(".parquet"):
             table.to_parquet(folder / name, index=False, row_group_size=25)
+        elif name.endswith(".feather"):
+            table.to_feather(folder / name, chunksize=25)
+        elif name.endswith(".jsonl"):
+            table.to_json(folder / name, orient="records", lines=True)
+        elif name.endswith(".zst"):
+            import pyarrow as pa
+
+            packed = pa.compress(table.to_csv(index=False).encode(), codec="zstd", asbytes=True)
+            (folder / name).write_bytes(packed)
         else:
             table.to_csv(folder / name, index=False)
 
     return write
+
+
+def write_packed(folder: Path) -> None:
+    import zarr
+
+    X, y = rows()
+    group = zarr.open_group(folder / "data.zarr", mode="w", zarr_format=2)
+    packed = group.create_array("X", data=np.round(X * 100).astype("int16"), chunks=(20, 3))
+    packed.attrs.update(
+        scale_factor=0.01, add_offset=1.5, _FillValue=-999, _Unsigned="false", valid_min=-900
+    )
+    group.create_array("y", data=y, chunks=(20,))
+
+
+def write_zipped(folder: Path) -> None:
+    import zipfile
+
+    write_table("data.csv")(folder)
+    with zipfile.ZipFile(folder / "data.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(folder / "data.csv", "data.csv")
+    (folder / "data.csv").unlink()
+
+
+def read_zipped(folder: Path) -> object:
+    return read_data(f"zip://data.csv::{folder}/data.zip", target="y")(folder)
 
 
 def write_npz(folder: Path) -> None:
@@ -343,6 +377,13 @@ TARGETS = {
     "npy": Target(write_npy, read_data("X.npy")),
     "csv": Target(write_table("data.csv"), read_data("data.csv", target="y"), cost=8),
     "csv.gz": Target(write_table("data.csv.gz"), read_data("data.csv.gz", target="y"), cost=8),
+    "csv.bz2": Target(write_table("data.csv.bz2"), read_data("data.csv.bz2", target="y"), cost=8),
+    "csv.xz": Target(write_table("data.csv.xz"), read_data("data.csv.xz", target="y"), cost=8),
+    "csv.zst": Target(write_table("data.csv.zst"), read_data("data.csv.zst", target="y"), cost=8),
+    "csv in a zip": Target(write_zipped, read_zipped, cost=10),
+    "jsonl": Target(write_table("data.jsonl"), read_data("data.jsonl", target="y"), cost=8),
+    "feather": Target(write_table("data.feather"), read_data("data.feather", target="y"), cost=8),
+    "zarr 2, packed": Target(write_packed, read_data("data.zarr"), cost=10),
     "parquet": Target(write_table("data.parquet"), read_data("data.parquet", target="y"), cost=8),
     "parquet, converted": Target(
         write_table("data.parquet"), read_by_convert("data.parquet"), cost=30

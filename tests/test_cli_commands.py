@@ -191,7 +191,7 @@ def test_early_stopping_and_what_the_last_half_bought():
     assert record["last_doubling"] is None or 0 <= record["last_doubling"] <= 1
     refused = run(*options, *early[1:])
     assert refused.exit_code == 1
-    assert "--validation-fraction is for --early-stopping" in refused.stderr
+    assert "--validation-fraction is for early stopping" in refused.stderr
 
 
 def test_the_same_seed_gives_the_same_network():
@@ -254,10 +254,66 @@ def test_other_columns_are_named():
     frame().drop(columns="b").assign(z=1.0, w=2.0).to_csv("other.csv", index=False)
     for command in (("predict", "model.zarr", "other.csv", "--out", "p.csv"),
                     ("evaluate", "model.zarr", "other.csv")):  # fmt: skip
-        line = refuses(*command)
-        assert "missing b" in line
-        assert "extra z, w" in line
+        assert "no column b; columns: a, c, target, z, w" in refuses(*command)
     assert not Path("p.csv").exists()
+
+
+def test_columns_that_are_not_needed_are_ignored_in_one_line():
+    more = {"id": range(300), "note": "hello", "day": pd.Timestamp("2020-01-01")}
+    frame().assign(**more).to_csv("more.csv", index=False)
+    line = "columns that the network does not need are ignored: id, note, day\n"
+    passes("predict", "model.zarr", "data.parquet", "--out", "plain.npy")
+    result = passes("predict", "model.zarr", "more.csv", "--out", "p.npy")
+    assert result.stderr.count(line) == 1
+    np.testing.assert_allclose(np.load("p.npy"), np.load("plain.npy"), rtol=1e-12)
+    plain = json.loads(passes("evaluate", "model.zarr", "data.parquet", "--json").stdout)
+    result = passes("evaluate", "model.zarr", "more.csv", "--json")
+    assert result.stderr.count(line) == 1
+    assert json.loads(result.stdout)["mse"] == pytest.approx(plain["mse"])
+    frame().assign(target="unknown").to_csv("unknown.csv", index=False)
+    assert "ignored" not in passes("predict", "model.zarr", "unknown.csv", "--out", "u.npy").stderr
+    np.testing.assert_allclose(np.load("u.npy"), np.load("plain.npy"), rtol=1e-12)
+
+
+def test_an_index_that_is_left_out_is_said():
+    table = frame()
+    table.index = pd.Index(np.arange(300)[::-1], name="row")
+    table.to_parquet("row.parquet")
+    line = "left out, as an index: row"
+    assert line in passes("convert", "row.parquet", "row.zarr", "--target", "target").stdout
+    assert line in passes("info", "row.parquet").stdout
+    trained = passes("train", "row.parquet", "--target", "target", "--hidden", 3,
+                     "--out", "row-model.zarr", *QUICK)  # fmt: skip
+    assert trained.stderr.count(line) == 1
+    assert Network.load("row-model.zarr").feature_names == ("a", "b", "c")
+
+
+def test_a_run_that_begins_with_a_network_finds_its_columns():
+    frame()[["c", "target", "b", "a"]].to_csv("shuffled.csv", index=False)
+    start = ("--hidden", 3, "--warm-start", "model.zarr", *QUICK)
+    for data, out in (("data.parquet", "straight.zarr"), ("shuffled.csv", "shuffled.zarr")):
+        passes("train", data, "--target", "target", "--out", out, *start)
+    one, two = (Network.load(name) for name in ("straight.zarr", "shuffled.zarr"))
+    assert one.feature_names == two.feature_names == ("a", "b", "c")
+    np.testing.assert_allclose(one.hidden_weights, two.hidden_weights, rtol=1e-6)
+    frame().drop(columns="a").assign(z=1.0).to_csv("other.csv", index=False)
+    assert "without a and with z" in refuses(
+        "train", "other.csv", "--target", "target", "--out", "new.zarr", *start
+    )
+
+
+def test_a_run_on_arrays_knows_no_names():
+    columns = frame()
+    np.savez("rows.npz", X=columns[["a", "b", "c"]].to_numpy(), y=columns["target"].to_numpy())
+    passes("train", "rows.npz", "--hidden", 3, "--out", "rows-model.zarr", *QUICK)
+    network = Network.load("rows-model.zarr")
+    assert network.feature_names is None
+    result = passes("predict", "rows-model.zarr", "rows.npz", "--out", "p.npy")
+    assert "position" not in result.stderr
+    columns.rename(columns={"target": "y"}).to_csv("rows.csv", index=False)
+    result = passes("predict", "rows-model.zarr", "rows.csv", "--out", "q.npy")
+    assert result.stderr.count("the network knows no names of columns; taken by position: a") == 1
+    np.testing.assert_allclose(np.load("p.npy"), np.load("q.npy"), rtol=1e-12)
 
 
 def test_arrays_without_names_go_by_position():
@@ -268,7 +324,7 @@ def test_arrays_without_names_go_by_position():
         np.load("p.npy"), Network.load("model.zarr").predict(columns)[:, 0]
     )
     np.save("X.npy", columns[:, :2])
-    assert "takes 3 features, found 2" in refuses(
+    assert "has 2 columns without names; expected 3: a, b, c" in refuses(
         "predict", "model.zarr", "X.npy", "--out", "q.npy"
     )
 
@@ -407,7 +463,7 @@ def test_a_run_begins_with_a_network(here, monkeypatch):
         *("train", "data.zarr", "--hidden", 2, "--out", "new.zarr", "--negative-slope", 0.1),
         *("--warm-start", "first.zarr"),
     )
-    assert "warm_start" in line
+    assert "--negative-slope is 0.1; that of the network" in line
     assert snapshot(here / "first.zarr") == before
 
 
@@ -503,7 +559,7 @@ def test_out_in_a_folder_that_cannot_be_written(folder):
     [
         (["--test-fraction", 1.5], "--test-fraction"),
         (["--test-fraction", 0.0001], "too few"),
-        (["--negative-slope", 2], "negative_slope"),
+        (["--negative-slope", 2], "--negative-slope is 2.0"),
         (["--memory", "lots"], "--memory lots"),
         (["--memory", "1MiB"], "at least"),
         (["--memory", "1GiB", "--workers", 10**6], "--workers 1000000: at most"),

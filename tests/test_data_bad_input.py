@@ -145,10 +145,13 @@ ALWAYS = {
     ),
     "csv without the target": (csv("a,b\n1,2\n"), "no column y; columns: a, b"),
     "csv of only the target": (csv("y\n1\n"), "no feature columns"),
-    "csv with a text target": (csv("a,y\n1,red\n2,blue\n"), r"target column y \(text: 'red'\)"),
+    "csv with a text target": (
+        csv("a,y\n1,red\n2,blue\n"),
+        r"target column y \(text: 'red' in row 0\)",
+    ),
     "csv with text": (
         csv("a,c,d,y\n1,red,2020-01-01,2\n"),
-        r"columns c \(text: 'red'\), d \(date32\[day\]\) not numeric: encode as numbers",
+        r"columns c \(text: 'red' in row 0\), d \(date32\[day\]\) not numeric; encode such columns",
     ),
     "gzip that is not": (file("a.csv.gz", b"a,y\n1,2\n"), "a.csv.gz: .*gzip"),
     "gzip cut short": (gz(LONG_CSV, 5000), "a.csv.gz: .*end-of-stream"),
@@ -262,7 +265,7 @@ def edit(store, **attributes):
 @pytest.mark.parametrize(
     ("attributes", "pattern"),
     [
-        ({"format_version": 3}, "format version 3 is newer than 2.*install"),
+        ({"format_version": 4}, "format version 4 is newer than 3.*install"),
         ({"format_version": None}, "damaged"),
         ({"feature_names": ["a"]}, "damaged: its metadata contradict"),
         ({"feature_names": 3}, "damaged"),

@@ -52,8 +52,8 @@ def test_missing_values_are_counted_and_refused(holes, tmp_path):
         convert(holes, tmp_path / "a.zarr", target="y")
     assert str(caught.value) == (
         f"{holes}: missing or infinite values in 4 of 6 rows, the first in row 1 (counted from 0): "
-        "a (2, 1 infinite), b (1), y (1); leave such rows out with drop_missing=True "
-        "(--drop-missing) or fill features with impute='mean' (--impute mean)"
+        "a (2, 1 infinite), b (1), y (1); leave such rows out with drop_missing=True, or fill "
+        "features with impute='mean'"
     )
     assert os.listdir(tmp_path) == ["holes.parquet"]
 
@@ -162,16 +162,16 @@ def test_dtypes_that_are_stored(columns, target, dtype, expected, tmp_path):
 
 def test_values_too_large_for_float32(tmp_path):
     np.savez(tmp_path / "a.npz", X=[[1.0], [1e300]], y=np.ones(2))
-    with pytest.raises(DataError, match="too large for float32: use dtype='float64'"):
+    with pytest.raises(DataError, match="too large for float32; use dtype='float64'"):
         convert(tmp_path / "a.npz", tmp_path / "a.zarr", dtype="float32")
 
 
 @pytest.mark.parametrize(
     ("options", "pattern"),
     [
-        ({"impute": "median"}, "impute='median'"),
-        ({"dtype": "int8"}, "dtype='int8'"),
-        ({"chunk_bytes": 0}, "chunk_bytes=0"),
+        ({"impute": "median"}, "impute is 'median'"),
+        ({"dtype": "int8"}, "dtype is 'int8'"),
+        ({"chunk_bytes": 0}, "chunk_bytes is 0"),
     ],
 )
 def test_parameters_that_cannot_be(options, pattern, whole, tmp_path):
@@ -327,7 +327,7 @@ def test_chunk_rows_are_a_power_of_two_from_4096(columns, rows, size):
 def test_blocks_of_any_length_become_whole_chunks(sizes, tmp_path_factory):
     path = tmp_path_factory.mktemp("writer") / "a.zarr"
     rows = np.arange(sum(sizes), dtype="f8")[:, np.newaxis]
-    writer = StoreWriter(path, ("a",), (), (np.dtype("f8"), None, None), 4096)
+    writer = StoreWriter(path, ("a",), (), (np.dtype("f8"), None, None), 4096, named=True)
     edges = np.cumsum([0, *sizes])
     for low, high in pairwise(edges):
         writer.append(Block(rows[low:high], None, None, NAN))

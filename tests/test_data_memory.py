@@ -41,7 +41,7 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Blocks of half a MiB, so that a MiB too many is seen."""
-    for module in ("csv_files", "parquet_files", "numpy_files", "zarr_store", "conversion"):
+    for module in ("lines", "parquet_files", "numpy_files", "zarr_store", "conversion"):
         monkeypatch.setattr(f"altrelu_dist.data.{module}.READ_BYTES", MIB // 2)
 
 

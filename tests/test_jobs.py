@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -115,7 +116,7 @@ def test_a_job_ends_as_a_run_does_and_its_client_may_go(rows, cluster, undisturb
     now = Job(job.id).status()
     assert (now.state, now.attempts, now.error) == ("finished", 1, "")
     assert now.result["stop_reason"] == "max_iter"
-    assert "stopped at --max-iter" in job.log()
+    assert "stopped at the most iterations asked for" in job.log()
     assert bits(out) == undisturbed
     assert Network.load(out).info["job"] == job.id
 
@@ -237,9 +238,12 @@ def test_an_id_is_of_one_job_for_ever(rows, cluster, tmp_path):
 
 def test_a_job_that_fails_says_why(rows, cluster, tmp_path):
     job = submit(rows / "X.npy", 8, tmp_path / "model.zarr", client=cluster.client, **SHORT)
-    with pytest.raises(JobError, match=r"failed: X contains NaN or infinity"):
+    with pytest.raises(JobError, match=r"failed: X contains NaN or infinity.*SimpleImputer"):
         job.result(WAIT)
     assert "NaN" in job.log()
+    shown = CliRunner().invoke(app, ["status", job.id]).stdout
+    assert re.search("X contains NaN or infinity.*altrelu convert --drop-missing", shown)
+    assert "SimpleImputer" not in shown
     assert not (tmp_path / "model.zarr").exists()
     with pytest.raises(JobError, match="no network yet"):
         job.fetch(tmp_path / "copy.zarr")

@@ -140,7 +140,7 @@ def test_the_file_holds_arrays_and_json_only(network, tmp_path):
             assert path.parent.name == "0" or path.parts[-2:] == ("c", "0"), path
     attrs = zarr.open_group(tmp_path / "model.zarr", mode="r").attrs
     assert attrs["format"] == "altrelu-network"
-    assert attrs["format_version"] == 2
+    assert attrs["format_version"] == 3
 
 
 def test_an_existing_file_is_refused_and_stays(rng, network, tmp_path):
@@ -353,10 +353,10 @@ def test_changed_attributes_are_damage(saved, change):
         Network.load(saved)
 
 
-@pytest.mark.parametrize("version", [3, 99, "1", 1.5])
+@pytest.mark.parametrize("version", [4, 99, "1", 1.5])
 def test_a_newer_format_says_to_upgrade(saved, version):
     change_attrs(saved, format_version=version)
-    with pytest.raises(ModelFileError, match=f"version {version!r}.*up to 2: upgrade"):
+    with pytest.raises(ModelFileError, match=f"version {version!r}.*up to 3: upgrade"):
         Network.load(saved)
 
 

@@ -255,11 +255,11 @@ def test_a_workers_memory_grows_with_its_threads_and_blocks_not_with_the_rows():
 
 
 def test_what_cannot_fit_is_refused_with_what_would():
-    with pytest.raises(ParameterError, match="method='search' or fewer neurons"):
+    with pytest.raises(ParameterError, match="use search or fewer neurons"):
         plan(rows=1e6, features=300, n_hidden=64, method="alternating")
     with pytest.raises(ParameterError, match=r"store the data in chunks of at most [\d,]+ rows"):
         plan(rows=1e9, features=1, n_hidden=2, workers=2, threads=8, memory=300 << 20)
-    with pytest.raises(ParameterError, match=r"give each worker .* or use method='search'"):
+    with pytest.raises(ParameterError, match=r"give each worker .* or use the search method"):
         plan(rows=1e8, features=60, n_hidden=100, method="alternating", workers=4, memory=512 << 20)
     with pytest.raises(ParameterError, match=r"the process that trains needs .* fewer neurons"):
         plan(rows=1e9, features=1000, n_hidden=64, client_memory=200 << 20)
@@ -346,7 +346,7 @@ def test_the_command_for_data_that_nobody_has():
         (("nowhere.zarr",), "no such file or folder"),
         (
             ("--rows", "1e9", "--features", 999, "--method", "alternating"),
-            "use method='search' or fewer neurons",
+            "--method alternating solves one system",
         ),
     ],
 )

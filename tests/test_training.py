@@ -174,7 +174,7 @@ def test_alternating_that_diverges_keeps_a_network_as_good_as_it_says(alpha, dty
 
 def test_alternating_refuses_a_system_that_memory_cannot_hold(rng):
     X, y = rng.standard_normal((50, 100)), rng.standard_normal(50)
-    with pytest.raises(ParameterError, match="method='search' or fewer neurons"):
+    with pytest.raises(ParameterError, match="use search or fewer neurons"):
         AltReLURegressor(200, method="alternating").fit(X, y)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from altrelu_dist.checkpoints.fingerprint import check_same
 from altrelu_dist.checkpoints.journal import Journal
 from altrelu_dist.checkpoints.store import CheckpointStore
-from altrelu_dist.errors import CheckpointError, ExistsError
+from altrelu_dist.errors import CheckpointError, ExistsError, Remedy
 
 __all__ = ["note_of", "opened"]
 
@@ -64,8 +64,8 @@ def opened(
             raise CheckpointError(f"{store.address}: there is no checkpoint to go on with")
         if found is not None and not resume:
             raise ExistsError(
-                f"{store.address}: holds the checkpoint of a run; go on with it by resume=True "
-                f"(--resume), or name another folder"
+                f"{store.address}: holds the checkpoint of a run; name another folder",
+                Remedy.RESUME,
             )
         journal = Journal(store, interval)
         if found is None:

@@ -16,6 +16,7 @@ from altrelu_dist.checkpoints.codec import decode, encode
 from altrelu_dist.errors import CheckpointError
 from altrelu_dist.io.atomic import remove_temporaries
 from altrelu_dist.io.lock import FolderLock, InUseError
+from altrelu_dist.links import check_regular
 from altrelu_dist.storage import is_local, os_errors, read_whole, write_whole
 
 __all__ = ["CheckpointStore", "InUseError"]
@@ -105,6 +106,7 @@ class CheckpointStore:
             self._number = found[0][0] if found else 0
             for _, name in found:
                 with os_errors():
+                    check_regular(name, CheckpointError)
                     data = read_whole(self._fs, name)
                 try:
                     return decode(data)

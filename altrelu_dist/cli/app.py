@@ -20,6 +20,7 @@ from altrelu_dist.cli.options import Profile
 from altrelu_dist.cli.plan import plan
 from altrelu_dist.cli.predict import predict
 from altrelu_dist.cli.train import train
+from altrelu_dist.cli.words import said
 from altrelu_dist.errors import AltReLUError
 from altrelu_dist.runs.output import INTERRUPTED
 
@@ -64,9 +65,11 @@ class _Commands(TyperGroup):
 
 def describe(error: BaseException) -> str:
     """One line for an error, whoever raised it."""
+    if isinstance(error, AltReLUError):
+        return said(error)
     if isinstance(error, MemoryError):
         return f"out of memory: {_line(str(error)) or 'use fewer rows at a time or more memory'}"
-    if isinstance(error, OSError) and error.errno and not isinstance(error, AltReLUError):
+    if isinstance(error, OSError) and error.errno:
         name = f"{error.filename}: " if error.filename else ""
         return f"{name}{os.strerror(error.errno)}"
     return _line(str(error)) or type(error).__name__

@@ -41,6 +41,7 @@ def convert(
 ) -> None:
     """Write data of any format as a chunked store with checksums, ready to train on."""
     from altrelu_dist.data import convert as convert_data
+    from altrelu_dist.runs.columns import left_out
 
     output = Output(quiet, as_json)
     with output.bar(f"converting {source}") as show:
@@ -67,6 +68,7 @@ def convert(
         f"{summary.n_chunks} chunks of {summary.chunk_rows:,} rows, "
         f"{bytes_text(summary.bytes_on_disk)}, {seconds_text(summary.seconds)}",
         *([", ".join(changed)] if changed else []),
+        *left_out(summary.left_out),
         f"saved: {destination}",
     )
 
@@ -78,6 +80,7 @@ def info(
 ) -> None:
     """Read every chunk once: show sizes and columns, and find damage and missing values."""
     from altrelu_dist.data import describe
+    from altrelu_dist.runs.columns import left_out
 
     output = Output(as_json=as_json)
     with output.doing(f"reading {data}"):
@@ -100,6 +103,7 @@ def info(
         f"{found.dtype}; {found.n_chunks} chunks of up to {found.chunk_rows:,} rows; "
         f"{bytes_text(found.bytes_on_disk)} on disk, {bytes_text(found.bytes_in_memory)} in memory",
         columns,
+        *left_out(found.left_out),
         *([f"and {hidden} more features, all well (--json has them)"] if hidden else []),
         "every chunk was read, nothing is damaged",
     )

@@ -22,16 +22,16 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Print MSE, RMSE, MAE and R2 of a saved network, for each target."""
-    from altrelu_dist.cli.columns import columns_of, open_for, targets_of
     from altrelu_dist.memory import measure
     from altrelu_dist.metrics import evaluate as scores_of
     from altrelu_dist.network import Network
+    from altrelu_dist.runs.columns import open_for, targets_of
     from altrelu_dist.runs.scores import mean_scores, score_records, score_table
 
     output = Output(as_json=as_json)
     network = Network.load(model)
-    opened = open_for(network, data, target or ())
-    X, y = columns_of(network, opened), targets_of(network, opened)
+    opened = open_for(network, data, output.note, targets=target or ())
+    X, y = opened.X, targets_of(network, opened)
     start = time.perf_counter()
     with connect(connection.cluster(), output, in_process=True) as client:
         scores = scores_of(network, X, y, opened.sample_weight, client=client)

@@ -14,6 +14,7 @@ from altrelu_dist.cli.cluster import connect
 from altrelu_dist.cli.grouped import grouped
 from altrelu_dist.cli.options import Connection, JobId, Json, Overwrite, Training
 from altrelu_dist.cli.streams import reader_has_left
+from altrelu_dist.cli.words import said
 from altrelu_dist.errors import ClusterError, JobError, ParameterError
 from altrelu_dist.runs.output import Output, number, seconds_text, table
 
@@ -68,7 +69,7 @@ def jobs(
         with _cluster(connection, output) as client:
             known = all_jobs(client)
     except ClusterError as error:
-        output.warn(f"only the jobs that were seen from this machine: {error}")
+        output.warn(f"only the jobs that were seen from this machine: {said(error)}")
         known = all_jobs(None)
     found = [(job, job.status()) for job in known]
     shown = table(
@@ -242,7 +243,7 @@ def _words(job: Job, now: JobStatus) -> list[str]:
     if now.attempts > 1:
         words.append(f"begun {now.attempts} times")
     if now.error:
-        words.append(now.error)
+        words.append(said(now.failure))
     if now.result:
         words.append(f"saved: {now.result['out']}")
     return words

@@ -21,7 +21,7 @@ RESUMING = "Carrying on"
 Data = Annotated[
     str,
     typer.Argument(
-        help="Zarr, Parquet, CSV (.gz too), NPZ or NPY: a file, a folder of parts, a quoted glob.",
+        help="Zarr, Parquet, Arrow, CSV, TSV, JSONL, NPZ or NPY: a file, a folder, a quoted glob.",
         show_default=False,
     ),
 ]

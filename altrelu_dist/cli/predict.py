@@ -38,15 +38,15 @@ def predict(
 ) -> None:
     """Predict the targets of each row, block by block: the data need not fit in memory.
 
-    Columns are found by their names and may be in any order; target columns are left out.
+    Columns are found by their names and may be in any order; others are ignored.
     """
     import numpy as np
 
-    from altrelu_dist.cli.columns import columns_of, open_for
     from altrelu_dist.cli.writers import PREDICTION_FORMAT, writer_for
     from altrelu_dist.memory import measure
     from altrelu_dist.network import Network
     from altrelu_dist.outputs import check_apart, check_output, write_beside
+    from altrelu_dist.runs.columns import open_for
 
     output = Output(quiet, as_json)
     make_writer = writer_for(out)
@@ -54,7 +54,7 @@ def predict(
     check_apart(out, model, data)
     check_output(out, overwrite=overwrite, kind=kind)
     network = Network.load(model)
-    X = columns_of(network, open_for(network, data))
+    X = open_for(network, data, output.note).X
     rows = int(X.shape[0])
     names = network.target_names or tuple(f"y{i}" for i in range(network.n_targets))
     start = time.perf_counter()

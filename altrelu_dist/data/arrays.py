@@ -15,7 +15,7 @@ from altrelu_dist.data.source import (
     float_dtype,
     listed,
 )
-from altrelu_dist.errors import DataError
+from altrelu_dist.errors import DataError, Remedy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,6 +47,11 @@ class ArraySource(Source):
     """A source of which X, y and the weights are arrays, named in `names`."""
 
     names: tuple[str, str | None, str | None]
+
+    @property
+    def named(self) -> bool:
+        """Arrays have numbered columns."""
+        return False
 
     @abstractmethod
     def reader(self, name: str, shape: tuple[int, ...], dtype: DType) -> RowReader:
@@ -85,9 +90,7 @@ def choose_arrays(
     y = next(iter(wanted.targets), "y" if "y" in found else None)
     weight = wanted.weight or ("sample_weight" if "sample_weight" in found else None)
     if y is None and wanted.require_target:
-        raise DataError(
-            f"{address}: no target array y (target=, --target); found {listed([*found])}"
-        )
+        raise DataError(f"{address}: no target array y; found {listed([*found])}", Remedy.TARGET)
     rows = None
     for name, axes in ((X, (2,)), (y, (1, 2)), (weight, (1,))):
         if name is not None:

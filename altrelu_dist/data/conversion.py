@@ -47,6 +47,8 @@ class Conversion:
         Of all files of the store.
     dropped, filled : int
         Rows left out, and values filled, because something was missing.
+    left_out : tuple of str
+        Columns that were left out, since they are an index.
     seconds : float
         Time taken.
     """
@@ -61,6 +63,7 @@ class Conversion:
     bytes_on_disk: int
     dropped: int
     filled: int
+    left_out: tuple[str, ...]
     seconds: float
 
 
@@ -135,7 +138,9 @@ def convert(
         means = column_means(text, first.feature_names, blocks)
     cleaner = Cleaner(text, names, dtypes, drop=drop_missing, means=means)
     with write_beside(destination, overwrite=overwrite, kind=FORMAT) as path:
-        writer = StoreWriter(path, first.feature_names, first.target_names, dtypes, chunk_rows)
+        writer = StoreWriter(
+            path, first.feature_names, first.target_names, dtypes, chunk_rows, named=first.named
+        )
         for block in cleaner.clean(_blocks(sources, n_rows, progress, passes - 1, passes)):
             writer.append(block)
         if not writer.rows:
@@ -154,6 +159,7 @@ def convert(
         bytes_on_disk=n_bytes,
         dropped=cleaner.dropped,
         filled=cleaner.filled,
+        left_out=first.unread,
         seconds=time.perf_counter() - started,
     )
 
@@ -164,11 +170,13 @@ def _check_parameters(
     if not os.fspath(destination).rstrip("/").endswith(".zarr"):
         raise ParameterError(f"{os.fspath(destination)}: the destination must end in .zarr")
     if impute not in (None, "mean"):
-        raise ParameterError(f"impute={impute!r}: 'mean' or None")
+        raise ParameterError(f"is {impute!r}; expected 'mean' or None", parameter="impute")
     if dtype not in (None, "float32", "float64"):
-        raise ParameterError(f"dtype={dtype!r}: 'float32', 'float64' or None")
+        raise ParameterError(
+            f"is {dtype!r}; expected 'float32', 'float64' or None", parameter="dtype"
+        )
     if chunk_bytes < 1:
-        raise ParameterError(f"chunk_bytes={chunk_bytes}: at least 1")
+        raise ParameterError(f"is {chunk_bytes}; expected at least 1", parameter="chunk_bytes")
 
 
 def _stored_dtypes(

@@ -1,48 +1,63 @@
-"""CSV, plain or gzipped: cut into blocks at line ends, each block parsed by itself."""
+"""CSV and TSV, plain or compressed: cut into blocks at line ends, each block parsed by itself."""
 
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import re
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from altrelu_dist.data.lines import Layout, LineSource, line_blocks, unpacked
 from altrelu_dist.data.source import (
-    PIECE_BYTES,
-    READ_BYTES,
-    Array,
-    Block,
     DType,
-    Part,
-    RowReader,
     Wanted,
+    file_name,
     listed,
     one_line,
     open_binary,
     reading,
 )
-from altrelu_dist.data.tables import TableSource, arrow_kind, arrow_matrix, choose_columns
+from altrelu_dist.data.tables import arrow_kind, choose_stored
 from altrelu_dist.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
-_SAMPLE_BYTES = 1 << 20  # what the column types are inferred from
+SAMPLE_BYTES = 1 << 20  # what the column types are inferred from
 _BAD_VALUE = re.compile(r"In CSV column #(\d+): (?:Row #(\d+): )?.*invalid value '(.*)'")
+# Beside those that Arrow knows: of pandas, R, SAS, databases and people.
+_MISSING = (
+    "?", "-", "--", ".", "None", "none", "NONE", "NAN", "Nan", "Null", "NaT", "nat", "<NA>", "na",
+    "N.A.", "n.a.", "\\N", "(null)",
+)  # fmt: skip
+
+
+def open_csv(address: str, wanted: Wanted) -> LineSource:
+    """Read the header, and infer the types from the first rows."""
+    with (
+        reading(f"{address}: cannot be read as CSV"),
+        open_binary(address) as raw,
+        unpacked(address, raw) as file,
+    ):
+        header = file.readline(SAMPLE_BYTES)
+        layout = _layout(address, header)
+        _, sample = next(line_blocks(file, SAMPLE_BYTES), (0, b""))
+        read_bytes, file_bytes = raw.tell(), raw.seek(0, io.SEEK_END)
+        kinds = layout.kinds(sample)
+        rows = layout.count(sample, 0) * file_bytes // read_bytes if sample else 0
+    columns, partition = choose_stored(address, kinds, wanted)
+    booleans = frozenset(name for name in kinds if kinds[name] == np.bool_)
+    layout = CsvLayout(address, layout.names, layout.delimiter, booleans)
+    return LineSource(address, rows, *columns, partition, layout, len(header), file_bytes)
 
 
 @dataclass(frozen=True)
-class CsvLayout:
-    """How whole lines of a file, its header left out, are parsed."""
+class CsvLayout(Layout):
+    """Of a CSV file."""
 
-    address: str
-    names: tuple[str, ...]
     delimiter: str
     booleans: frozenset[str] = frozenset()
 
@@ -68,9 +83,7 @@ class CsvLayout:
         kinds = {field.name: arrow_kind(field.type) for field in table.schema}
         for name, kind in kinds.items():
             if kind == "text":
-                values = table.column(name).to_pylist()
-                odd = next((v for v in values if v and not _is_number(v)), values[0])
-                kinds[name] = f"text: {odd!r}"
+                kinds[name] = _first_text(table.column(name).to_pylist())
         return kinds
 
     def _parse(
@@ -80,7 +93,7 @@ class CsvLayout:
         import pyarrow.csv as pc
 
         convert = pc.ConvertOptions(include_columns=columns, column_types=types)
-        convert.null_values = [*convert.null_values, "?"]
+        convert.null_values = _missing_values(convert.null_values)
         read = pc.ReadOptions(use_threads=False, column_names=self.names, block_size=len(data) + 1)
         parse = pc.ParseOptions(delimiter=self.delimiter)
         try:
@@ -96,123 +109,12 @@ class CsvLayout:
         return f"column {self.names[int(column)]}, {where}: '{value}' is not a number"
 
 
-@dataclass(frozen=True)
-class CsvRows(RowReader):
-    """Some columns of a run of lines of a CSV file."""
-
-    columns: tuple[str, ...]
-    layout: CsvLayout
-    first_row: int
-    offset: int
-    n_bytes: int
-
-    def read(self, start: int, stop: int) -> Array:
-        """Rows start to stop; the whole run is parsed for them."""
-        with (
-            reading(f"{self.address}: cannot be read"),
-            open_binary(self.address) as raw,
-            _unzipped(self.address, raw) as file,
-        ):
-            file.seek(self.offset)
-            data = file.read(self.n_bytes)
-        table = self.layout.numbers(data, self.first_row, self.columns)
-        if table.num_rows != self.shape[0]:
-            raise DataError(f"{self.address}: has changed since it was opened")
-        return arrow_matrix(table.slice(start, stop - start), self.columns, self.dtype)
-
-
-@dataclass(frozen=True)
-class CsvSource(TableSource):
-    """One CSV file."""
-
-    layout: CsvLayout
-    header_bytes: int
-    file_bytes: int
-
-    @classmethod
-    def open(cls, address: str, wanted: Wanted) -> CsvSource:
-        """Read the header, and infer the types from the first rows."""
-        with (
-            reading(f"{address}: cannot be read as CSV"),
-            open_binary(address) as raw,
-            _unzipped(address, raw) as file,
-        ):
-            header = file.readline(_SAMPLE_BYTES)
-            layout = _layout(address, header)
-            _, sample = next(_line_blocks(file, _SAMPLE_BYTES), (0, b""))
-            read_bytes, file_bytes = raw.tell(), raw.seek(0, io.SEEK_END)
-            kinds = layout.kinds(sample)
-            rows = layout.count(sample, 0) * file_bytes // read_bytes if sample else 0
-        columns = choose_columns(address, kinds, wanted)
-        booleans = frozenset(name for name in kinds if kinds[name] == np.bool_)
-        layout = CsvLayout(address, layout.names, layout.delimiter, booleans)
-        return cls(address, rows, *columns, layout, len(header), file_bytes)
-
-    def parts(self) -> list[Part]:
-        """One part a block of lines; a gzipped file cannot be cut and is one block."""
-        parts: list[Part] = []
-        zipped, first_row = _zipped(self.address), 0
-        with (
-            reading(f"{self.address}: cannot be read"),
-            open_binary(self.address) as raw,
-            _unzipped(self.address, raw) as file,
-        ):
-            file.seek(self.header_bytes)
-            for offset, data in _line_blocks(file, PIECE_BYTES if zipped else READ_BYTES):
-                if zipped and parts:
-                    raise DataError(
-                        f"{self.address}: unpacks to over {PIECE_BYTES >> 20} MiB, and gzip cannot "
-                        "be read in parts: convert it first (altrelu convert)"
-                    )
-                rows = self.layout.count(data, first_row)
-                reader = partial(
-                    CsvRows,
-                    self.address,
-                    layout=self.layout,
-                    first_row=first_row,
-                    offset=self.header_bytes + offset,
-                    n_bytes=len(data),
-                )
-                parts.append(self.part(rows, (rows,), reader))
-                first_row += rows
-        return parts
-
-    def blocks(self, n_rows: int) -> Iterator[Block]:
-        """Blocks of lines in order, each parsed once."""
-        names = [name for group in self.groups for name in group]
-        size = min(READ_BYTES, 8 * len(names) * n_rows)
-        first_row = 0
-        with (
-            reading(f"{self.address}: cannot be read"),
-            open_binary(self.address) as raw,
-            _unzipped(self.address, raw) as file,
-        ):
-            file.seek(self.header_bytes)
-            for _, data in _line_blocks(file, size):
-                table = self.layout.numbers(data, first_row, names)
-                first_row += table.num_rows
-                yield self.block(table, raw.tell() / self.file_bytes)
-
-
-def _zipped(address: str) -> bool:
-    return address.lower().endswith(".gz")
-
-
-@contextmanager
-def _unzipped(address: str, raw: BinaryIO) -> Iterator[BinaryIO]:
-    if not _zipped(address):
-        yield raw
-        return
-    with gzip.GzipFile(fileobj=raw, mode="rb") as file:
-        yield cast("BinaryIO", file)
-
-
 def _layout(address: str, header: bytes) -> CsvLayout:
     """Names and delimiter from the first line."""
     line = header.decode("utf-8-sig").strip("\r\n")
     if not line.strip() or "\0" in line:
         raise DataError(f"{address}: not a CSV file: no column names in the first line")
-    delimiter = max(",;\t", key=line.count)
+    delimiter = "\t" if ".tsv" in file_name(address) else max(",;\t", key=line.count)
     names = tuple(name.strip() for name in next(csv.reader([line], delimiter=delimiter)))
     counted = names == tuple(map(str, range(len(names))))  # pandas' names for columns without any
     if not counted and all(_is_number(name) for name in names):
@@ -222,25 +124,28 @@ def _layout(address: str, header: bytes) -> CsvLayout:
     return CsvLayout(address, names, delimiter)
 
 
-def _is_number(text: str) -> bool:
+def _missing_values(of_arrow: Iterable[str]) -> list[str]:
+    """What stands for a missing value, alone or between blanks."""
+    known = dict.fromkeys([*of_arrow, *_MISSING])
+    return [
+        f"{before}{text}{after}" for text in known for before in ("", " ") for after in ("", " ")
+    ]
+
+
+def _first_text(values: Sequence[str | bytes | None]) -> str:
+    """Name the first value of a column that is neither a number nor a missing one."""
+    import pyarrow.csv as pc
+
+    missing = {*_missing_values(pc.ConvertOptions().null_values)}
+    for row, value in enumerate(values):
+        if value is not None and value not in missing and not _is_number(value):
+            return f"text: {value!r} in row {row}"
+    return "text"
+
+
+def _is_number(text: str | bytes) -> bool:
     try:
         float(text)
     except ValueError:
         return False
-    return True
-
-
-def _line_blocks(file: BinaryIO, size: int) -> Iterator[tuple[int, bytes]]:
-    """Whole lines, about `size` bytes at a time, and where they start; blank blocks left out."""
-    offset, rest = 0, b""
-    while more := file.read(max(size, len(rest))):
-        data = rest + more
-        end = data.rfind(b"\n") + 1
-        if not end and len(data) > PIECE_BYTES:
-            raise ValueError(f"no line end in {len(data) >> 20} MiB: not a CSV file")
-        lines, rest = data[:end], data[end:]
-        if lines and not lines.isspace():
-            yield offset, lines
-        offset += end
-    if rest and not rest.isspace():
-        yield offset, rest
+    return "_" not in str(text)  # Python's own, of no file

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import unquote
 from uuid import uuid4
 
 import numpy as np
 
-from altrelu_dist.data.csv_files import CsvSource
+from altrelu_dist.data.arrow_files import ArrowSource
+from altrelu_dist.data.csv_files import open_csv
+from altrelu_dist.data.json_files import open_json
+from altrelu_dist.data.lines import UNPACKERS
 from altrelu_dist.data.numpy_files import NumpySource, npy_partner
 from altrelu_dist.data.parquet_files import ParquetSource
-from altrelu_dist.data.source import RowReader, Source, Wanted, files_at, listed, reading
+from altrelu_dist.data.source import (
+    RowReader,
+    Source,
+    Wanted,
+    check_there,
+    file_name,
+    files_at,
+    listed,
+    reading,
+)
 from altrelu_dist.data.zarr_store import STORE_MARKS, ZarrSource
 from altrelu_dist.errors import DataError, ParameterError
+from altrelu_dist.links import absolute, with_path
 from altrelu_dist.outputs import recovered
 
 if TYPE_CHECKING:
@@ -23,15 +38,48 @@ if TYPE_CHECKING:
 
     import dask.array as da
 
-_OPENERS: dict[str, Callable[[str, Wanted], Source]] = {
-    ".zarr": ZarrSource.open,
+_LINES: dict[str, Callable[[str, Wanted], Source]] = {
+    ".csv": open_csv,
+    ".tsv": open_csv,
+    ".jsonl": open_json,
+    ".ndjson": open_json,
+}
+_TABLES = {
     ".parquet": ParquetSource.open,
     ".pq": ParquetSource.open,
-    ".csv": CsvSource.open,
-    ".csv.gz": CsvSource.open,
+    ".feather": ArrowSource.open,
+    ".arrow": ArrowSource.open,
+    ".ipc": ArrowSource.open,
+    **{f"{name}{packed}": open for name, open in _LINES.items() for packed in ("", *UNPACKERS)},
+}
+_OPENERS: dict[str, Callable[[str, Wanted], Source]] = {
+    ".zarr": ZarrSource.open,
     ".npz": NumpySource.open_npz,
     ".npy": NumpySource.open_npy,
+    **_TABLES,
 }
+_READABLE = (
+    f".zarr, .parquet, .feather, .npz, .npy, and .csv, .tsv and .jsonl, also as "
+    f"{', '.join(UNPACKERS)}"
+)
+_INSTEAD = {
+    (".zip",): "name the file in it, zip://NAME::{address}",
+    (
+        ".tar",
+        ".tar.gz",
+        ".tgz",
+        ".tar.bz2",
+        ".tar.xz",
+    ): "name the file in it, tar://NAME::{address}",
+    (".xlsx", ".xls", ".xlsb", ".ods"): "save the sheet as .csv",
+    (".json",): "write one object a line, as .jsonl",
+    (".txt", ".dat", ".data"): "name it .csv or .tsv if it is one",
+    (".pkl", ".pickle", ".joblib", ".pt"): "a pickle may run code; write .parquet or .npz",
+    (".nc", ".nc4", ".h5", ".hdf5"): "write .zarr, as xarray's to_zarr does, or .npz",
+    tuple(UNPACKERS): "say in the name what is in it, as in NAME.csv.gz",
+}
+_DEEPEST = 16  # folders in folders
+_EMPTY_PARTITION = "__HIVE_DEFAULT_PARTITION__"  # of Hive, Spark and Arrow for a missing value
 
 
 @dataclass(frozen=True)
@@ -46,18 +94,24 @@ class DataSet:
         Targets, float32 or float64.
     sample_weight : dask.array.Array, shape (n,), or None
         Weights, float32 or float64.
-    feature_names, target_names : tuple of str
-        Names of the columns; x0, x1, ... and y, or y0, y1, ..., where the source has none.
+    feature_names : tuple of str, or None
+        Names of the columns of X; None where the source has none.
+    target_names : tuple of str
+        Names of the columns of y; y, or y0, y1, ..., where the source has none.
     source : str
         The address it was opened from.
+    left_out : tuple of str
+        Columns of the source that are not read: an index of pandas or Dask, and those that
+        `features` does not name.
     """
 
     X: da.Array
     y: da.Array | None
     sample_weight: da.Array | None
-    feature_names: tuple[str, ...]
+    feature_names: tuple[str, ...] | None
     target_names: tuple[str, ...]
     source: str
+    left_out: tuple[str, ...] = ()
 
 
 def open_dataset(
@@ -65,6 +119,7 @@ def open_dataset(
     *,
     target: str | Sequence[str] | None = None,
     weight: str | None = None,
+    features: Sequence[str] | None = None,
     require_target: bool = True,
 ) -> DataSet:
     """Open data as Dask arrays; rows are read when they are computed, in the worker.
@@ -72,13 +127,20 @@ def open_dataset(
     Parameters
     ----------
     address : str or path
-        A .zarr, .parquet, .csv, .csv.gz, .npz or .npy file or store, a folder of such parts, or a
-        glob. Parts are put together in natural order (part-2 before part-10).
+        A .zarr store, a .parquet, .feather, .arrow, .csv, .tsv, .jsonl, .npz or .npy file, on this
+        machine or at an address that fsspec knows, also in an archive (``zip://NAME::data.zip``);
+        CSV, TSV and JSON also compressed (.gz, .bz2, .xz, .zst). A folder of such parts, or a glob;
+        parts are put together in natural order (part-2 before part-10). Folders in it that are
+        named like ``year=2020`` add a column to the tables in them.
     target : str or sequence of str, optional
         Target columns of a table; the target array of an .npz or Zarr group (default ``y``); the
         file with the targets for an .npy (default: the same name with y in place of X).
     weight : str, optional
         Column, array or file of sample weights; arrays named ``sample_weight`` need no naming.
+    features : sequence of str, optional
+        The features, in the order that X is to have them; other columns are not read, and may hold
+        anything. By default all columns of numbers but the target, the weight and an index. Columns
+        without names are taken as they are, where there are as many.
     require_target : bool
         Whether data without a target is refused.
 
@@ -92,11 +154,23 @@ def open_dataset(
         The data is missing, empty, damaged, of another format than its name says, lacks a column
         or array, or holds other things than numbers. Values are not looked at here: NaN passes.
     """
-    sources = find_sources(address, target=target, weight=weight, require_target=require_target)
-    return dataset_of(sources, address)
+    sources = find_sources(
+        address, target=target, weight=weight, features=features, require_target=require_target
+    )
+    return dataset_of(sources, address, features)
 
 
-def dataset_of(sources: Sequence[Source], address: str | os.PathLike[str]) -> DataSet:
+def column_names(address: str | os.PathLike[str]) -> tuple[str, ...] | None:
+    """Names of all columns at an address, but a store's targets and weight; None without names."""
+    first = find_sources(address, features=())[0]
+    return (*first.feature_names, *first.unread) if first.named else None
+
+
+def dataset_of(
+    sources: Sequence[Source],
+    address: str | os.PathLike[str],
+    features: Sequence[str] | None = None,
+) -> DataSet:
     """Put opened sources with the same columns together."""
     import dask.array as da
 
@@ -117,8 +191,21 @@ def dataset_of(sources: Sequence[Source], address: str | os.PathLike[str]) -> Da
         arrays.append(da.concatenate(blocks) if len(blocks) > 1 else blocks[0])
     X, y, weights = arrays
     assert X is not None
-    names = sources[0].feature_names, sources[0].target_names
-    return DataSet(X, y, weights, *names, os.fspath(address))
+    text, first = os.fspath(address), sources[0]
+    names, left_out = first.feature_names, first.unread
+    if features is not None and not first.named and len(features) != len(names):
+        raise DataError(
+            f"{text}: has {len(names)} columns without names; expected {len(features)}: "
+            f"{listed(features)}"
+        )
+    if features is not None and first.named and names != tuple(features):  # an array has them all
+        check_there(text, features, names)
+        X = X[:, [names.index(name) for name in features]]
+        left_out = tuple(name for name in names if name not in features)
+        names = tuple(features)
+    return DataSet(
+        X, y, weights, names if first.named else None, first.target_names, text, left_out
+    )
 
 
 def find_sources(
@@ -126,6 +213,7 @@ def find_sources(
     *,
     target: str | Sequence[str] | None = None,
     weight: str | None = None,
+    features: Sequence[str] | None = None,
     require_target: bool = False,
 ) -> list[Source]:
     """Open every part at an address, and check that they have the same columns."""
@@ -133,7 +221,10 @@ def find_sources(
     used = [*targets, *([weight] if weight is not None else [])]
     if len(set(used)) < len(used):
         raise ParameterError(f"named twice as target or weight: {listed(used)}")
-    wanted = Wanted(targets, weight, require_target)
+    inputs = None if features is None else tuple(features)
+    if both := [name for name in used if name in (inputs or ())]:
+        raise ParameterError(f"named as target or weight, and a feature: {listed(both)}")
+    wanted = Wanted(targets, weight, require_target, inputs)
     text = os.fspath(address)
     try:
         sources = _opened(text, wanted)
@@ -161,53 +252,135 @@ def find_sources(
 def _opened(address: str, wanted: Wanted) -> list[Source]:
     with reading(address):
         places = _parts_at(address)
-    return [_OPENERS[kind](place, wanted) for kind, place in places]
+    return [
+        _OPENERS[place.format](place.address, replace(wanted, partition=place.partition))
+        for place in places
+    ]
 
 
-def _parts_at(address: str) -> list[tuple[str, str]]:
-    """Formats and addresses of the parts, in natural order."""
+class _Place(NamedTuple):
+    """A file or store, its format, and the columns that the folders above it stand for."""
+
+    format: str
+    address: str
+    partition: tuple[tuple[str, float | str], ...]
+
+
+def _parts_at(address: str) -> list[_Place]:
+    """All files and stores at an address, in natural order."""
     fs, path = files_at(address)
-    if fs.isdir(path) and not _format(fs, path):
-        inside = [p for p in fs.ls(path, detail=False) if p.rpartition("/")[2][0] not in "._"]
-        found = [p for p in inside if _format(fs, p)]
-        if all(_format(fs, p) == ".npy" for p in found):
-            found = [p for p in found if npy_partner(_address(fs, p))]
+    base = None  # the folder below which others are named for columns
+    if fs.isdir(path) and not _is_store(fs, path):
+        base, found = path, _inside(fs, path)
+        if all(_format(p) == ".npy" for p in found):
+            found = [p for p in found if npy_partner(with_path(address, p))]
         if not found:
-            raise DataError(
-                f"{address}: nothing in this folder can be read ({listed([*_OPENERS])})"
-            )
+            raise DataError(f"{address}: nothing in this folder can be read ({_READABLE})")
     elif fs.exists(path):
         found = [path]
     else:
-        found = [p for p in fs.glob(path) if p.rpartition("/")[2][0] != "."]
+        base = re.split(r"[*?\[]", path)[0].rpartition("/")[0]
+        found = []
+        for p in fs.glob(path):
+            if _name(p)[:1] != ".":
+                found += _inside(fs, p) if fs.isdir(p) and not _is_store(fs, p) else [p]
         if not found:
             raise DataError(f"{address}: no such file or folder")
-    kinds = {_format(fs, p).removesuffix(".gz") for p in found}
-    if "" in kinds:
-        unknown = next(p for p in found if not _format(fs, p))
-        raise DataError(f"{unknown}: not a format that can be read ({listed([*_OPENERS])})")
-    if len(kinds) > 1:
-        raise DataError(f"{address}: several formats: {listed(sorted(kinds))}; name one by a glob")
+    formats = {p: _format(p) or (".zarr" if _is_store(fs, p) else "") for p in found}
+    for p, kind in formats.items():
+        if not kind:
+            raise DataError(_not_read(with_path(address, p)))
+        if fs.isfile(p) and fs.size(p) == 0:
+            raise DataError(f"{with_path(address, p)}: is empty (0 bytes)")
+    if len({_OPENERS[kind] for kind in formats.values()}) > 1:
+        kinds = sorted({*formats.values()})
+        raise DataError(f"{address}: several formats: {listed(kinds)}; name one by a glob")
+    partitions = {} if base is None else _partitions(base, found)
+    for p, keys in partitions.items():
+        if keys and formats[p] not in _TABLES:
+            raise DataError(
+                f"{with_path(address, p)}: its folders are named for columns ({listed([*keys])}), "
+                f"which an array cannot have: name the folder with the files"
+            )
+    return [
+        _Place(formats[p], _address(address, fs, p), tuple(partitions.get(p, {}).items()))
+        for p in sorted(found, key=_natural)
+    ]
+
+
+def _inside(fs: Any, folder: str, depth: int = 0) -> list[str]:
+    """Files and stores that can be read in a folder, and in those that are named for columns."""
+    found = []
+    for entry in fs.ls(folder, detail=True):
+        path = entry["name"].rstrip("/")
+        if _name(path)[:1] in ("", ".", "_"):
+            continue
+        if entry["type"] == "directory" or (entry["type"] != "file" and fs.isdir(path)):
+            if _is_store(fs, path):
+                found.append(path)
+            elif ("=" in _name(path) or _format(path)) and depth < _DEEPEST:
+                found += _inside(fs, path, depth + 1)
+        elif _format(path):
+            found.append(path)
+    return found
+
+
+def _partitions(base: str, found: Sequence[str]) -> dict[str, dict[str, float | str]]:
+    """Columns that the folders of each file below `base` say, as numbers where all values are."""
+    texts = {}
     for p in found:
-        if fs.isfile(p) and not fs.size(p):
-            raise DataError(f"{p}: is empty (0 bytes)")
-    return [(_format(fs, p), _address(fs, p)) for p in sorted(found, key=_natural)]
+        steps = (step.partition("=") for step in p.removeprefix(base).split("/")[:-1])
+        texts[p] = {unquote(key): unquote(value) for key, is_key, value in steps if is_key}
+    of_text = {key for each in texts.values() for key, text in each.items() if not _numbers(text)}
+    return {
+        p: {key: text if key in of_text else _numbers(text)[0] for key, text in each.items()}
+        for p, each in texts.items()
+    }
 
 
-def _address(fs: Any, path: str) -> str:
+def _numbers(text: str) -> list[float]:
+    """The number that the name of a folder gives, if it gives one."""
+    if text == _EMPTY_PARTITION:
+        return [math.nan]
+    try:
+        return [] if "_" in text else [float(text)]
+    except ValueError:
+        return []
+
+
+def _address(given: str, fs: Any, path: str) -> str:
     """Of a path on a file system, as it is known everywhere."""
     from fsspec.implementations.local import LocalFileSystem
 
+    if "::" in given:
+        return absolute(with_path(given, path))
     return path if isinstance(fs, LocalFileSystem) else str(fs.unstrip_protocol(path))
 
 
-def _format(fs: Any, path: str) -> str:
-    """Give the ending that tells the format, empty if none; a Zarr store may have any name."""
-    name = path.lower()
-    for ending in _OPENERS:
-        if name.endswith(ending):
-            return ending
-    return ".zarr" if any(fs.exists(f"{path}/{mark}") for mark in STORE_MARKS) else ""
+def _name(path: str) -> str:
+    return path.rstrip("/").rpartition("/")[2]
+
+
+def _format(path: str) -> str:
+    """Give the ending that tells the format of a file, empty if none."""
+    name = file_name(path)
+    return next((ending for ending in _OPENERS if name.endswith(ending)), "")
+
+
+def _is_store(fs: Any, path: str) -> bool:
+    """Whether it is a Zarr store, which may have any name."""
+    if not fs.isdir(path):
+        return False
+    named = _name(path).lower().endswith(".zarr")
+    return named or any(fs.exists(f"{path}/{mark}") for mark in STORE_MARKS)
+
+
+def _not_read(address: str) -> str:
+    """What to do about a file of a format that is not read."""
+    name = file_name(address)
+    cure = next((cure for endings, cure in _INSTEAD.items() if name.endswith(endings)), "")
+    cure = cure.format(address=address)
+    return f"{address}: not a format that can be read ({_READABLE})" + (f": {cure}" if cure else "")
 
 
 def _natural(path: str) -> list[tuple[str, int]]:

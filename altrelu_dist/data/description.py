@@ -57,6 +57,8 @@ class Description:
         Of the files, and of all rows as they are read.
     columns : tuple of ColumnSummary
         Features, then targets, then the weight; `role` is "feature", "target" or "weight".
+    left_out : tuple of str
+        Columns that are not features, since they are an index.
     """
 
     address: str
@@ -69,6 +71,7 @@ class Description:
     bytes_on_disk: int
     bytes_in_memory: int
     columns: tuple[ColumnSummary, ...]
+    left_out: tuple[str, ...]
 
 
 def describe(
@@ -102,7 +105,7 @@ def describe(
     data = dataset_of(sources, address)
     weights = None if data.sample_weight is None else data.sample_weight[:, np.newaxis]
     parts = {
-        "feature": (data.X, data.feature_names),
+        "feature": (data.X, sources[0].feature_names),
         "target": (data.y, data.target_names),
         "weight": (weights, (weight or "sample_weight",)),
     }
@@ -118,7 +121,7 @@ def describe(
     return Description(
         address=os.fspath(address),
         rows=int(data.X.shape[0]),
-        n_features=len(data.feature_names),
+        n_features=int(data.X.shape[1]),
         n_targets=len(data.target_names),
         dtype=str(data.X.dtype),
         n_chunks=int(data.X.numblocks[0]),
@@ -126,6 +129,7 @@ def describe(
         bytes_on_disk=sum(bytes_on_disk(source) for source in sources),
         bytes_in_memory=sum(int(array.nbytes) for array, _ in present.values()),
         columns=columns,
+        left_out=data.left_out,
     )
 
 

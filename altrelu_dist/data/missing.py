@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from altrelu_dist.data.source import Array, Block, DType, as_columns, listed
-from altrelu_dist.errors import DataError
+from altrelu_dist.errors import DataError, Remedy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -64,7 +64,7 @@ class Cleaner:
             if self._first is None and len(clean.X):
                 yield clean
         if self._first is not None:
-            raise DataError(self._refusal())
+            raise self._refusal()
 
     def _cast(self, block: Block) -> Block:
         cast: list[Array | None] = []
@@ -77,7 +77,8 @@ class Cleaner:
             if narrow is not values and not np.array_equal(np.isinf(narrow), np.isinf(values)):
                 raise DataError(
                     f"{self._source}: the rows from {self._rows} on have values too large for "
-                    f"{dtype}: use dtype='float64' (--dtype float64)"
+                    f"{dtype}",
+                    Remedy.FLOAT64,
                 )
             cast.append(narrow)
         X, y, weight = cast
@@ -110,18 +111,18 @@ class Cleaner:
         y, weight = (None if a is None else a[keep] for a in (block.y, block.weight))
         return Block(X[keep], y, weight, block.fraction)
 
-    def _refusal(self) -> str:
+    def _refusal(self) -> DataError:
         counts = [
             f"{name} ({nan + inf}{' infinite' if not nan else f', {inf} infinite' if inf else ''})"
             for name, nan, inf in zip(self._names, self._nan, self._inf, strict=True)
             if nan or inf
         ]
-        cure = "leave such rows out with drop_missing=True (--drop-missing)"
-        if self._means is None:
-            cure += " or fill features with impute='mean' (--impute mean)"
-        return (
+        fill = () if self._means is not None else (Remedy.IMPUTE_MEAN,)
+        return DataError(
             f"{self._source}: missing or infinite values in {self._bad_rows} of {self._rows} rows, "
-            f"the first in row {self._first} (counted from 0): {listed(counts)}; {cure}"
+            f"the first in row {self._first} (counted from 0): {listed(counts)}",
+            Remedy.DROP_MISSING,
+            *fill,
         )
 
 

@@ -22,12 +22,14 @@ from altrelu_dist.data.source import (
     RowReader,
     Wanted,
     even_chunks,
+    file_name,
     files_at,
     open_binary,
     reading,
     rows_in,
 )
-from altrelu_dist.errors import DataError
+from altrelu_dist.errors import DataError, Remedy
+from altrelu_dist.links import split_chain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -101,7 +103,7 @@ class NumpySource(ArraySource):
 
     @property
     def _is_archive(self) -> bool:
-        return self.address.lower().endswith(".npz")
+        return file_name(self.address).endswith(".npz")
 
     @classmethod
     def _choose(
@@ -123,7 +125,8 @@ class NumpySource(ArraySource):
         if layout.n_bytes > PIECE_BYTES:
             raise DataError(
                 f"{self.address}: array {self.names[0]} unpacks to over {PIECE_BYTES >> 20} MiB "
-                "in one piece: convert it (altrelu convert) or write it with numpy.savez"
+                "in one piece; write it with numpy.savez",
+                Remedy.CONVERT,
             )
         return (rows,)
 
@@ -170,9 +173,10 @@ class NumpySource(ArraySource):
 
 def npy_partner(address: str) -> str | None:
     """Give the address of the y file of an X file: its last X as y; None without one."""
-    folder, slash, name = address.rpartition("/")
+    before, link, after = split_chain(address)
+    folder, slash, name = link.rpartition("/")
     head, found, tail = name.rpartition("X")
-    partner = f"{folder}{slash}{head}y{tail}"
+    partner = f"{before}{folder}{slash}{head}y{tail}{after}"
     fs, path = files_at(partner)
     return partner if found and fs.exists(path) else None
 

@@ -11,10 +11,8 @@ import numpy as np
 
 from altrelu_dist.data.source import (
     READ_BYTES,
-    Array,
     Block,
     Part,
-    RowReader,
     Wanted,
     even_chunks,
     merged_chunks,
@@ -22,7 +20,13 @@ from altrelu_dist.data.source import (
     reading,
     rows_in,
 )
-from altrelu_dist.data.tables import TableSource, arrow_kind, arrow_matrix, choose_columns
+from altrelu_dist.data.tables import (
+    TableRows,
+    TableSource,
+    choose_stored,
+    index_of,
+    schema_kinds,
+)
 from altrelu_dist.errors import DataError
 
 if TYPE_CHECKING:
@@ -32,18 +36,12 @@ _BUFFER_BYTES = 1 << 18  # read ahead in a column, in place of all of its row gr
 
 
 @dataclass(frozen=True)
-class ParquetRows(RowReader):
+class ParquetRows(TableRows):
     """Some columns of a Parquet file."""
 
-    columns: tuple[str, ...]
-
-    def read(self, start: int, stop: int) -> Array:
+    def tables(self, start: int, stop: int, names: Sequence[str]) -> Iterator[Any]:
         """Rows start to stop, batch by batch from the row groups that hold them."""
-        rows = np.empty((stop - start, len(self.columns)), self.dtype)
-        with (
-            reading(f"{self.address}: rows {start} to {stop - 1} cannot be read"),
-            open_binary(self.address) as file,
-        ):
+        with open_binary(self.address) as file:
             parquet = _open(file)
             ends = [0, *accumulate(_group_rows(parquet))]
             if ends[-1] != self.shape[0]:
@@ -51,16 +49,14 @@ class ParquetRows(RowReader):
             first = int(np.searchsorted(ends, start, side="right")) - 1
             groups = [*range(first, int(np.searchsorted(ends, stop, side="left")))]
             at = ends[first]
-            fits = rows_in(READ_BYTES // 4, len(self.columns), self.dtype)
-            for table in _tables(parquet, self.columns, groups, fits):
+            fits = rows_in(READ_BYTES // 4, len(names), self.dtype)
+            for table in _tables(parquet, names, groups, fits):
                 low, high = max(start, at), min(stop, at + table.num_rows)
                 if low < high:
-                    part = table.slice(low - at, high - low)
-                    rows[low - start : high - start] = arrow_matrix(part, self.columns, self.dtype)
+                    yield table.slice(low - at, high - low)
                 at += table.num_rows
                 if at >= stop:
                     break
-        return rows
 
 
 @dataclass(frozen=True)
@@ -78,25 +74,24 @@ class ParquetSource(TableSource):
             group_rows = _group_rows(parquet)
         if min(group_rows, default=0) < 0:
             raise DataError(f"{address}: is damaged: a row group has {min(group_rows)} rows")
-        if len(set(schema.names)) < len(schema.names):
-            raise DataError(f"{address}: two columns have the same name")
-        kinds = {field.name: arrow_kind(field.type) for field in schema}
-        return cls(address, sum(group_rows), *choose_columns(address, kinds, wanted), group_rows)
+        kinds = schema_kinds(address, schema)
+        columns, partition = choose_stored(address, kinds, wanted, index_of(schema))
+        return cls(address, sum(group_rows), *columns, partition, group_rows)
 
     def parts(self) -> list[Part]:
         """One part: small row groups are read together, and very large ones in pieces."""
         fits = rows_in(READ_BYTES, len(self.feature_names), self.dtypes[0])
         # A piece is read from the start of its group, so that pieces are worth it for memory only.
         pieces = [n for rows in self.group_rows for n in even_chunks(rows, 4 * fits)]
-        reader = partial(ParquetRows, self.address)
+        reader = partial(ParquetRows, self.address, partition=self.partition)
         return [self.part(self.about_rows, merged_chunks(pieces, fits), reader)]
 
     def blocks(self, n_rows: int) -> Iterator[Block]:
         """Batches in order; a row group is never decoded as a whole."""
-        done, names = 0, [name for group in self.groups for name in group]
+        done = 0
         with reading(f"{self.address}: cannot be read"), open_binary(self.address) as file:
-            parquet = _open(file)
-            for table in _tables(parquet, names, [*range(len(self.group_rows))], n_rows):
+            parquet, groups = _open(file), [*range(len(self.group_rows))]
+            for table in _tables(parquet, self.stored_names, groups, n_rows):
                 done += table.num_rows
                 yield self.block(table, done / self.about_rows)
 

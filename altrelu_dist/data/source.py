@@ -12,9 +12,10 @@ import numpy.typing as npt
 
 from altrelu_dist.data.retrying import patiently
 from altrelu_dist.errors import AltReLUError, DataError
+from altrelu_dist.links import check_regular, split_chain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
 Array = npt.NDArray[Any]
 DType = np.dtype[Any]
@@ -84,6 +85,16 @@ class Source(ABC):
     target_names: tuple[str, ...]
     dtypes: tuple[DType, DType | None, DType | None]
 
+    @property
+    def named(self) -> bool:
+        """Whether the columns have names of their own; else `feature_names` are x0, x1, ..."""
+        return True
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """Columns of a table that are neither feature nor target nor weight."""
+        return ()
+
     @abstractmethod
     def parts(self) -> list[Part]:
         """Readers for row blocks in any order."""
@@ -113,11 +124,18 @@ class Source(ABC):
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which target and weight the caller named, and whether there must be a target."""
+    """Which columns the caller named, and whether there must be a target.
+
+    `features` are those to be read, in their order; None for all that are nothing else.
+    `partition` are the columns of a table that its folders are named for (``year=2020``), with the
+    value that all rows of the file have: a number, or a text that is none.
+    """
 
     targets: tuple[str, ...] = ()
     weight: str | None = None
     require_target: bool = False
+    features: tuple[str, ...] | None = None
+    partition: tuple[tuple[str, float | str], ...] = ()
 
 
 def float_dtype(dtypes: Sequence[DType]) -> DType:
@@ -168,6 +186,7 @@ def files_at(address: str) -> tuple[Any, str]:
     """The file system of an address, which remembers no listings, and the path on it."""
     import fsspec
 
+    check_regular(address)
     try:
         fs, path = fsspec.url_to_fs(address, use_listings_cache=False)
     except (ImportError, ValueError) as error:
@@ -180,8 +199,17 @@ def open_binary(address: str) -> Iterator[BinaryIO]:
     """Open a file at a path or fsspec address for reading."""
     import fsspec
 
+    check_regular(address)
     with fsspec.open(address, "rb") as file:
         yield cast("BinaryIO", file)
+
+
+def file_name(address: str) -> str:
+    """Name of the file at an address, in lower case, by whose ending its format is known."""
+    _, link, _ = split_chain(address)
+    if link.startswith(("http://", "https://")):
+        link = link.partition("?")[0].partition("#")[0]
+    return link.rstrip("/").rpartition("/")[2].lower()
 
 
 def as_columns(values: Array) -> Array:
@@ -189,7 +217,13 @@ def as_columns(values: Array) -> Array:
     return values[:, np.newaxis] if values.ndim == 1 else values
 
 
+def check_there(address: str, names: Sequence[str], found: Collection[str]) -> None:
+    """Refuse data that lacks a column."""
+    if absent := [name for name in names if name not in found]:
+        raise DataError(f"{address}: no column {listed(absent)}; columns: {listed([*found])}")
+
+
 def listed(names: Sequence[str], most: int = 8) -> str:
     """Join names for a message, cut where they are many."""
-    shown = ", ".join(map(str, names[:most]))
+    shown = ", ".join(str(name) or "''" for name in names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -6,12 +6,14 @@ import json
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from altrelu_dist.data.arrays import ArrayInfo, ArraySource, choose_arrays
+from altrelu_dist.data.arrays import ArrayInfo, ArraySource, choose_arrays, numbered
 from altrelu_dist.data.blosc_chunks import cells_of, check_blosc
+from altrelu_dist.data.packing import Packing, packing_of
 from altrelu_dist.data.raw_chunks import read_rows
 from altrelu_dist.data.source import (
     READ_BYTES,
@@ -28,14 +30,20 @@ from altrelu_dist.data.source import (
     reading,
     rows_in,
 )
-from altrelu_dist.errors import AltReLUError, DataError
+from altrelu_dist.errors import AltReLUError, DataError, Remedy
+from altrelu_dist.links import check_regular, split_chain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    import zarr
+
 FORMAT = "altrelu-dataset"
-FORMAT_VERSION = 2  # since 2 with a checksum of the metadata
+FORMAT_VERSION = 3  # since 2 with a checksum of the metadata, since 3 without names made up
+_KNOWS_NAMES = 3  # the version since which names are the data's own
 STORE_MARKS = ("zarr.json", ".zgroup", ".zarray")  # a folder with one of them is a Zarr store
+_METADATA = (*STORE_MARKS, ".zattrs", ".zmetadata")
+_ONE_AT_A_TIME = ("tar://", "libarchive://")  # Zarr reads several files of a store at once
 _STEP_ROWS = 4096  # row counts of chunks are a power of two from here on
 _MAX_CHUNKS = 10_000_000  # more than Dask can schedule, or damage
 _CHECKSUM = "metadata_checksum"
@@ -49,15 +57,17 @@ class ZarrRows(RowReader):
 
     array: str
     own: bool
+    packing: Packing | None = None
 
     def read(self, start: int, stop: int) -> Array:
         """Rows start to stop; the checksums of their chunks are tested on the way."""
         import zarr
 
         try:
-            array = zarr.open_array(self.address, path=self.array, mode="r")
+            array = zarr.open_array(_store(self.address), path=self.array, mode="r")
             if array.shape[0] != self.shape[0]:
                 raise DataError(f"{self.address}: has changed since it was opened")
+            _check_files(array, start, stop)
             check_blosc(array, start, stop)
             block = read_rows(array, start, stop)
         except (AltReLUError, MemoryError):
@@ -66,7 +76,7 @@ class ZarrRows(RowReader):
             raise self._damaged(start, stop, one_line(error)) from error
         if self.own and _has_holes(block):
             raise self._damaged(start, stop, "missing")
-        return block
+        return block if self.packing is None else self.packing.values(block)
 
     def _damaged(self, start: int, stop: int, reason: str) -> DataError:
         where = f"{self.address}: array {self.array or 'X'}, rows {start} to {stop - 1}"
@@ -77,7 +87,7 @@ class ZarrRows(RowReader):
         import zarr
 
         try:
-            array = zarr.open_array(self.address, path=self.array, mode="r")
+            array = zarr.open_array(_store(self.address), path=self.array, mode="r")
         except Exception:  # noqa: BLE001 - any failure is the answer
             return f"the metadata in {self.array}"
         sizes = array.shards or array.chunks
@@ -88,7 +98,9 @@ class ZarrRows(RowReader):
             name = "a chunk"
             try:
                 name = f"chunk file {self.array}/{array.metadata.encode_chunk_key(cell)}"
-                check_blosc(array, *chunk[0].indices(array.shape[0])[:2])
+                rows = chunk[0].indices(array.shape[0])[:2]
+                _check_files(array, *rows)
+                check_blosc(array, *rows)
                 if _has_holes(np.asarray(array[chunk])) and self.own:
                     return name
             except Exception:  # noqa: BLE001 - any failure is the answer
@@ -102,24 +114,44 @@ class ZarrSource(ArraySource):
 
     own: bool
     chunk_rows: int
+    has_names: bool
+    packings: Mapping[str, Packing]
+
+    @property
+    def named(self) -> bool:
+        """Whether convert found names, and kept them."""
+        return self.has_names
 
     @classmethod
     def open(cls, address: str, wanted: Wanted) -> ZarrSource:
         """Read the metadata; for the package's own format also test that every chunk is there."""
         import zarr
 
+        if split_chain(address)[1].startswith(_ONE_AT_A_TIME):
+            raise DataError(
+                f"{address}: the chunks of a store in a tar archive cannot be read side by side: "
+                "unpack it, or put it in a .zip"
+            )
         with reading(f"{address}: not a Zarr store, or damaged"):
-            node = zarr.open(address, mode="r")
+            _check_metadata_files(address)
+            node = zarr.open(_store(address), mode="r")
             if isinstance(node, zarr.Group):
                 arrays: dict[str, zarr.Array[Any]] = dict(node.arrays())
                 attributes: Mapping[str, Any] = dict(node.attrs)
             else:
                 arrays, attributes = {"": node}, {}
-            infos = {name: ArrayInfo(a.shape, np.dtype(a.dtype)) for name, a in arrays.items()}
         kind = attributes.get("format", FORMAT)
         if kind != FORMAT:
             raise DataError(f"{address}: is of the format {kind}, not a data set")
         own = "format" in attributes
+        packings = {} if own else _packings(address, arrays, wanted)
+        with reading(f"{address}: not a Zarr store, or damaged"):
+            infos = {
+                name: ArrayInfo(
+                    a.shape, packings[name].dtype if name in packings else np.dtype(a.dtype)
+                )
+                for name, a in arrays.items()
+            }
         if own:
             wanted = _own_wanted(address, attributes, wanted)
         chosen = choose_arrays(address, infos, wanted, X="X" if "" not in arrays else "")
@@ -128,27 +160,69 @@ class ZarrSource(ArraySource):
             if not all((*used.chunks, *(used.shards or ()))) or used.nchunks > _MAX_CHUNKS:
                 raise DataError(f"{address}: damaged, or over {_MAX_CHUNKS} chunks: {used.chunks}")
         if own:
-            names = [tuple(attributes[key]) for key in ("feature_names", "target_names")]
+            names = [attributes[key] for key in ("feature_names", "target_names")]
+            names[0] = chosen.feature_names if names[0] is None else names[0]
             counts = [len(chosen.feature_names), len(chosen.target_names)]
             if [len(of) for of in names] != counts or attributes.get("rows") != chosen.rows:
                 raise DataError(f"{address}: damaged: its metadata contradict each other")
-            chosen = chosen._replace(feature_names=names[0], target_names=names[1])
+            chosen = chosen._replace(feature_names=tuple(names[0]), target_names=tuple(names[1]))
             for name in chosen.names:
                 if name is not None:
                     with reading(f"{address}: damaged"):
                         _check_all_there(address, name, arrays[name])
             _check_metadata(address, attributes, arrays)
-        return cls(address, *chosen, own, first.chunks[0])
+        has_names = own and _has_names(attributes, wanted)
+        return cls(address, *chosen, own, first.chunks[0], has_names, packings)
 
     def reader(self, name: str, shape: tuple[int, ...], dtype: DType) -> ZarrRows:
         """Reader of one array."""
-        return ZarrRows(self.address, shape, dtype, name, self.own)
+        return ZarrRows(self.address, shape, dtype, name, self.own, self.packings.get(name))
 
     def chunks(self, rows: int) -> tuple[int, ...]:
         """Stored chunks, those of other writers put together to about 16 MiB."""
         wanted = rows_in(READ_BYTES, len(self.feature_names), self.dtypes[0])
         together = 1 if self.own else max(1, wanted // self.chunk_rows)
         return even_chunks(rows, self.chunk_rows * together)
+
+
+@dataclass(frozen=True)
+class HandedRows:
+    """A Zarr array that a user opened, for Dask: its files are looked at, its values decoded."""
+
+    array: zarr.Array[Any]
+    packing: Packing | None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the array."""
+        return self.array.shape
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return self.array.ndim
+
+    @property
+    def dtype(self) -> DType:
+        """Of the values."""
+        return np.dtype(self.array.dtype) if self.packing is None else self.packing.dtype
+
+    def __getitem__(self, index: tuple[slice, ...]) -> Array:
+        start, stop, _ = index[0].indices(self.shape[0])
+        _check_files(self.array, start, stop)
+        block = np.asarray(self.array[index])
+        return block if self.packing is None else self.packing.values(block)
+
+
+def handed_rows(array: zarr.Array[Any], what: str) -> HandedRows:
+    """Rows of a Zarr array that a user opened; `what` is its name in messages.
+
+    Raises
+    ------
+    DataError
+        It holds times, or it is packed in a way that cannot be understood.
+    """
+    return HandedRows(array, packing_of(array, what))
 
 
 class StoreWriter:
@@ -164,12 +238,17 @@ class StoreWriter:
         target_names: tuple[str, ...],
         dtypes: tuple[DType, DType | None, DType | None],
         chunk_rows: int,
+        *,
+        named: bool,
     ) -> None:
         import zarr
         from zarr.codecs import Crc32cCodec, ZstdCodec
 
         self.rows = 0
-        self._names = {"feature_names": list(feature_names), "target_names": list(target_names)}
+        self._names = {
+            "feature_names": list(feature_names) if named else None,
+            "target_names": list(target_names),
+        }
         self._chunk_rows = chunk_rows
         self._address = address
         self._group = zarr.create_group(address, zarr_format=3)
@@ -244,6 +323,53 @@ def rows_per_chunk(n_features: int, dtype: DType, chunk_bytes: int, about_rows: 
     return rows
 
 
+def _store(address: str) -> Any:
+    """What Zarr opens for an address; older archives of fsspec raise KeyError for missing files."""
+    if "::" not in address:
+        return address
+    from zarr.storage import FsspecStore
+
+    missing = (FileNotFoundError, IsADirectoryError, NotADirectoryError, KeyError)
+    return FsspecStore.from_url(address, read_only=True, allowed_exceptions=missing)
+
+
+def _packings(
+    address: str, arrays: Mapping[str, zarr.Array[Any]], wanted: Wanted
+) -> dict[str, Packing]:
+    """How the arrays are packed that may be read; the others may hold what cannot be decoded."""
+    used = {"", "X", "y", "sample_weight", *wanted.targets, wanted.weight}
+    packings = {}
+    with reading(f"{address}: not a Zarr store, or damaged"):
+        for name, array in arrays.items():
+            if name in used and (packing := packing_of(array, f"{address}: array {name or 'X'}")):
+                packings[name] = packing
+    return packings
+
+
+def _check_metadata_files(address: str) -> None:
+    """Refuse metadata of a local store that are no regular files, which Zarr would wait for."""
+    from fsspec.implementations.local import LocalFileSystem
+
+    fs, root = files_at(address)
+    if not isinstance(fs, LocalFileSystem):
+        return
+    inside = Path(root).iterdir() if Path(root).is_dir() else ()
+    for folder in (Path(root), *inside):
+        for name in _METADATA:
+            check_regular(str(folder / name))
+
+
+def _check_files(array: zarr.Array[Any], start: int, stop: int) -> None:
+    """Refuse chunks of a local store that are no regular files."""
+    from zarr.storage import LocalStore
+
+    store = array.store_path.store
+    if isinstance(store, LocalStore):
+        folder = Path(store.root) / array.store_path.path
+        for cell in cells_of(array, start, stop):
+            check_regular(str(folder / array.metadata.encode_chunk_key(cell)))
+
+
 def _own_wanted(address: str, attributes: Mapping[str, Any], wanted: Wanted) -> Wanted:
     """Check the version and the names of a store of the own format; its target is always y."""
     version = attributes.get("format_version")
@@ -253,8 +379,9 @@ def _own_wanted(address: str, attributes: Mapping[str, Any], wanted: Wanted) -> 
             "this version of altrelu-dist reads: install a newer one"
         )
     names = [attributes.get(key) for key in ("feature_names", "target_names")]
-    if version not in (1, FORMAT_VERSION) or not all(
-        isinstance(of, list) and all(isinstance(name, str) for name in of) for of in names
+    told = names[1:] if names[0] is None and version == FORMAT_VERSION else names
+    if version not in range(1, FORMAT_VERSION + 1) or not all(
+        isinstance(of, list) and all(isinstance(name, str) for name in of) for of in told
     ):
         raise DataError(f"{address}: damaged: its metadata lack the version or the column names")
     targets = tuple(names[1] or ())
@@ -262,8 +389,21 @@ def _own_wanted(address: str, attributes: Mapping[str, Any], wanted: Wanted) -> 
         has = f"has the target {listed(targets)}" if targets else "was converted without a target"
         raise DataError(f"{address}: {has}, not {listed(wanted.targets)}: convert it again")
     if wanted.require_target and not targets:
-        raise DataError(f"{address}: was converted without a target: convert with --target NAME")
+        raise DataError(f"{address}: was converted without a target", Remedy.CONVERT_WITH_TARGET)
     return replace(wanted, targets=())
+
+
+def _has_names(attributes: Mapping[str, Any], wanted: Wanted) -> bool:
+    """Whether the columns of a store of the own format have names.
+
+    Up to version 2 a store does not say whether x0, x1, ... were made up: they were, if none of
+    them is wanted and others are.
+    """
+    names = attributes["feature_names"]
+    if names is None:
+        return False
+    unclear = attributes["format_version"] < _KNOWS_NAMES and numbered("x", len(names)) == (*names,)
+    return not unclear or not wanted.features or bool({*wanted.features} & {*names})
 
 
 def _metadata_checksum(address: str, attributes: Mapping[str, Any], names: Iterable[str]) -> str:

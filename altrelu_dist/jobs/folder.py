@@ -11,7 +11,7 @@ from typing import Any
 
 from altrelu_dist.addresses import without_secrets
 from altrelu_dist.data.source import files_at
-from altrelu_dist.errors import AltReLUError, DataError, ExistsError, JobError
+from altrelu_dist.errors import AltReLUError, DataError, ExistsError, JobError, Remedy
 from altrelu_dist.runs.training import TrainOptions
 from altrelu_dist.storage import os_errors, write_whole
 
@@ -75,6 +75,8 @@ class JobStatus:
         The number of the checkpoint that it was last begun from, 0 for none.
     error : str
         Why it failed.
+    remedies : list of str
+        What can be done about that: names of `Remedy`.
     result : dict
         As `altrelu train --json` prints it.
     """
@@ -93,12 +95,19 @@ class JobStatus:
     attempts: int = 0
     resumed_from: int = 0
     error: str = ""
+    remedies: list[str] = field(default_factory=list)
     result: dict[str, Any] = field(default_factory=dict)
 
     @property
     def ended(self) -> bool:
         """Whether nothing more will happen."""
         return self.state in ENDED
+
+    @property
+    def failure(self) -> JobError:
+        """Why it failed, and what can be done about that."""
+        known = (name for name in self.remedies if name in Remedy.__members__)
+        return JobError(self.error or "no sign of life", *(Remedy[name] for name in known))
 
 
 def folder_of(out: str) -> str:

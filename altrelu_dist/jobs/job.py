@@ -153,7 +153,8 @@ class Job:
 
         *_, last = self.follow(timeout)
         if last.state in ("failed", "lost"):
-            raise JobError(f"job {self.id} {_IS[last.state]}: {last.error or 'no sign of life'}")
+            failure = last.failure
+            raise JobError(f"job {self.id} {_IS[last.state]}: {failure.finding}", *failure.remedies)
         if not last.result:
             raise JobError(
                 f"job {self.id} was cancelled before it saved; fetch has the best network so far, "
@@ -189,7 +190,7 @@ class Job:
         if self._client is None:
             raise ClusterError("a job is taken up by a cluster, and no Dask client is there")
         self._folder.do_not_stop()
-        again = replace(status, state="queued", updated=time.time(), error="")
+        again = replace(status, state="queued", updated=time.time(), error="", remedies=[])
         self._folder.write_status(again)
         start(self._folder, self.id, self._client, status.attempts)
         registry.remember(self.id, self._folder.address, self._client)

@@ -20,7 +20,7 @@ from altrelu_dist.addresses import without_secrets
 from altrelu_dist.checkpoints.store import CheckpointStore, InUseError
 from altrelu_dist.cluster_errors import explained
 from altrelu_dist.data.retrying import patiently
-from altrelu_dist.errors import AltReLUError, ClusterError
+from altrelu_dist.errors import AltReLUError, ClusterError, JobError, Remedy
 from altrelu_dist.interrupts import Interrupts
 from altrelu_dist.jobs.folder import JobFolder, JobSpec
 from altrelu_dist.network import Network
@@ -140,14 +140,15 @@ class _Loop:
         beat = threading.Thread(target=self._beat, args=(ended,), daemon=True)
         beat.start()
         state, error = "finished", ""
+        remedies: tuple[Remedy, ...] = ()
         try:
             with explained(self._client):
                 if self._train():
                     state = "cancelled"
-        except ClusterError as failure:
-            state, error = "lost", str(failure)
         except AltReLUError as failure:
-            state, error = "failed", str(failure)
+            state = "lost" if isinstance(failure, ClusterError) else "failed"
+            error = str(JobError(failure.finding, parameter=failure.parameter))
+            remedies = failure.remedies
         except Exception as failure:  # noqa: BLE001 - whatever it is, somebody wants to know
             state, error = "failed", f"{type(failure).__name__}: {' '.join(str(failure).split())}"
             self._log.warn(traceback.format_exc())
@@ -158,7 +159,8 @@ class _Loop:
             self._log.warn(f"{state}: {error}")
         for result in self._log.results:
             self._status = replace(self._status, result=dict(result))
-        self._status = replace(self._status, state=state, error=error)
+        names = [remedy.name for remedy in remedies]
+        self._status = replace(self._status, state=state, error=error, remedies=names)
         for _ in range(_TRIES):  # storage may be away for a while
             try:
                 self._report()

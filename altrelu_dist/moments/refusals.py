@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from altrelu_dist.errors import DataError
+from altrelu_dist.errors import DataError, Remedy
 from altrelu_dist.moments.summary import Columns, Summary, columns_of
 
 __all__ = ["check_finite", "check_summary"]
@@ -72,9 +72,10 @@ def _not_finite(what: str, columns: Columns, names: Sequence[str] | None) -> Dat
     listed = ", ".join(f"{_name(i, names)} ({int(columns.bad[i])})" for i in found[:5])
     more = f" and {len(found) - 5} more columns" if len(found) > 5 else ""
     first = int(columns.first_bad.min())
-    fill = ", or impute them, for example with sklearn.impute.SimpleImputer" * (what == "X")
+    fill = (Remedy.IMPUTE,) if what == "X" else ()  # a target that is made up teaches nothing
     return DataError(
         f"{what} contains NaN or infinity: {int(columns.bad.sum())} values, in {listed}{more}, the "
-        f"first in row {first}; drop these rows{fill} (altrelu convert --drop-missing or --impute "
-        f"mean)"
+        f"first in row {first}",
+        Remedy.DROP_ROWS,
+        *fill,
     )

@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 
-from altrelu_dist.errors import AltReLUError, DataError, ExistsError
+from altrelu_dist.errors import AltReLUError, DataError, ExistsError, Remedy
 from altrelu_dist.io.atomic import create, exchange, publish
 from altrelu_dist.io.owner import Owner
 
@@ -97,7 +97,7 @@ def _check_replaceable(path: Path, text: str, *, overwrite: bool, kind: str | No
     if not path.exists():
         return
     if not overwrite:
-        raise ExistsError(f"{text}: exists already; use overwrite=True (--overwrite) to replace it")
+        raise ExistsError(f"{text}: exists already", Remedy.OVERWRITE)
     if kind is None:
         if path.is_dir():
             raise ExistsError(f"{text}: is a folder, which no file replaces")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import fsspec
 
-from altrelu_dist.errors import AltReLUError, DataError, ExistsError
+from altrelu_dist.errors import AltReLUError, DataError, ExistsError, Remedy
 from altrelu_dist.storage import os_errors
 
 if TYPE_CHECKING:
@@ -129,9 +129,7 @@ def _check_replaceable(place: _Place, *, overwrite: bool, kind: str | None) -> N
     if not fs.exists(place.root) or (kind is not None and place.unfinished == kind):
         return
     if not overwrite:
-        raise ExistsError(
-            f"{place.address}: exists already; use overwrite=True (--overwrite) to replace it"
-        )
+        raise ExistsError(f"{place.address}: exists already", Remedy.OVERWRITE)
     if kind is None:
         if fs.isdir(place.root):
             raise ExistsError(f"{place.address}: is a folder, which no file replaces")

@@ -34,12 +34,12 @@ def problem_of(
 ) -> tuple[DataSet | None, Shape, Blocks, float]:
     """The data if there are any, their sizes, their blocks, and bytes on disk of one in memory."""
     if rows is not None and not (math.isfinite(rows) and rows >= 2):
-        raise ParameterError(f"rows is {rows:g}; expected at least 2")
+        raise ParameterError(f"is {rows:g}; expected at least 2", parameter="rows")
     if n_hidden < 1:
-        raise ParameterError(f"n_hidden is {n_hidden}; expected at least 1")
+        raise ParameterError(f"is {n_hidden}; expected at least 1", parameter="n_hidden")
     if store is None:
         if rows is None or features is None:
-            raise ParameterError("without a store give rows and features, for example rows=1e9")
+            raise ParameterError("without a store give rows and features")
         shape = Shape(int(rows), features, targets or 1, n_hidden, np.dtype(np.float32))
         row_bytes = (shape.d + shape.q) * shape.dtype.itemsize
         block_rows = min(shape.n, max(1, _BLOCK_BYTES // (shape.d * shape.dtype.itemsize)))

@@ -50,7 +50,7 @@ def check_worker(shape: Shape, blocks: Blocks, method: str, cluster: Cluster) ->
             would.append(f"store the data in chunks of at most {rows:,} rows")
             break
     if method == "alternating":
-        would.append("use method='search', whose sums are small")
+        would.append("use the search method, whose sums are small")
     raise ParameterError(
         f"a worker needs {_size(wants)} ({cluster.threads} x a block of {blocks.rows:,} rows, "
         f"{_size(blocks.rows * blocks.row_bytes)}, and the sums of its tasks), and Dask lets it "

@@ -30,10 +30,14 @@ def split_rows(data: DataSet, fraction: float, seed: int) -> tuple[DataSet, Data
     from dask_ml.model_selection import train_test_split
 
     if not 0 < fraction < 1:
-        raise ParameterError(f"--test-fraction {fraction}: must be between 0 and 1, both excluded")
+        raise ParameterError(
+            f"is {fraction}; expected a number above 0 and below 1", parameter="test_fraction"
+        )
     rows = _whole_blocks(data.X.chunks[0], least=int(2 / min(fraction, 1 - fraction)) + 1)
     if len(rows) == 1 and rows[0] * min(fraction, 1 - fraction) < 1:
-        raise ParameterError(f"--test-fraction {fraction}: {rows[0]} rows are too few to split")
+        raise ParameterError(
+            f"is {fraction}; {rows[0]} rows are too few to split so", parameter="test_fraction"
+        )
     arrays = [a for a in (data.X, data.y, data.sample_weight) if a is not None]
     arrays = [array.rechunk({0: rows}) for array in arrays]
     halves = train_test_split(*arrays, test_size=fraction, random_state=seed, shuffle=True)

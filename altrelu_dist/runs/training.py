@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from altrelu_dist.addresses import without_secrets
 from altrelu_dist.errors import AltReLUError, ClusterError, DataError, ParameterError
+from altrelu_dist.links import absolute
 from altrelu_dist.runs.output import Output, memory_text, number, seconds_text
 
 if TYPE_CHECKING:
@@ -29,9 +30,9 @@ __all__ = ["Prepared", "TrainOptions", "absolute", "prepared"]
 _LEAST_ROWS = 2
 _ENDINGS = {
     "converged": "stopped by itself",
-    "early_stopping": "stopped at --early-stopping",
-    "max_iter": "stopped at --max-iter",
-    "max_time": "stopped at --max-time",
+    "early_stopping": "stopped early",
+    "max_iter": "stopped at the most iterations asked for",
+    "max_time": "stopped at the most seconds asked for",
     "interrupted": "interrupted",
 }
 
@@ -78,11 +79,6 @@ class TrainOptions:
         return replace(self, store=store, out=out, warm_start=start)
 
 
-def absolute(address: str) -> str:
-    """An address that means the same in another working folder."""
-    return address if "://" in address else str(Path(address).expanduser().absolute())
-
-
 def prepared(options: TrainOptions, *, resume: bool = False) -> Prepared:
     """All that can be found wrong before a process is started or a row is read.
 
@@ -95,12 +91,17 @@ def prepared(options: TrainOptions, *, resume: bool = False) -> Prepared:
     from altrelu_dist.network import FORMAT, Network
     from altrelu_dist.outputs import check_output
     from altrelu_dist.parameters import checked
+    from altrelu_dist.runs.columns import in_order_of, left_out
     from altrelu_dist.runs.split import split_rows
 
     if options.validation_fraction is not None and not options.early_stopping:
-        raise ParameterError("--validation-fraction is for --early-stopping, which is not given")
+        raise ParameterError(
+            "is for early stopping, which is not asked for", parameter="validation_fraction"
+        )
     if options.checkpoint is not None and absolute(options.checkpoint) == absolute(options.out):
-        raise ParameterError("--checkpoint and --out name the same folder; each needs its own")
+        raise ParameterError(
+            "is the same folder as the output; each needs its own", parameter="checkpoint"
+        )
     given: dict[str, Any] = {
         "alpha": options.ridge,
         "negative_slope": options.negative_slope,
@@ -125,6 +126,9 @@ def prepared(options: TrainOptions, *, resume: bool = False) -> Prepared:
     model._note = options.note()
     check_output(options.out, overwrite=options.overwrite, kind=FORMAT)
     data = open_dataset(options.store, target=options.target, weight=options.weight)
+    remarks = left_out(data.left_out)
+    if options.warm_start is not None:
+        data = in_order_of(model.network_, data, remarks.append)
     if data.X.shape[0] < _LEAST_ROWS:
         raise DataError(f"{options.store}: has a single row, which there is nothing to learn from")
     parts = {"train": data}
@@ -132,7 +136,7 @@ def prepared(options: TrainOptions, *, resume: bool = False) -> Prepared:
         parts["train"], parts["test"] = split_rows(data, options.test_fraction, options.seed)
     # As which the weights are known again in a table to predict for.
     info = {} if options.weight is None else {"weight_name": options.weight}
-    return Prepared(options, model, parts, info)
+    return Prepared(options, model, parts, info, tuple(remarks))
 
 
 @dataclass(frozen=True)
@@ -148,12 +152,15 @@ class Prepared:
         ``"train"``, and where rows are held out ``"test"``.
     info : dict
         Kept with the network.
+    remarks : tuple of str
+        What is not as a user may expect, each in a line.
     """
 
     options: TrainOptions
     model: AltReLURegressor
     parts: dict[str, DataSet]
     info: dict[str, Any]
+    remarks: tuple[str, ...] = ()
 
     def run(
         self,
@@ -199,8 +206,8 @@ class Prepared:
             if model.stop_reason_ != "converged" and len(model.history_) == 1:
                 if not follower.interrupts.requested:
                     raise ParameterError(
-                        "--max-time: over before there was a network, nothing is saved; allow more "
-                        "seconds"
+                        "was over before there was a network, nothing is saved; allow more seconds",
+                        parameter="max_time",
                     )
                 output.warn("interrupted before there was a network: nothing is saved")
                 return True
@@ -221,17 +228,16 @@ class Prepared:
         memory = measure(client, model.peak_memory_)
         self._tell(output, saved, scores, memory, interrupted=interrupted)
         if failure is not None:
-            raise DataError(f"{failure}; the network is in {saved}")
+            raise DataError(f"{failure.finding}; the network is in {saved}")
         return interrupted
 
     @property
     def about(self) -> str:
         """What is trained on, in a line."""
         data = self.parts["train"]
-        return (
-            f"{data.X.shape[0]:,} rows to train on, {data.X.shape[1]} features, "
-            f"target {', '.join(data.target_names)}"
-        )
+        words = f"{data.X.shape[0]:,} rows to train on, {data.X.shape[1]} features, "
+        words += f"target {', '.join(data.target_names)}"
+        return "; ".join([words, *self.remarks])
 
     def _tell(
         self,

@@ -362,8 +362,9 @@ def check_alternation(h: int, p: int) -> None:
     """Refuse what the system of the paper's hidden layer cannot hold."""
     if h * p > _LARGEST_ALTERNATION:
         raise ParameterError(
-            f"method='alternating' solves one system of n_hidden * (n_features + 1) = {h * p} "
-            f"unknowns, more than {_LARGEST_ALTERNATION}; use method='search' or fewer neurons"
+            f"alternating solves one system of neurons * (features + 1) = {h * p} unknowns, more "
+            f"than {_LARGEST_ALTERNATION}; use search or fewer neurons",
+            parameter="method",
         )
 
 

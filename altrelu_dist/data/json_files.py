@@ -1,0 +1,80 @@
+"""JSON, one object a line, plain or compressed: cut into blocks at line ends like CSV."""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from altrelu_dist.data.csv_files import SAMPLE_BYTES
+from altrelu_dist.data.lines import Layout, LineSource, line_blocks, unpacked
+from altrelu_dist.data.source import Wanted, one_line, open_binary, reading
+from altrelu_dist.data.tables import choose_stored, schema_kinds
+from altrelu_dist.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_CHANGED = re.compile(r"Column\(/(.*)\) changed from \w+ to (\w+) in row (\d+)")
+
+
+def open_json(address: str, wanted: Wanted) -> LineSource:
+    """Infer the columns and their types from the first rows."""
+    with (
+        reading(f"{address}: cannot be read as JSON, one object a line"),
+        open_binary(address) as raw,
+        unpacked(address, raw) as file,
+    ):
+        _, sample = next(line_blocks(file, SAMPLE_BYTES), (0, b""))
+        read_bytes, file_bytes = raw.tell(), raw.seek(0, io.SEEK_END)
+        if not sample:
+            raise DataError(f"{address}: has no rows")
+        table = JsonLayout(address, (), frozenset()).parse(sample, 0, None)
+        rows = table.num_rows * file_bytes // read_bytes
+    kinds = schema_kinds(address, table.schema)
+    columns, partition = choose_stored(address, kinds, wanted)
+    booleans = frozenset(name for name in kinds if kinds[name] == np.bool_)
+    layout = JsonLayout(address, tuple(table.schema.names), booleans)
+    return LineSource(address, rows, *columns, partition, layout, 0, file_bytes)
+
+
+@dataclass(frozen=True)
+class JsonLayout(Layout):
+    """Of a file of JSON objects; a key that an object lacks is a missing value."""
+
+    booleans: frozenset[str]
+
+    def numbers(self, data: bytes, first_row: int, columns: Sequence[str]) -> Any:
+        """Parse some columns."""
+        import pyarrow as pa
+
+        types = {name: pa.bool_() if name in self.booleans else pa.float64() for name in columns}
+        return self.parse(data, first_row, pa.schema(types))
+
+    def count(self, data: bytes, first_row: int) -> int:
+        """Count the objects."""
+        import pyarrow as pa
+
+        return int(self.parse(data, first_row, pa.schema({})).num_rows)
+
+    def parse(self, data: bytes, first_row: int, schema: Any) -> Any:
+        """Parse the columns of a schema; None: all columns, with the types that they seem to be."""
+        import pyarrow as pa
+        import pyarrow.json as pj
+
+        read = pj.ReadOptions(use_threads=False, block_size=len(data) + 1)
+        others = "infer" if schema is None else "ignore"
+        options = pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior=others)
+        try:
+            return pj.read_json(pa.BufferReader(data), read, options)
+        except pa.ArrowInvalid as error:
+            raise DataError(f"{self.address}: {self._explain(error, first_row)}") from error
+
+    def _explain(self, error: Exception, first_row: int) -> str:
+        if not (found := _CHANGED.search(str(error))):
+            return f"after row {first_row}: {one_line(error)}"
+        column, kind, row = found.groups()
+        return f"column {column}, row {first_row + int(row)}: a {kind}, not a number"

@@ -1,0 +1,152 @@
+"""The columns of data that a network takes: found by name; by position where there are no names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from altrelu_dist.data.dataset import DataSet, column_names, open_dataset
+from altrelu_dist.data.source import listed
+from altrelu_dist.errors import DataError, Remedy
+
+if TYPE_CHECKING:
+    import dask.array as da
+
+    from altrelu_dist.network import Network
+
+__all__ = ["in_order_of", "left_out", "open_for", "targets_of"]
+
+Say = Callable[[str], object]
+
+
+def open_for(
+    network: Network, address: str, say: Say, targets: Sequence[str] | None = None
+) -> DataSet:
+    """Open the columns that a network takes, in its order; others are not read.
+
+    Parameters
+    ----------
+    network : Network
+    address : str
+    say : callable
+        Is told, in a line each, what is not as a user may expect.
+    targets : sequence of str, optional
+        Columns to compare with, where targets are needed; empty for those that the network was
+        trained on. By default none are, and none of a table are read.
+
+    Returns
+    -------
+    DataSet
+
+    Raises
+    ------
+    DataError
+        If columns are missing or are not numbers: they are named. Where the network or the data
+        has no names, if the numbers of columns differ.
+    """
+    found, wanted = column_names(address), network.feature_names
+    # Files of before names were known for certain: made up, where the data has none of them.
+    if wanted is not None and network.names_unclear and {*wanted}.isdisjoint(found or wanted):
+        wanted = None
+    known = {*(found or ())} - {*(wanted or ())}
+    names = network.target_names or ()
+    target: Sequence[str] = names if known.issuperset(names) else ()
+    weight = network.info.get("weight_name")
+    if targets is None and wanted is not None:
+        target, weight = (), None
+    elif targets:
+        target = targets
+    if weight not in known or weight in target:
+        weight = None
+    data = open_dataset(
+        address, target=list(target), weight=weight, features=wanted, require_target=False
+    )
+    if data.X.shape[1] != network.n_features:
+        there = "" if data.feature_names is None else f": {listed(data.feature_names)}"
+        raise DataError(
+            f"{address}: the network takes {network.n_features} features, which have no names; "
+            f"found {data.X.shape[1]}{there}"
+        )
+    _say_if_by_position(wanted, data.feature_names, say)
+    if wanted is None:
+        for line in left_out(data.left_out):
+            say(line)
+        return data
+    own = {*names, network.info.get("weight_name")}
+    if ignored := [name for name in data.left_out if name not in own]:
+        say(f"columns that the network does not need are ignored: {listed(ignored)}")
+    return data
+
+
+def in_order_of(network: Network, data: DataSet, say: Say) -> DataSet:
+    """Data to train further on, with the columns in the order of the network to begin with.
+
+    Where the data has no names, they get those of the network.
+
+    Raises
+    ------
+    DataError
+        If it has other columns: they are named.
+    """
+    wanted, found = network.feature_names, data.feature_names
+    if len(wanted or found or ()) == data.X.shape[1] == network.n_features:
+        _say_if_by_position(wanted, found, say)
+    if wanted is None or wanted == found:
+        return data
+    if found is None:  # the numbers of columns are compared where the run begins
+        return replace(data, feature_names=wanted) if len(wanted) == data.X.shape[1] else data
+    missing = [name for name in wanted if name not in found]
+    further = [name for name in found if name not in wanted]
+    if missing or further:
+        parts = [
+            f"{word} {listed(names)}"
+            for word, names in (("without", missing), ("with", further))
+            if names
+        ]
+        raise DataError(
+            f"{data.source}: not the columns of the network to begin with: {' and '.join(parts)}"
+        )
+    return replace(data, X=data.X[:, [found.index(name) for name in wanted]], feature_names=wanted)
+
+
+def targets_of(network: Network, data: DataSet) -> da.Array:
+    """The targets that the network predicts, in its order.
+
+    Raises
+    ------
+    DataError
+        If there are none, or others.
+    """
+    if data.y is None:
+        raise DataError(
+            f"{data.source}: no target column is named, there is nothing to compare with",
+            Remedy.TARGET,
+        )
+    wanted, found = network.target_names, data.target_names
+    same = wanted is not None and {*wanted} == {*found}
+    numbered = network.feature_names is None or network.names_unclear or data.feature_names is None
+    if len(found) != network.n_targets or not (
+        same or wanted is None or numbered or len(found) == 1
+    ):
+        raise DataError(
+            f"{data.source}: has the targets {listed(found)}; the network predicts "
+            f"{listed(wanted or ())} ({network.n_targets} in all)"
+        )
+    if wanted is None or not same or wanted == found:
+        return data.y  # by position, under whatever name
+    return data.y[:, [found.index(name) for name in wanted]]
+
+
+def left_out(names: Sequence[str]) -> list[str]:
+    """What is said of columns that are an index."""
+    return [f"left out, as an index: {listed(names)}"] if names else []
+
+
+def _say_if_by_position(
+    wanted: Sequence[str] | None, found: Sequence[str] | None, say: Say
+) -> None:
+    if wanted is None and found is not None:
+        say(f"the network knows no names of columns; taken by position: {listed(found)}")
+    elif wanted is not None and found is None:
+        say(f"the data has no names of columns; taken by position for {listed(wanted)}")

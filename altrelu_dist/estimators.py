@@ -19,7 +19,7 @@ from altrelu_dist.checkpoints.opening import opened
 from altrelu_dist.errors import DataError
 from altrelu_dist.folding import folded
 from altrelu_dist.inputs import engine_of, is_lazy, kept, lazy_array, on_client
-from altrelu_dist.interrupts import say_stopping, stop_softly
+from altrelu_dist.interrupts import raise_for, say_stopping, stop_softly
 from altrelu_dist.memory import PeakMemory
 from altrelu_dist.model_file import load_estimator, save_estimator
 from altrelu_dist.network import Network
@@ -189,10 +189,11 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     ) -> Self:
         """Train the network.
 
-        The first Ctrl-C stops at the end of the current step: the best network so far is kept,
-        and ``stop_reason_`` is ``"interrupted"``. A second one, or a first one before there is a
-        network, raises `KeyboardInterrupt` at once. So it is in the main thread, where no other
-        handler of SIGINT is set.
+        The first Ctrl-C or SIGTERM stops at the end of the current step: the best network so far
+        is kept, and ``stop_reason_`` is ``"interrupted"``. A second one, or a first one before
+        there is a network, raises at once: `KeyboardInterrupt` for Ctrl-C, for SIGTERM
+        `SystemExit` with exit code 143. So it is in the main thread, for each signal of which the
+        program has set no handler, and for SIGTERM not in a child of `multiprocessing`.
 
         Parameters
         ----------
@@ -290,11 +291,11 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
             self._so_far = so_far
 
-            def interrupt() -> None:
+            def interrupt(number: int) -> None:
                 if not monitor.has_network:
-                    raise KeyboardInterrupt
+                    raise_for(number)
                 monitor.interrupt()
-                say_stopping()
+                say_stopping(number)
 
             with stop_softly(interrupt):
                 trained = train(kept(engine), parameters, monitor, dtype, names, targets, start)

@@ -13,12 +13,14 @@ import dask.array as da
 import numpy as np
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
+from altrelu_dist.cli.app import app
 from altrelu_dist.cli.baselines import linear_baselines
 from altrelu_dist.cli.writers import ZarrWriter
 from altrelu_dist.data import DataSet
 from altrelu_dist.errors import ParameterError
-from altrelu_dist.interrupts import catch_interrupts
+from altrelu_dist.interrupts import Terminated, catch_interrupts
 from altrelu_dist.memory import PeakMemory, measure
 from altrelu_dist.runs.output import Output, bytes_text, memory_text, number, seconds_text
 from altrelu_dist.runs.progress import Watch, watch
@@ -98,7 +100,7 @@ def test_the_live_display_shows_bar_times_and_facts():
 
 
 def test_unknown_ends_are_not_guessed():
-    with catch_interrupts(lambda: None, exiting=True) as interrupts:
+    with catch_interrupts(lambda _: None, exiting=True) as interrupts:
         follow = Watch(interrupts)
         assert math.isnan(follow.left)
         follow(progress(fraction=NAN))
@@ -114,26 +116,51 @@ def test_unknown_ends_are_not_guessed():
 # --- Ctrl-C -----------------------------------------------------------------------------------
 
 
-def test_the_first_ctrl_c_asks_and_the_second_raises():
-    before = signal.getsignal(signal.SIGINT)
+@pytest.mark.parametrize(
+    ("number", "error", "code"),
+    [(signal.SIGINT, KeyboardInterrupt, 130), (signal.SIGTERM, Terminated, 143)],
+)
+def test_the_first_signal_asks_and_the_second_raises(number, error, code):
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with catch_interrupts(lambda: None, exiting=True) as interrupts:
+        with catch_interrupts(lambda _: None, exiting=True) as interrupts:
             follow = Watch(interrupts)
             assert not follow(progress())
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
             assert follow(progress())
-            with pytest.raises(KeyboardInterrupt):
-                os.kill(os.getpid(), signal.SIGINT)
-        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # while it clears up
+            assert interrupts.exit_code == code
+            with pytest.raises(error):
+                os.kill(os.getpid(), number)
+        for each in before:
+            assert signal.getsignal(each) is signal.SIG_IGN  # while it clears up
     finally:
-        signal.signal(signal.SIGINT, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
-def test_ctrl_c_is_as_before_afterwards():
-    before = signal.getsignal(signal.SIGINT)
-    with catch_interrupts(lambda: None):
-        assert signal.getsignal(signal.SIGINT) is not before
-    assert signal.getsignal(signal.SIGINT) is before
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_are_as_before_afterwards(number):
+    before = signal.getsignal(number)
+    with catch_interrupts(lambda _: None):
+        assert signal.getsignal(number) is not before
+    assert signal.getsignal(number) is before
+
+
+def test_a_command_without_a_step_to_end_clears_up_and_ends_with_143(tmp_path, monkeypatch):
+    """SIGTERM in the middle of a conversion: what was written so far goes, one line is said."""
+    monkeypatch.chdir(tmp_path)
+    np.savez("data.npz", X=np.zeros((9, 2)), y=np.arange(9.0))
+
+    def terminated(*_, **__):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("altrelu_dist.data.zarr_store.StoreWriter.append", terminated)
+    before = signal.getsignal(signal.SIGTERM)
+    done = CliRunner().invoke(app, ["convert", "data.npz", "new.zarr"])
+    assert done.exit_code == 143
+    assert done.stderr.splitlines()[-1] == "terminated"
+    assert [path.name for path in tmp_path.iterdir()] == ["data.npz"]
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 # --- words and numbers ------------------------------------------------------------------------

@@ -162,7 +162,7 @@ class Lines:
 
 @contextmanager
 def watch(output: Output, max_time: float | None = None) -> Iterator[Watch]:
-    """Show a training run and catch Ctrl-C for as long as the block runs.
+    """Show a training run and catch Ctrl-C and SIGTERM for as long as the block runs.
 
     Parameters
     ----------
@@ -176,7 +176,7 @@ def watch(output: Output, max_time: float | None = None) -> Iterator[Watch]:
         The callback for the trainer.
     """
     if output.live:
-        with catch_interrupts(lambda: None, exiting=True) as interrupts:
+        with catch_interrupts(lambda _number: None, exiting=True) as interrupts:
             follower = Watch(interrupts, max_time)
             display = Live(
                 get_renderable=_Display(follower).__rich__,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from altrelu_dist.addresses import without_secrets
 from altrelu_dist.errors import AltReLUError, ClusterError, DataError, ParameterError
+from altrelu_dist.interrupts import Terminated
 from altrelu_dist.runs.output import Output, memory_text, number, seconds_text
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ class Prepared:
         output: Output,
         client: Client | None,
         watching: Callable[[], AbstractContextManager[Watch]],
-    ) -> bool:
+    ) -> int:
         """Train, save, score and tell.
 
         Parameters
@@ -172,8 +173,8 @@ class Prepared:
 
         Returns
         -------
-        bool
-            Whether it was interrupted.
+        int
+            The exit code: 0, or where the run was interrupted that of the signal.
 
         Raises
         ------
@@ -203,7 +204,7 @@ class Prepared:
                         "seconds"
                     )
                 output.warn("interrupted before there was a network: nothing is saved")
-                return True
+                return follower.interrupts.exit_code
             with follower.interrupts.held():
                 saved, failure = _saved(model, options.out, overwrite=options.overwrite)
         interrupted = follower.interrupts.requested
@@ -215,14 +216,14 @@ class Prepared:
                 name: evaluate(model.network_, rows.X, rows.y, rows.sample_weight, client=client)
                 for name, rows in parts.items()
             }
-        except (ClusterError, KeyboardInterrupt):
+        except (ClusterError, KeyboardInterrupt, Terminated):
             output.warn(f"the network is in {saved}, its scores are not known")
             raise
         memory = measure(client, model.peak_memory_)
         self._tell(output, saved, scores, memory, interrupted=interrupted)
         if failure is not None:
             raise DataError(f"{failure}; the network is in {saved}")
-        return interrupted
+        return follower.interrupts.exit_code if interrupted else 0
 
     @property
     def about(self) -> str:

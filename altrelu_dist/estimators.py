@@ -215,10 +215,13 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             what a task needs; the text says what would do.
         DataError
             If the data cannot be trained on; the text names what was found and where.
+        ClusterError
+            If the client is closed or asynchronous, or the data was persisted on another cluster.
         """
         before = dict(self.__dict__)
         try:
-            return self._fit(X, y, sample_weight, feature_names, target_names)
+            with on_client(self.client, X=X, y=y, sample_weight=sample_weight) as client:
+                return self._fit(X, y, sample_weight, client, feature_names, target_names)
         except BaseException:
             # What was fitted before is still what it was.
             self.__dict__ = before
@@ -229,12 +232,13 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         X: Any,
         y: Any,
         sample_weight: Any,
+        client: Client | None,
         feature_names: Sequence[str] | None,
         target_names: Sequence[str] | None,
     ) -> Self:
         parameters = checked(self)
         self._told = 0
-        engine, dtype = self._rows(X, y, sample_weight)
+        engine, dtype = self._rows(X, y, sample_weight, client)
         if engine.n_rows < 2:
             raise DataError("X has 1 sample: there is nothing to learn from a single row")
         n_targets = 1 if self._flat else np.shape(y)[1]
@@ -351,14 +355,15 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         n_targets, flat = self.network_.n_targets, self._flat
         before = dict(self.__dict__)
         try:
-            engine, _ = self._rows(X, y, sample_weight, reset=False)
-            found = 1 if np.ndim(y) == 1 else np.shape(y)[1]
-            if found != n_targets or self._flat != flat:
-                raise DataError(
-                    f"y has shape {np.shape(y)}; the network was trained on {n_targets} "
-                    f"target{'s' * (n_targets > 1)}, in an array of {1 if flat else 2} dimensions"
-                )
-            self.network_ = folded(self.network_, engine, alpha)
+            with on_client(self.client, X=X, y=y, sample_weight=sample_weight) as client:
+                engine, _ = self._rows(X, y, sample_weight, client, reset=False)
+                found = 1 if np.ndim(y) == 1 else np.shape(y)[1]
+                if found != n_targets or self._flat != flat:
+                    raise DataError(
+                        f"y has shape {np.shape(y)}; the network was trained on {n_targets} target"
+                        f"{'s' * (n_targets > 1)}, in an array of {1 if flat else 2} dimensions"
+                    )
+                self.network_ = folded(self.network_, engine, alpha)
         except BaseException:
             self.__dict__ = before
             raise
@@ -403,9 +408,9 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         from altrelu_dist.metrics import evaluate
 
         check_is_fitted(self)
-        with on_client(self.client):
+        with on_client(self.client, X=X, y=y, sample_weight=sample_weight) as client:
             rows = self._lazy_features(X, reset=False) if is_lazy(X) else X
-            scores = evaluate(self.network_, rows, y, sample_weight, self.client)
+            scores = evaluate(self.network_, rows, y, sample_weight, client)
         # As scikit-learn has it where the target does not vary.
         r2 = [float(score.mse == 0) if math.isnan(score.r2) else score.r2 for score in scores]
         return float(np.mean(r2))
@@ -487,13 +492,7 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.last_doubling_ = last_doubling(history)
 
     def _rows(
-        self, X: Any, y: Any, sample_weight: Any, *, reset: bool = True
-    ) -> tuple[Engine, np.dtype[np.floating]]:
-        with on_client(self.client):
-            return self._checked_rows(X, y, sample_weight, reset=reset)
-
-    def _checked_rows(
-        self, X: Any, y: Any, sample_weight: Any, *, reset: bool
+        self, X: Any, y: Any, sample_weight: Any, client: Client | None, *, reset: bool = True
     ) -> tuple[Engine, np.dtype[np.floating]]:
         if not (is_lazy(X) or is_lazy(y)):
             # The summary of the rows finds what is not finite, and names it.
@@ -513,7 +512,7 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                 sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
             self._flat = y.ndim == 1
             return engine_of(
-                X, y, sample_weight, self.client
+                X, y, sample_weight, client
             ), _FLOAT32 if X.dtype == _FLOAT32 else _FLOAT64
         if is_lazy(X):
             rows = self._lazy_features(X, reset=reset)
@@ -524,7 +523,7 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.n_features_in_ = int(rows.shape[1])
         self._flat = np.ndim(y) == 1
         dtype = _FLOAT32 if rows.dtype == _FLOAT32 else _FLOAT64
-        return engine_of(rows, y, sample_weight, self.client), dtype
+        return engine_of(rows, y, sample_weight, client), dtype
 
     def _lazy_features(self, X: Any, *, reset: bool, lengths: bool = True) -> Any:
         if hasattr(X, "columns"):  # a Dask DataFrame: an empty one of its kind has the names

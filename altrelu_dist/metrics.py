@@ -98,10 +98,12 @@ def evaluate(
     ------
     DataError
         If the shapes do not fit, a value is not finite, or every weight is zero.
+    ClusterError
+        If the client cannot be waited for, or does not have what was persisted of the data.
     """
-    with on_client(client):
+    with on_client(client, X=X, y=y, sample_weight=sample_weight) as client:
         engine = engine_of(X, y, sample_weight, client)
-    errors = engine.reduce(_Statistic(network), "scores")
+        errors = engine.reduce(_Statistic(network), "scores")
     total = errors.targets.weight
     if errors.targets.bad.any():
         raise DataError(

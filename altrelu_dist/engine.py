@@ -210,10 +210,11 @@ class DaskEngine(Engine):
         return int(self._X.numblocks[0]), max(self._X.chunks[0]), row_bytes
 
     def persisted(self) -> DaskEngine:
-        """The same rows, read into the memory of the client's workers, and kept there."""
-        assert self.client is not None
+        """The same rows, read once and kept: by the client's workers, or in this process."""
+        import dask
+
         parts = [part for part in (self._X, self._y, self._weight) if part is not None]
-        X, y, *weight = self.client.persist(parts)
+        X, y, *weight = dask.persist(*parts) if self.client is None else self.client.persist(parts)
         return DaskEngine(X, y, weight[0] if weight else None, self.client, self._prepare)
 
     def prepared(self, prepare: Callable[[Rows], Any]) -> DaskEngine:

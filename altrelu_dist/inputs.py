@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
 __all__ = [
+    "SMALL",
     "current_client",
     "engine_of",
     "is_lazy",
@@ -30,6 +31,7 @@ __all__ = [
     "room_for_data",
 ]
 
+SMALL = 64 << 20  # bytes of rows that this process keeps, and trains without workers
 _CACHED_SHARE = 0.4  # of the workers' memory: data that fit in it are read once and kept there
 _WORKER = 170 << 20  # bytes of one that has imported what a task needs and has not read a row
 
@@ -283,10 +285,12 @@ def engine_of(X: Any, y: Any, sample_weight: Any = None, client: Client | None =
 
 
 def kept(engine: Engine) -> Engine:
-    """The same rows, for many passes: read once and kept, where the workers have room for them."""
-    if not isinstance(engine, DaskEngine) or engine.client is None:
+    """The same rows, for many passes: read once and kept, where there is room for them."""
+    if not isinstance(engine, DaskEngine):
         return engine
     _, _, row_bytes = engine.blocks
+    if engine.client is None:
+        return engine.persisted() if engine.n_rows * row_bytes <= SMALL else engine
     workers = engine.client.scheduler_info(n_workers=-1)["workers"].values()
     room = sum(room_for_data(worker["memory_limit"] or 0) for worker in workers)
     return engine.persisted() if engine.n_rows * row_bytes <= room else engine

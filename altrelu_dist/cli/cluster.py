@@ -110,7 +110,7 @@ class ClusterChoice:
     tls: TlsFiles = TlsFiles()
 
     def __post_init__(self) -> None:
-        if self.scheduler is not None and self._local:
+        if self.scheduler is not None and self.sized:
             raise ParameterError("give either --scheduler or --workers, --threads, --memory")
         if self.tls.given and not (self.address or "").startswith("tls://"):
             raise ParameterError(
@@ -119,7 +119,8 @@ class ClusterChoice:
             )
 
     @property
-    def _local(self) -> bool:
+    def sized(self) -> bool:
+        """Whether workers of this machine are asked for."""
         return (self.workers, self.threads, self.memory) != (None, None, None)
 
     @property
@@ -127,7 +128,7 @@ class ClusterChoice:
         """A scheduler to connect to, from the command or from Dask's own configuration."""
         import dask
 
-        if self._local:
+        if self.sized:
             return None
         address: str | None = self.scheduler or dask.config.get("scheduler-address", None)
         return address or None

@@ -81,7 +81,10 @@ def train(
     output.note(ready.about)
     if performance_report is not None:
         check_report(performance_report, cluster, overwrite=options.overwrite)
-    with connect(cluster, output) as client, reported(performance_report, output):
+    alone = ready.small and not cluster.sized and performance_report is None
+    if alone and cluster.address is None:
+        output.note("small data: trained in this process (--workers N starts N worker processes)")
+    with connect(cluster, output, in_process=alone) as client, reported(performance_report, output):
         code = ready.run(output, client, partial(watch, output, options.max_time))
     if code:
         raise typer.Exit(code)

@@ -123,7 +123,7 @@ class Monitor:
         self.stage = "summary"
         self.passes = 0
         self.rows = 0
-        self.fraction = math.nan
+        self._fraction = math.nan
         self.unit = 1.0  # of the loss, in squared units of the targets
         self.loss = math.nan
         self.sample_loss = math.nan
@@ -137,6 +137,15 @@ class Monitor:
     def seconds(self) -> float:
         """Time since the start."""
         return time.perf_counter() - self._start
+
+    @property
+    def fraction(self) -> float:
+        """Share of the expected work that is done; it never falls."""
+        return self._fraction
+
+    @fraction.setter
+    def fraction(self, share: float) -> None:
+        self._fraction = share if math.isnan(self._fraction) else max(self._fraction, share)
 
     @property
     def stopped(self) -> bool:

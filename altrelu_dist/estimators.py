@@ -6,13 +6,17 @@ import logging
 import math
 import numbers
 import os
-from collections.abc import Mapping, Sequence
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import asdict, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from altrelu_dist.checkpoints.opening import opened
@@ -65,8 +69,9 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         the steps, of ``"alternating"`` the alternations (30 by default). By default the run stops
         by itself.
     max_time : float, optional
-        Seconds after which the run stops at the end of the current step. A pass over all rows is
-        never cut short where the data is on Dask: it ends late by part of one at most.
+        Seconds after which the run stops, counted from the call of :meth:`fit`. What would take
+        longer is not begun, or cut short. The first pass over all rows alone is always made to its
+        end; a `ConvergenceWarning` says where it takes longer than that.
     early_stopping : bool, default False
         Hold a part of the rows out, and return the network with the least loss on them of all
         that the run came through: it may have fewer neurons than ``n_hidden``. The run stops when
@@ -140,6 +145,9 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     network_: Network
     _note: Mapping[str, Any] | None = None  # kept with a checkpoint, for who reads it again
+    _warn: Callable[[str], object] = staticmethod(
+        partial(warnings.warn, category=ConvergenceWarning, stacklevel=2)
+    )
 
     def __init__(
         self,
@@ -217,15 +225,24 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             If the data cannot be trained on; the text names what was found and where.
         ClusterError
             If the client is closed or asynchronous, or the data was persisted on another cluster.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the network ends with fewer working neurons than ``n_hidden``: because ``max_time``
+            was over, or because no further one lowers the loss. Not where early stopping chose it.
         """
         before = dict(self.__dict__)
         try:
             with on_client(self.client, X=X, y=y, sample_weight=sample_weight) as client:
-                return self._fit(X, y, sample_weight, client, feature_names, target_names)
+                text = self._fit(X, y, sample_weight, client, feature_names, target_names)
         except BaseException:
             # What was fitted before is still what it was.
             self.__dict__ = before
             raise
+        if text is not None:
+            self._warn(text)
+        return self
 
     def _fit(
         self,
@@ -235,9 +252,11 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         client: Client | None,
         feature_names: Sequence[str] | None,
         target_names: Sequence[str] | None,
-    ) -> Self:
+    ) -> str | None:
+        """Fit; what there is to warn of."""
         parameters = checked(self)
         self._told = 0
+        begun = time.perf_counter()
         engine, dtype = self._rows(X, y, sample_weight, client)
         if engine.n_rows < 2:
             raise DataError("X has 1 sample: there is nothing to learn from a single row")
@@ -272,7 +291,7 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             any_seed=not isinstance(self.random_state, numbers.Integral),
             note=self._note,
         ) as journal:
-            monitor = Monitor(self._follow, self.max_time, journal, engine.client)
+            monitor = Monitor(self._follow, self.max_time, journal, engine.client, begun)
             if journal.kept:
                 parameters = replace(parameters, seed=journal.fingerprint["parameters"]["seed"])
 
@@ -308,7 +327,7 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         del self._so_far
         reason = monitor.reason or "converged"
         self._told_by(monitor.history, monitor.passes, reason, monitor.memory)
-        return self
+        return self._shortfall(trained.weights.n_working, reason, monitor)
 
     def network_so_far(self) -> Network | None:
         """What a `fit` that is under way would end with now: for its callback, or another thread.
@@ -479,6 +498,23 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                 progress.seconds,
             )
         return bool(self.callback(progress)) if self.callback is not None else False
+
+    def _shortfall(self, n_working: int, reason: str, monitor: Monitor) -> str | None:
+        """What to warn of: too little time, or fewer neurons than were asked for."""
+        limit = f"max_time={self.max_time:g}" if self.max_time is not None else ""
+        if limit and monitor.pass_seconds > float(self.max_time or 0):
+            return (
+                f"a single pass over the data takes {monitor.pass_seconds:.3g} s, more than "
+                f"{limit}: the network has {n_working} of {self.n_hidden} neurons; allow more time"
+            )
+        if n_working >= self.n_hidden:
+            return None
+        has = f"the network has {n_working} of {self.n_hidden} neurons"
+        if reason == "max_time":
+            return f"{has}, since {limit} ended the run while it grew; allow more seconds"
+        if reason in ("converged", "max_iter") and not self.early_stopping:
+            return f"{has}: no further one lowers the loss on these data"
+        return None
 
     def _told_by(
         self, history: list[dict[str, Any]], passes: int, reason: str, memory: PeakMemory

@@ -7,11 +7,13 @@ import os
 import signal
 import threading
 import time
+import warnings
 
 import dask.array as da
 import numpy as np
 import pytest
 from oracles import objective_over, random_block, random_weights, same
+from sklearn.exceptions import ConvergenceWarning
 
 from altrelu_dist import AltReLURegressor
 from altrelu_dist.engine import TILE
@@ -416,3 +418,54 @@ def test_few_rows_leave_some_to_train_on_and_some_to_validate(n, fraction, seed)
         2, early_stopping=True, validation_fraction=fraction, random_state=seed
     ).fit(X, y)
     assert np.isfinite(model.predict(X)).all()
+
+
+# What is warned of
+
+
+def test_fewer_neurons_than_asked_for_are_warned_of(rng):
+    X = rng.integers(2, size=(200, 2)).astype(float)  # four different rows
+    with pytest.warns(ConvergenceWarning, match=r"has \d+ of 50 neurons: no further one") as told:
+        model = AltReLURegressor(50, random_state=0).fit(X, X[:, 0])
+    assert told[0].filename == __file__
+    sizes = abs(model.network_.hidden_weights).sum(0) * abs(model.network_.output_weights).sum(1)
+    assert f"has {np.count_nonzero(sizes)} of 50" in str(told[0].message)
+    with pytest.warns(ConvergenceWarning, match="has 0 of 3 neurons: no further one"):
+        AltReLURegressor(3).fit(X, np.ones(200))
+
+
+@pytest.mark.parametrize("stopping", [False, True])
+def test_all_neurons_and_those_that_early_stopping_chose_are_not(stopping, rng):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        AltReLURegressor(4, early_stopping=stopping, random_state=0, max_iter=1).fit(*noisy(rng))
+
+
+def test_too_little_time_is_warned_of(rng):
+    X, y = noisy(rng, n=3000)
+    with pytest.warns(ConvergenceWarning, match="a single pass over the data takes .* more than"):
+        model = AltReLURegressor(8, max_time=1e-9).fit(X, y)
+    assert model.predict(X) == pytest.approx(y.mean())
+    assert model.stop_reason_ == "max_time"
+
+    told = []
+    model = AltReLURegressor(64, max_time=3600, random_state=0)
+    model._warn = told.append
+    begin = Monitor.__init__
+
+    def fast(self, *arguments, **named):
+        begin(self, *arguments, **named)
+        follow = self._callback
+
+        def callback(now):
+            if now.stage == "grow" and now.iteration == 3:
+                self._start -= 3600
+            return follow(now)
+
+        self._callback = callback
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Monitor, "__init__", fast)
+        model.fit(X, y)
+    (text,) = told
+    assert "of 64 neurons, since max_time=3600 ended the run while it grew" in text

@@ -33,11 +33,12 @@ if TYPE_CHECKING:
     import dask.array as da
     from distributed import Client
 
-__all__ = ["TILE", "DaskEngine", "Engine", "LocalEngine"]
+__all__ = ["TILE", "DaskEngine", "Engine", "Hurry", "LocalEngine", "OutOfTimeError"]
 
 TILE = 4096
 _FAN_IN = 8
 _LOOK = 5.0  # seconds between two looks at a cluster that is waited for
+_HURRIED_LOOK = 0.1  # and at the clock, where the pass may have to be given up
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +50,21 @@ class Contribution(Protocol):
 
 
 C = TypeVar("C", bound=Contribution)
+
+
+class OutOfTimeError(Exception):
+    """A pass gave up because the run has to end."""
+
+
+class Hurry(Protocol):
+    """What makes a pass give up."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the run has to end."""
+
+    def in_time(self, statistic: Callable[[Any], C]) -> Callable[[Any], C]:
+        """The same statistic of a tile, but where the run has to end an `OutOfTimeError`."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +101,7 @@ class Engine(ABC):
         self.n_rows = n_rows
 
     @abstractmethod
-    def reduce(self, statistic: Callable[[Any], C], name: str) -> C:
+    def reduce(self, statistic: Callable[[Any], C], name: str, hurry: Hurry | None = None) -> C:
         """Pass over all rows once.
 
         Parameters
@@ -94,6 +110,13 @@ class Engine(ABC):
             From one tile of rows to its contribution.
         name : str
             What the tasks are called in the Dask dashboard.
+        hurry : Hurry, optional
+            Without it the pass is made to its end.
+
+        Raises
+        ------
+        OutOfTimeError
+            If the run has to end before the pass does.
         """
 
     @abstractmethod
@@ -143,9 +166,11 @@ class LocalEngine(Engine):
             n_rows -= total * TILE - self.n_rows
         return LocalEngine([self.tiles[i] for i in picked], n_rows)
 
-    def reduce(self, statistic: Callable[[Any], C], name: str) -> C:
+    def reduce(self, statistic: Callable[[Any], C], name: str, hurry: Hurry | None = None) -> C:
         """Pass over all rows once."""
         del name
+        if hurry is not None:
+            statistic = hurry.in_time(statistic)
         nodes: _Partial = []
         with one_blas_thread():
             for index, value in enumerate(self._values(statistic)):
@@ -210,34 +235,39 @@ class DaskEngine(Engine):
         return int(self._X.numblocks[0]), max(self._X.chunks[0]), row_bytes
 
     def persisted(self) -> DaskEngine:
-        """The same rows, read into the memory of the client's workers, and kept there."""
-        assert self.client is not None
+        """The same rows, read once and kept: by the client's workers, or in this process."""
+        import dask
+
         parts = [part for part in (self._X, self._y, self._weight) if part is not None]
-        X, y, *weight = self.client.persist(parts)
+        X, y, *weight = dask.persist(*parts) if self.client is None else self.client.persist(parts)
         return DaskEngine(X, y, weight[0] if weight else None, self.client, self._prepare)
 
     def prepared(self, prepare: Callable[[Rows], Any]) -> DaskEngine:
         """The same rows, prepared in the tasks: they are read again each pass."""
         return DaskEngine(self._X, self._y, self._weight, self.client, prepare)
 
-    def reduce(self, statistic: Callable[[Any], C], name: str) -> C:
+    def reduce(self, statistic: Callable[[Any], C], name: str, hurry: Hurry | None = None) -> C:
         """Pass over all rows once."""
         import dask
 
         if self.client is None:
+            if hurry is not None:  # the tasks are threads of this process
+                statistic = hurry.in_time(statistic)
             result: _Partial = dask.compute(self._pass(statistic, name))[0]
         else:
             with explained(self.client):
-                result = self._on_workers(self.client, statistic, name)
+                result = self._on_workers(self.client, statistic, name, hurry)
         value: C = _root(result)
         return value
 
-    def _on_workers(self, client: Client, statistic: Callable[[Any], C], name: str) -> _Partial:
+    def _on_workers(
+        self, client: Client, statistic: Callable[[Any], C], name: str, hurry: Hurry | None
+    ) -> _Partial:
         """Make the pass; once more if workers died at it, which need not be its own doing."""
         from distributed import KilledWorker
 
         try:
-            return _made(client, self._pass(statistic, name), self._span)
+            return _made(client, self._pass(statistic, name), self._span, hurry)
         except KilledWorker as error:
             # Machines that are taken away at any time look the same as a lack of memory. New tasks:
             # the scheduler counts deaths by task, and would give up on these at the next one.
@@ -246,7 +276,7 @@ class DaskEngine(Engine):
                 error.allowed_failures + 1,
                 name,
             )
-        return _made(client, self._pass(statistic, name), self._span)
+        return _made(client, self._pass(statistic, name), self._span, hurry)
 
     def _pass(self, statistic: Callable[[Any], C], name: str) -> Any:
         """Tasks of their own names, of which the last one ends in the merged contributions."""
@@ -308,7 +338,7 @@ class _Tiles:
         return self.statistic(rows if self.prepare is None else self.prepare(rows))
 
 
-def _made(client: Client, task: Any, span: dict[str, Any]) -> _Partial:
+def _made(client: Client, task: Any, span: dict[str, Any], hurry: Hurry | None) -> _Partial:
     """What a task ends in; whatever that is, the scheduler keeps nothing of it."""
     import dask
 
@@ -317,24 +347,27 @@ def _made(client: Client, task: Any, span: dict[str, Any]) -> _Partial:
     with dask.annotate(**span):
         future = client.compute(task)
     try:
-        result: _Partial = _awaited(future, client)
+        result: _Partial = _awaited(future, client, hurry)
         return result
     finally:
         # An error's traceback holds this frame: without this the tasks would go on, or be kept.
+        # So would those of a pass that is given up.
         future.release()
 
 
-def _awaited(future: Any, client: Client) -> Any:
+def _awaited(future: Any, client: Client, hurry: Hurry | None) -> Any:
     """The result of a future; what Dask would wait for without an end or a word is looked for."""
     from distributed.comm import CommClosedError
 
     told = False
     while True:
         try:
-            return future.result(timeout=_LOOK)
+            return future.result(timeout=_LOOK if hurry is None else _HURRIED_LOOK)
         except TimeoutError:
             if future.done():  # just now, or the error is the task's own
                 return future.result()
+        if hurry is not None and hurry.stopped:
+            raise OutOfTimeError
         if client.status not in ("running", "connecting"):
             # The client closed just as it was to submit this: nobody knows of it.
             raise CommClosedError(f"the client is {client.status}")

@@ -6,13 +6,17 @@ import logging
 import math
 import numbers
 import os
-from collections.abc import Mapping, Sequence
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import asdict, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import r2_score
 from sklearn.utils.validation import (
     _check_sample_weight,
@@ -26,7 +30,7 @@ from altrelu_dist.errors import DataError
 from altrelu_dist.folding import folded
 from altrelu_dist.frames import Given, dask_dtype, given, is_dask_frame, real_numbers
 from altrelu_dist.inputs import engine_of, is_lazy, kept, lazy_array, on_client
-from altrelu_dist.interrupts import say_stopping, stop_softly
+from altrelu_dist.interrupts import raise_for, say_stopping, stop_softly
 from altrelu_dist.memory import PeakMemory
 from altrelu_dist.model_file import load_estimator, save_estimator
 from altrelu_dist.moments.refusals import check_finite
@@ -83,8 +87,9 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         the rounds, of ``"damped"`` the steps, of ``"alternating"`` the alternations (30 by
         default). By default the run stops by itself.
     max_time : float, optional
-        Seconds after which the run stops at the end of the current step. A pass over all rows is
-        never cut short where the data is on Dask: it ends late by part of one at most.
+        Seconds after which the run stops, counted from the call of :meth:`fit`. What would take
+        longer is not begun, or cut short. The first pass over all rows alone is always made to its
+        end; a `ConvergenceWarning` says where it takes longer than that.
     early_stopping : bool, default False
         Hold a part of the rows out, and return the network with the least loss on them of all
         that the run came through: it may have fewer neurons than ``n_hidden``. The run stops when
@@ -158,6 +163,9 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     network_: Network
     _note: Mapping[str, Any] | None = None  # kept with a checkpoint, for who reads it again
+    _warn: Callable[[str], object] = staticmethod(
+        partial(warnings.warn, category=ConvergenceWarning, stacklevel=2)
+    )
 
     def __init__(
         self,
@@ -207,10 +215,11 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     ) -> Self:
         """Train the network.
 
-        The first Ctrl-C stops at the end of the current step: the best network so far is kept,
-        and ``stop_reason_`` is ``"interrupted"``. A second one, or a first one before there is a
-        network, raises `KeyboardInterrupt` at once. So it is in the main thread, where no other
-        handler of SIGINT is set.
+        The first Ctrl-C or SIGTERM stops at the end of the current step: the best network so far
+        is kept, and ``stop_reason_`` is ``"interrupted"``. A second one, or a first one before
+        there is a network, raises at once: `KeyboardInterrupt` for Ctrl-C, for SIGTERM
+        `SystemExit` with exit code 143. So it is in the main thread, for each signal of which the
+        program has set no handler, and for SIGTERM not in a child of `multiprocessing`.
 
         Parameters
         ----------
@@ -234,26 +243,41 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             what a task needs; the text says what would do.
         DataError
             If the data cannot be trained on; the text names what was found and where.
+        ClusterError
+            If the client is closed or asynchronous, or the data was persisted on another cluster.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the network ends with fewer working neurons than ``n_hidden``: because ``max_time``
+            was over, or because no further one lowers the loss. Not where early stopping chose it.
         """
         before = dict(self.__dict__)
         try:
-            return self._fit(X, y, sample_weight, feature_names, target_names)
+            with on_client(self.client, X=X, y=y, sample_weight=sample_weight) as client:
+                text = self._fit(X, y, sample_weight, client, feature_names, target_names)
         except BaseException:
             # What was fitted before is still what it was.
             self.__dict__ = before
             raise
+        if text is not None:
+            self._warn(text)
+        return self
 
     def _fit(
         self,
         X: Any,
         y: Any,
         sample_weight: Any,
+        client: Client | None,
         feature_names: Sequence[str] | None,
         target_names: Sequence[str] | None,
-    ) -> Self:
+    ) -> str | None:
+        """Fit; what there is to warn of."""
         parameters = checked(self)
         self._told = 0
-        engine, dtype, n_targets, names_of_y = self._rows(X, y, sample_weight)
+        begun = time.perf_counter()
+        engine, dtype, n_targets, names_of_y = self._rows(X, y, sample_weight, client)
         if engine.n_rows < 2:
             raise DataError("X has 1 sample: there is nothing to learn from a single row")
         one_name_a_column("feature_names", feature_names, "X", self.n_features_in_)
@@ -286,7 +310,7 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             any_seed=not isinstance(self.random_state, numbers.Integral),
             note=self._note,
         ) as journal:
-            monitor = Monitor(self._follow, self.max_time, journal, engine.client)
+            monitor = Monitor(self._follow, self.max_time, journal, engine.client, begun)
             if journal.kept:
                 parameters = replace(parameters, seed=journal.fingerprint["parameters"]["seed"])
 
@@ -309,11 +333,11 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
             self._so_far = so_far
 
-            def interrupt() -> None:
+            def interrupt(number: int) -> None:
                 if not monitor.has_network:
-                    raise KeyboardInterrupt
+                    raise_for(number)
                 monitor.interrupt()
-                say_stopping()
+                say_stopping(number)
 
             with stop_softly(interrupt):
                 trained = train(kept(engine), parameters, monitor, dtype, names, targets, start)
@@ -322,7 +346,7 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         del self._so_far
         reason = monitor.reason or "converged"
         self._told_by(monitor.history, monitor.passes, reason, monitor.memory)
-        return self
+        return self._shortfall(trained.weights.n_working, reason, monitor)
 
     def network_so_far(self) -> Network | None:
         """What a `fit` that is under way would end with now: for its callback, or another thread.
@@ -369,16 +393,18 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         n_targets, flat = self.network_.n_targets, self._flat
         before = dict(self.__dict__)
         try:
-            engine, _, found, _ = self._rows(X, y, sample_weight, reset=False)
-            if found != n_targets or self._flat != flat:
-                shapes = [
-                    "(n_samples,)" if f else f"(n_samples, {n})"
-                    for f, n in ((self._flat, found), (flat, n_targets))
-                ]
-                raise DataError(
-                    f"y has the shape {shapes[0]}, the network was trained on one of {shapes[1]}"
-                )
-            self.network_ = folded(self.network_, engine, alpha)
+            with on_client(self.client, X=X, y=y, sample_weight=sample_weight) as client:
+                engine, _, found, _ = self._rows(X, y, sample_weight, client, reset=False)
+                if found != n_targets or self._flat != flat:
+                    shapes = [
+                        "(n_samples,)" if f else f"(n_samples, {n})"
+                        for f, n in ((self._flat, found), (flat, n_targets))
+                    ]
+                    raise DataError(
+                        f"y has the shape {shapes[0]}, the network was trained on one of "
+                        f"{shapes[1]}"
+                    )
+                self.network_ = folded(self.network_, engine, alpha)
         except BaseException:
             self.__dict__ = before
             raise
@@ -432,8 +458,8 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             return float(r2_score(target, self._predicted(features), sample_weight=weight))
         from altrelu_dist.metrics import evaluate
 
-        with on_client(self.client):
-            scores = evaluate(self.network_, features, target, sample_weight, self.client)
+        with on_client(self.client, X=X, y=y, sample_weight=sample_weight) as client:
+            scores = evaluate(self.network_, features, target, sample_weight, client)
         # As scikit-learn has it where the target does not vary.
         r2 = [float(score.mse == 0) if math.isnan(score.r2) else score.r2 for score in scores]
         return float(np.mean(r2))
@@ -503,6 +529,23 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             )
         return bool(self.callback(progress)) if self.callback is not None else False
 
+    def _shortfall(self, n_working: int, reason: str, monitor: Monitor) -> str | None:
+        """What to warn of: too little time, or fewer neurons than were asked for."""
+        limit = f"max_time={self.max_time:g}" if self.max_time is not None else ""
+        if limit and monitor.pass_seconds > float(self.max_time or 0):
+            return (
+                f"a single pass over the data takes {monitor.pass_seconds:.3g} s, more than "
+                f"{limit}: the network has {n_working} of {self.n_hidden} neurons; allow more time"
+            )
+        if n_working >= self.n_hidden:
+            return None
+        has = f"the network has {n_working} of {self.n_hidden} neurons"
+        if reason == "max_time":
+            return f"{has}, since {limit} ended the run while it grew; allow more seconds"
+        if reason in ("converged", "max_iter") and not self.early_stopping:
+            return f"{has}: no further one lowers the loss on these data"
+        return None
+
     def _told_by(
         self, history: list[dict[str, Any]], passes: int, reason: str, memory: PeakMemory
     ) -> None:
@@ -514,26 +557,27 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.peak_memory_ = memory
         self.last_doubling_ = last_doubling(history)
 
-    def _rows(self, X: Any, y: Any, sample_weight: Any, *, reset: bool = True) -> _Rows:
+    def _rows(
+        self, X: Any, y: Any, sample_weight: Any, client: Client | None, *, reset: bool = True
+    ) -> _Rows:
         """Take data for training, whatever it comes in, as rows of an engine."""
-        with on_client(self.client):
-            features = self._features(given(X, "X"), reset=reset)
-            target, target_names = self._target(y)
-            lazy = is_lazy(features) or is_lazy(target)
-            if sample_weight is not None and not lazy:
-                sample_weight = given(sample_weight, "sample_weight").values
-                if np.iscomplexobj(np.asarray(sample_weight)):
-                    raise DataError("sample_weight holds complex numbers; expected real ones")
-                sample_weight = _check_sample_weight(sample_weight, features, dtype=np.float64)
-            self._flat = np.ndim(target) == 1
-            n_targets = 1 if self._flat else int(np.shape(target)[1])
-            dtype = dask_dtype(features, "X") if is_dask_frame(features) else features.dtype
-            return _Rows(
-                engine_of(features, target, sample_weight, self.client),
-                _FLOAT32 if dtype == _FLOAT32 else _FLOAT64,
-                n_targets,
-                target_names,
-            )
+        features = self._features(given(X, "X"), reset=reset)
+        target, target_names = self._target(y)
+        lazy = is_lazy(features) or is_lazy(target)
+        if sample_weight is not None and not lazy:
+            sample_weight = given(sample_weight, "sample_weight").values
+            if np.iscomplexobj(np.asarray(sample_weight)):
+                raise DataError("sample_weight holds complex numbers; expected real ones")
+            sample_weight = _check_sample_weight(sample_weight, features, dtype=np.float64)
+        self._flat = np.ndim(target) == 1
+        n_targets = 1 if self._flat else int(np.shape(target)[1])
+        dtype = dask_dtype(features, "X") if is_dask_frame(features) else features.dtype
+        return _Rows(
+            engine_of(features, target, sample_weight, client),
+            _FLOAT32 if dtype == _FLOAT32 else _FLOAT64,
+            n_targets,
+            target_names,
+        )
 
     def _features(self, X: Given, *, reset: bool) -> Any:
         """Check the names and columns of X, and make floats of it unless it is lazy."""

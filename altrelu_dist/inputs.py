@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
 __all__ = [
+    "SMALL",
     "current_client",
     "engine_of",
     "is_lazy",
@@ -32,6 +33,7 @@ __all__ = [
     "room_for_data",
 ]
 
+SMALL = 64 << 20  # bytes of rows that this process keeps, and trains without workers
 _CACHED_SHARE = 0.4  # of the workers' memory: data that fit in it are read once and kept there
 _WORKER = 170 << 20  # bytes of one that has imported what a task needs and has not read a row
 
@@ -47,25 +49,113 @@ def _is_zarr(data: Any) -> bool:
 
 
 def current_client() -> Client | None:
-    """The Dask client of this process, if there is one; imports nothing to find out."""
+    """The Dask client of this process, in a task that of its worker; None if there is none.
+
+    Nothing is imported to find out.
+    """
     if "distributed" not in sys.modules:
         return None
-    from distributed import Client
+    from distributed import Client, get_client
 
-    try:
-        return Client.current()
-    except ValueError:
-        return None
+    for current in (lambda: Client.current(allow_global=False), get_client):
+        with suppress(ValueError):
+            found: Client = current()
+            return found
+    return None
 
 
 @contextmanager
-def on_client(client: Client | None) -> Iterator[None]:
-    """Have a client that is named do all of the block, whichever is the current one."""
+def on_client(client: Client | None, **data: Any) -> Iterator[Client | None]:
+    """Settle which client works on some data, and have it do all of the block.
+
+    Where the block is in a task, the task gives its place in the worker to others until it ends:
+    it waits for theirs, as Dask's own ``compute`` does.
+
+    Parameters
+    ----------
+    client : distributed.Client, optional
+        By default the current one, for lazy data; data in memory needs none.
+    **data : array-like
+        By their names in messages.
+
+    Yields
+    ------
+    distributed.Client or None
+
+    Raises
+    ------
+    ClusterError
+        If the client cannot be waited for, or does not have what was persisted of the data.
+    """
+    lazy = {name: part for name, part in data.items() if is_lazy(part)}
+    if lazy and client is None:
+        client = current_client()
+    _check_persisted(lazy, client)
     if client is None:
+        yield None
+        return
+    _check_client(client)
+    with client.as_current(), _seceded():
+        yield client
+
+
+def _check_client(client: Client) -> None:
+    if client.status in ("closed", "closing"):
+        raise ClusterError("the Dask client is closed: connect again, or leave client=None")
+    if client.asynchronous:
+        raise ClusterError(
+            "the Dask client is asynchronous, and this call waits in its event loop: make the call "
+            "in a thread (await asyncio.to_thread(...)), or pass client= a client that is not"
+        )
+
+
+def _check_persisted(lazy: Mapping[str, Any], client: Client | None) -> None:
+    """Refuse data that the workers of another client hold: Dask would wait for them in vain."""
+    if "distributed" not in sys.modules:
+        return
+    from distributed import wait
+    from distributed.client import futures_of
+
+    for name, part in lazy.items():
+        if not hasattr(part, "__dask_graph__"):
+            continue
+        others = [each for each in futures_of(part) if each.client not in (None, client)]
+        for future in others:
+            owner = future.client
+            if owner.status in ("closed", "closing") or future.status in ("cancelled", "lost"):
+                raise ClusterError(
+                    f"{name} was persisted on workers that no longer hold it (its Dask client is "
+                    f"{owner.status}): persist it again"
+                )
+            here = None if client is None else client.scheduler.address
+            if owner.scheduler.address != here:
+                raise ClusterError(
+                    f"{name} is persisted on the cluster of another Dask client, at "
+                    f"{owner.scheduler.address}, and the client that works on it is "
+                    f"{'none' if here is None else f'at {here}'}: pass client= the one that holds "
+                    f"it, or persist it again"
+                )
+        if others:  # the scheduler may hear of our tasks before it hears of theirs
+            wait(others)
+
+
+@contextmanager
+def _seceded() -> Iterator[None]:
+    from distributed import rejoin, secede
+    from distributed.worker import thread_state
+
+    if getattr(thread_state, "key", None) is None:  # this is no task
         yield
         return
-    with client.as_current():
+    try:
+        secede()
+    except (ValueError, KeyError):  # a thread of the task's own; it has left its place already
         yield
+        return
+    try:
+        yield
+    finally:
+        rejoin()
 
 
 def lazy_array(data: Any, what: str, *, lengths: bool = True) -> da.Array:
@@ -144,7 +234,7 @@ def engine_of(X: Any, y: Any, sample_weight: Any = None, client: Client | None =
     DataError
         If the numbers of rows differ, or there are no rows or columns.
     ClusterError
-        If the client is closed.
+        If the client is closed or asynchronous.
     """
     given_parts = {"X": X, "y": y}
     if sample_weight is not None:
@@ -155,8 +245,8 @@ def engine_of(X: Any, y: Any, sample_weight: Any = None, client: Client | None =
     import dask.array as da
 
     client = client or current_client()
-    if client is not None and client.status in ("closed", "closing"):
-        raise ClusterError("the Dask client is closed: connect again, or leave client=None")
+    if client is not None:
+        _check_client(client)
     arrays = read_together({what: part for what, part in data.items() if is_dask_frame(part)})
     parts = []
     for what, part in data.items():
@@ -181,10 +271,12 @@ def engine_of(X: Any, y: Any, sample_weight: Any = None, client: Client | None =
 
 
 def kept(engine: Engine) -> Engine:
-    """The same rows, for many passes: read once and kept, where the workers have room for them."""
-    if not isinstance(engine, DaskEngine) or engine.client is None:
+    """The same rows, for many passes: read once and kept, where there is room for them."""
+    if not isinstance(engine, DaskEngine):
         return engine
     _, _, row_bytes = engine.blocks
+    if engine.client is None:
+        return engine.persisted() if engine.n_rows * row_bytes <= SMALL else engine
     workers = engine.client.scheduler_info(n_workers=-1)["workers"].values()
     room = sum(room_for_data(worker["memory_limit"] or 0) for worker in workers)
     return engine.persisted() if engine.n_rows * row_bytes <= room else engine

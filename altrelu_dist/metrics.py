@@ -101,6 +101,8 @@ def evaluate(
     DataError
         If the shapes or the names of the columns do not fit, a value is not finite, or every
         weight is zero.
+    ClusterError
+        If the client cannot be waited for, or does not have what was persisted of the data.
     """
     features = given(X, "X")
     if None not in (features.texts, network.feature_names) and features.texts != (
@@ -110,9 +112,9 @@ def evaluate(
             f"X has the columns {', '.join(features.texts or ())}; the network takes "
             f"{', '.join(network.feature_names or ())}, in this order"
         )
-    with on_client(client):
+    with on_client(client, X=X, y=y, sample_weight=sample_weight) as client:
         engine = engine_of(features.values, y, sample_weight, client)
-    errors = engine.reduce(_Statistic(network), "scores")
+        errors = engine.reduce(_Statistic(network), "scores")
     total = errors.targets.weight
     if not total > 0:
         raise DataError("every sample weight is zero: there is nothing to score")

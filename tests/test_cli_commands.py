@@ -8,20 +8,23 @@ import logging
 import math
 import re
 import shutil
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
 from altrelu_dist.cli.app import app
+from altrelu_dist.data import DataSet
 from altrelu_dist.estimators import AltReLURegressor
 from altrelu_dist.interrupts import Interrupts
 from altrelu_dist.network import Network
 from altrelu_dist.runs import progress
 from altrelu_dist.runs.output import number
+from altrelu_dist.runs.training import Prepared, TrainOptions
 
 COMMANDS = ("convert", "info", "train", "evaluate", "predict", "demo")
 QUICK = ("--workers", 0, "--method", "alternating", "--max-iter", 2)
@@ -472,6 +475,51 @@ def test_overwrite_replaces_nothing_but_a_network(here):
     for out in ("data.zarr", "data.parquet", "."):
         refuses("train", "data.zarr", "--hidden", 3, "--out", out, "--overwrite", *QUICK)
     assert snapshot(here / "data.zarr") == before
+
+
+@pytest.mark.parametrize(
+    ("options", "starts"),
+    [
+        ((), False),
+        (("--workers", 1), True),
+        (("--threads", 1), True),
+        (("--memory", "1GiB"), True),
+        (("--performance-report", "report.html"), True),
+    ],
+)
+def test_small_data_is_trained_without_workers_unless_they_are_asked_for(
+    monkeypatch, options, starts
+):
+    asked = []
+
+    @contextmanager
+    def no_workers(choice, output):
+        del output
+        asked.append(choice)
+        yield None
+
+    monkeypatch.setattr("altrelu_dist.cli.cluster._local", no_workers)
+    monkeypatch.setattr("altrelu_dist.cli.profiles.tell_workers", lambda _: None)
+    monkeypatch.setattr("altrelu_dist.cli.train.reported", lambda *_: nullcontext())
+    done = passes("train", "data.zarr", "--hidden", 3, "--out", "new.zarr", *QUICK[2:], *options)
+    assert bool(asked) == starts
+    assert ("trained in this process" in done.stderr) != starts
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "hidden", "small"),
+    [
+        (10**5, 300, 8, True),  # all rows are held for the search
+        (10**6, 7, 8, True),  # 64 million bytes
+        (10**6, 50, 8, False),
+        (10**5, 5000, 8, False),
+    ],
+)
+def test_what_small_data_is(rows, columns, hidden, small):
+    lazy = da.zeros((rows, columns), chunks=(10**4, columns))
+    data = DataSet(lazy, lazy[:, :1], None, (), (), "here")
+    options = TrainOptions("here", hidden, "there")
+    assert Prepared(options, None, {"train": data}, {}).small == small
 
 
 @pytest.mark.parametrize("interrupted", [True, False])

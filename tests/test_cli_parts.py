@@ -13,12 +13,14 @@ import dask.array as da
 import numpy as np
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
+from altrelu_dist.cli.app import app
 from altrelu_dist.cli.baselines import linear_baselines
 from altrelu_dist.cli.writers import ZarrWriter
 from altrelu_dist.data import DataSet
 from altrelu_dist.errors import ParameterError
-from altrelu_dist.interrupts import catch_interrupts
+from altrelu_dist.interrupts import Interrupts, Terminated, catch_interrupts
 from altrelu_dist.memory import PeakMemory, measure
 from altrelu_dist.runs.output import Output, bytes_text, memory_text, number, seconds_text
 from altrelu_dist.runs.progress import Watch, watch
@@ -56,12 +58,12 @@ def test_plain_lines_say_all_there_is_to_know():
     out = output()
     with watch(out) as follow:
         follow(progress(seconds=1.0, rows=0))
-        follow(progress(seconds=4.0, rows=6_000_000, sample_loss=11.0))
+        follow(progress(seconds=4.0, rows=6_000_000, sample_loss=11.0, fraction=0.5))
     first, second = out.progress.file.getvalue().splitlines()
     assert first.split() == [
         *("1.0", "s", "cycle", "iteration", "7", "loss", "12.5", "passes", "3", "?", "rows/s"),
-        *("about", "3.0", "s", "left"),
     ]
+    assert second.endswith("about 6.0 s left")  # at three seconds a quarter
     assert "on sample 11" in second
     assert "2M rows/s" in second
 
@@ -90,7 +92,7 @@ def test_the_live_display_shows_bar_times_and_facts():
     out = output(terminal=True)
     with watch(out) as follow:
         follow(progress(rows=0, seconds=8.0))
-        follow(progress(rows=4_000, seconds=10.0))
+        follow(progress(rows=4_000, seconds=10.0, fraction=0.5))
         out.progress.print("-")  # has the display drawn
     shown = out.progress.file.getvalue()
     for words in ("cycle", "iteration 7", "loss 12.5", "passes 3", "2k rows/s", "elapsed", "left"):
@@ -98,42 +100,99 @@ def test_the_live_display_shows_bar_times_and_facts():
 
 
 def test_unknown_ends_are_not_guessed():
-    with catch_interrupts(lambda: None, exiting=True) as interrupts:
+    with catch_interrupts(lambda _: None, exiting=True) as interrupts:
         follow = Watch(interrupts)
         assert math.isnan(follow.left)
-        follow(progress(fraction=NAN))
-        assert math.isnan(follow.left)
-        follow(progress(fraction=0.5))
+        for now in (progress(fraction=NAN), progress(fraction=0.2), progress(fraction=0.21)):
+            follow(now)
+            assert math.isnan(follow.left)
+        follow(progress(seconds=20.0, fraction=0.6))
         assert follow.left == pytest.approx(10, abs=0.5)
+        follow(progress(seconds=40.0, fraction=0.61))
+        assert math.isnan(follow.left), "a guess that was wrong is not shown any longer"
         follow = Watch(interrupts, max_time=14)
-        for fraction in (NAN, 0.5):
-            follow(progress(fraction=fraction))
-            assert follow.left == pytest.approx(4, abs=0.5)
+        for seconds, fraction in ((10, NAN), (10, 0.5), (11, 0.8)):
+            follow(progress(seconds=seconds, fraction=fraction))
+        assert follow.left == pytest.approx(2 / 3, abs=0.3)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_time_left_never_climbs(seed, monkeypatch):
+    """Whatever the speed of the run: it is hidden, or no more than before."""
+    rng = np.random.default_rng(seed)
+    now = 0.0
+    monkeypatch.setattr("altrelu_dist.runs.progress.time.monotonic", lambda: now)
+    follow, fraction, shown = Watch(Interrupts(), max_time=[None, 900.0][seed % 2]), NAN, []
+    for _ in range(300):
+        now += rng.exponential()
+        if rng.random() < 0.3:
+            fraction = min(1.0, (0 if math.isnan(fraction) else fraction) + rng.exponential(0.01))
+        stage = "grow" if now < 20 else "cycle" if now < 150 else "settle"
+        follow(progress(seconds=now, fraction=fraction, stage=stage))
+        shown += [each for each in (follow.left,) if not math.isnan(each)]
+    assert len(shown) > 20
+    assert shown == sorted(shown, reverse=True)
+
+
+def test_the_time_left_of_a_steady_run_is_true(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr("altrelu_dist.runs.progress.time.monotonic", lambda: now)
+    follow = Watch(Interrupts())
+    for step in range(1, 101):
+        now = 30 + step  # after half a minute of reading
+        follow(progress(seconds=now, fraction=step / 100))
+        if step > 3:
+            assert follow.left == pytest.approx(100 - step)
 
 
 # --- Ctrl-C -----------------------------------------------------------------------------------
 
 
-def test_the_first_ctrl_c_asks_and_the_second_raises():
-    before = signal.getsignal(signal.SIGINT)
+@pytest.mark.parametrize(
+    ("number", "error", "code"),
+    [(signal.SIGINT, KeyboardInterrupt, 130), (signal.SIGTERM, Terminated, 143)],
+)
+def test_the_first_signal_asks_and_the_second_raises(number, error, code):
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with catch_interrupts(lambda: None, exiting=True) as interrupts:
+        with catch_interrupts(lambda _: None, exiting=True) as interrupts:
             follow = Watch(interrupts)
             assert not follow(progress())
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
             assert follow(progress())
-            with pytest.raises(KeyboardInterrupt):
-                os.kill(os.getpid(), signal.SIGINT)
-        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # while it clears up
+            assert interrupts.exit_code == code
+            with pytest.raises(error):
+                os.kill(os.getpid(), number)
+        for each in before:
+            assert signal.getsignal(each) is signal.SIG_IGN  # while it clears up
     finally:
-        signal.signal(signal.SIGINT, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
-def test_ctrl_c_is_as_before_afterwards():
-    before = signal.getsignal(signal.SIGINT)
-    with catch_interrupts(lambda: None):
-        assert signal.getsignal(signal.SIGINT) is not before
-    assert signal.getsignal(signal.SIGINT) is before
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_are_as_before_afterwards(number):
+    before = signal.getsignal(number)
+    with catch_interrupts(lambda _: None):
+        assert signal.getsignal(number) is not before
+    assert signal.getsignal(number) is before
+
+
+def test_a_command_without_a_step_to_end_clears_up_and_ends_with_143(tmp_path, monkeypatch):
+    """SIGTERM in the middle of a conversion: what was written so far goes, one line is said."""
+    monkeypatch.chdir(tmp_path)
+    np.savez("data.npz", X=np.zeros((9, 2)), y=np.arange(9.0))
+
+    def terminated(*_, **__):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("altrelu_dist.data.zarr_store.StoreWriter.append", terminated)
+    before = signal.getsignal(signal.SIGTERM)
+    done = CliRunner().invoke(app, ["convert", "data.npz", "new.zarr"])
+    assert done.exit_code == 143
+    assert done.stderr.splitlines()[-1] == "terminated"
+    assert [path.name for path in tmp_path.iterdir()] == ["data.npz"]
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 # --- words and numbers ------------------------------------------------------------------------

@@ -130,17 +130,18 @@ def test_workers_that_cannot_hold_their_tasks_are_one_line():
 
 
 @pytest.mark.cluster
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("workers", [0, 1])
-def test_ctrl_c_saves_the_best_network(workers):
+def test_a_signal_saves_the_best_network(workers, number):
     with start(
         "train", "data.zarr", *ENDLESS, "--out", "m.zarr", "--workers", workers, "--json"
     ) as process:
         wait_for(process, " cycle ")
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers get it too
+        os.killpg(process.pid, number)  # as a terminal does: the workers get it too
         asked = time.monotonic()
         stdout, stderr = process.communicate(timeout=60)
     assert time.monotonic() - asked < 30
-    assert process.returncode == 130, stderr
+    assert process.returncode == 128 + number, stderr
     assert "stopping at the end of this step" in stderr
     assert "the best network so far is in m.zarr" in stderr
     assert "Traceback" not in stderr
@@ -152,7 +153,10 @@ def test_ctrl_c_saves_the_best_network(workers):
 
 
 @pytest.mark.cluster
-def test_a_second_ctrl_c_stops_at_once_and_leaves_nothing(here):
+@pytest.mark.parametrize(
+    ("number", "said"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")]
+)
+def test_a_second_signal_stops_at_once_and_leaves_nothing(here, number, said):
     before = set(here.iterdir())
     with start("train", "data.zarr", *ENDLESS, "--out", "m.zarr", "--workers", 1) as process:
         wait_for(process, " cycle ")
@@ -165,15 +169,15 @@ def test_a_second_ctrl_c_stops_at_once_and_leaves_nothing(here):
             if connection.status == psutil.CONN_LISTEN
         }
         assert listening == {"127.0.0.1"}
-        os.killpg(process.pid, signal.SIGINT)
+        os.killpg(process.pid, number)
         wait_for(process, "stopping at the end")
-        os.killpg(process.pid, signal.SIGINT)
+        os.killpg(process.pid, number)
         asked = time.monotonic()
         stdout, stderr = process.communicate(timeout=60)
     assert time.monotonic() - asked < 10
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert stdout == ""
-    assert stderr.strip().splitlines()[-1] == "interrupted"
+    assert stderr.strip().splitlines()[-1] == said
     assert "Traceback" not in stderr
     assert set(here.iterdir()) == before
     assert psutil.wait_procs(children, timeout=10)[1] == []

@@ -7,16 +7,18 @@ import os
 import signal
 import threading
 import time
+import warnings
 
 import dask.array as da
 import numpy as np
 import pytest
 from oracles import objective_over, random_block, random_weights, same
+from sklearn.exceptions import ConvergenceWarning
 
 from altrelu_dist import AltReLURegressor
 from altrelu_dist.engine import TILE
 from altrelu_dist.errors import DataError, ParameterError
-from altrelu_dist.interrupts import catch_interrupts
+from altrelu_dist.interrupts import catch_interrupts, stop_softly
 from altrelu_dist.moments import Rows, Weights
 from altrelu_dist.moments.rows import Scaler
 from altrelu_dist.training import damped
@@ -323,57 +325,75 @@ def test_a_run_tells_its_last_doubling_and_keeps_it(rng, tmp_path):
 # Ctrl-C
 
 
-def press_at(iteration, times=1):
+SIGNALS = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: SystemExit}
+
+
+def press_at(iteration, times=1, number=signal.SIGINT):
     """A callback that presses Ctrl-C as soon as so many iterations are recorded."""
 
     def callback(progress):
         if progress.iteration == iteration:
             for _ in range(times):
-                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), number)
 
     return callback
 
 
 @pytest.fixture
 def plain_ctrl_c():
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
     yield
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    signal.signal(signal.SIGINT, before)
+    for number, handler in usual.items():
+        assert signal.getsignal(number) is handler
+        signal.signal(number, before[number])
 
 
 @pytest.mark.usefixtures("plain_ctrl_c")
+@pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("method", METHODS)
-def test_the_first_ctrl_c_keeps_the_best_network(method, rng, capfd):
+def test_the_first_signal_keeps_the_best_network(method, number, rng, capfd):
     X, y = noisy(rng)
-    model = AltReLURegressor(4, method=method, random_state=0, callback=press_at(3))
+    model = AltReLURegressor(4, method=method, random_state=0, callback=press_at(3, number=number))
     model.fit(X, y)
     assert model.stop_reason_ == "interrupted"
     assert model.score(X, y) > 0.2
-    assert "best network kept; Ctrl-C again stops at once" in capfd.readouterr().err
+    again = "Ctrl-C again" if number == signal.SIGINT else "once more"
+    assert f"best network kept; {again} stops at once" in capfd.readouterr().err
 
 
 @pytest.mark.usefixtures("plain_ctrl_c")
-def test_the_second_ctrl_c_raises(rng):
-    model = AltReLURegressor(4, random_state=0, callback=press_at(3, times=2))
-    with pytest.raises(KeyboardInterrupt):
+@pytest.mark.parametrize(("number", "error"), SIGNALS.items())
+def test_the_second_signal_raises(number, error, rng):
+    model = AltReLURegressor(4, random_state=0, callback=press_at(3, times=2, number=number))
+    with pytest.raises(error) as raised:
         model.fit(*noisy(rng))
+    assert number == signal.SIGINT or raised.value.code == 143
     assert not hasattr(model, "network_")
 
 
 @pytest.mark.usefixtures("plain_ctrl_c")
-def test_ctrl_c_before_there_is_a_network_raises(rng):
-    with pytest.raises(KeyboardInterrupt):
-        AltReLURegressor(4, random_state=0, callback=press_at(0)).fit(*noisy(rng))
+@pytest.mark.parametrize(("number", "error"), SIGNALS.items())
+def test_a_signal_before_there_is_a_network_raises(number, error, rng):
+    with pytest.raises(error):
+        AltReLURegressor(4, random_state=0, callback=press_at(0, number=number)).fit(*noisy(rng))
+
+
+@pytest.mark.usefixtures("plain_ctrl_c")
+def test_a_child_of_multiprocessing_is_ended_by_sigterm(monkeypatch):
+    monkeypatch.setattr("multiprocessing.parent_process", lambda: object())
+    with stop_softly(lambda _: None):
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
 
 
 def test_somebody_elses_handler_is_left_alone(rng):
-    with catch_interrupts(lambda: None) as interrupts:
-        before = signal.getsignal(signal.SIGINT)
+    with catch_interrupts(lambda _: None) as interrupts:
+        before = {number: signal.getsignal(number) for number in SIGNALS}
 
         def callback(progress):
             del progress
-            assert signal.getsignal(signal.SIGINT) is before
+            assert {number: signal.getsignal(number) for number in SIGNALS} == before
 
         AltReLURegressor(3, max_iter=1, random_state=0, callback=callback).fit(*noisy(rng))
     assert not interrupts.requested
@@ -398,3 +418,54 @@ def test_few_rows_leave_some_to_train_on_and_some_to_validate(n, fraction, seed)
         2, early_stopping=True, validation_fraction=fraction, random_state=seed
     ).fit(X, y)
     assert np.isfinite(model.predict(X)).all()
+
+
+# What is warned of
+
+
+def test_fewer_neurons_than_asked_for_are_warned_of(rng):
+    X = rng.integers(2, size=(200, 2)).astype(float)  # four different rows
+    with pytest.warns(ConvergenceWarning, match=r"has \d+ of 50 neurons: no further one") as told:
+        model = AltReLURegressor(50, random_state=0).fit(X, X[:, 0])
+    assert told[0].filename == __file__
+    sizes = abs(model.network_.hidden_weights).sum(0) * abs(model.network_.output_weights).sum(1)
+    assert f"has {np.count_nonzero(sizes)} of 50" in str(told[0].message)
+    with pytest.warns(ConvergenceWarning, match="has 0 of 3 neurons: no further one"):
+        AltReLURegressor(3).fit(X, np.ones(200))
+
+
+@pytest.mark.parametrize("stopping", [False, True])
+def test_all_neurons_and_those_that_early_stopping_chose_are_not(stopping, rng):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        AltReLURegressor(4, early_stopping=stopping, random_state=0, max_iter=1).fit(*noisy(rng))
+
+
+def test_too_little_time_is_warned_of(rng):
+    X, y = noisy(rng, n=3000)
+    with pytest.warns(ConvergenceWarning, match="a single pass over the data takes .* more than"):
+        model = AltReLURegressor(8, max_time=1e-9).fit(X, y)
+    assert model.predict(X) == pytest.approx(y.mean())
+    assert model.stop_reason_ == "max_time"
+
+    told = []
+    model = AltReLURegressor(64, max_time=3600, random_state=0)
+    model._warn = told.append
+    begin = Monitor.__init__
+
+    def fast(self, *arguments, **named):
+        begin(self, *arguments, **named)
+        follow = self._callback
+
+        def callback(now):
+            if now.stage == "grow" and now.iteration == 3:
+                self._start -= 3600
+            return follow(now)
+
+        self._callback = callback
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Monitor, "__init__", fast)
+        model.fit(X, y)
+    (text,) = told
+    assert "of 64 neurons, since max_time=3600 ended the run while it grew" in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import traceback
 from typing import Annotated, Any, NoReturn
@@ -22,7 +23,7 @@ from altrelu_dist.cli.predict import predict
 from altrelu_dist.cli.train import train
 from altrelu_dist.cli.words import said
 from altrelu_dist.errors import AltReLUError
-from altrelu_dist.runs.output import INTERRUPTED
+from altrelu_dist.interrupts import Terminated, exit_code, terminable
 
 __all__ = ["app"]
 
@@ -42,7 +43,8 @@ class _Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with terminable():
+                return super().invoke(ctx)
         except UsageError as error:
             _fail_usage(error, ctx)
         except (AltReLUError, OSError, MemoryError, ImportError) as error:
@@ -50,7 +52,9 @@ class _Commands(TyperGroup):
                 raise
             _fail(_traceback(error) if ctx.params.get("debug") else f"error: {describe(error)}")
         except KeyboardInterrupt:
-            _fail("interrupted", INTERRUPTED)
+            _fail("interrupted", exit_code(signal.SIGINT))
+        except Terminated:
+            _fail("terminated", exit_code(signal.SIGTERM))
         except (typer.Exit, typer.Abort):
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it is one line

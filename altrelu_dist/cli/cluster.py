@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from altrelu_dist.errors import ClusterError, ParameterError
+from altrelu_dist.interrupts import Terminated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,9 +28,9 @@ _CLOSE_SECONDS = 2.0
 _SILENT_SECONDS = 60.0  # without a sign of life, after which others do what a worker was to do
 _LEAST_MEMORY = 256 << 20  # what a worker holds before it has read a row
 
-# Ctrl-C in a terminal reaches every process of the group: the workers are to go on, because it is
-# the trainer that decides when to stop.
-_DEAF_TO_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+# Ctrl-C in a terminal, and a batch system's SIGTERM, reach every process of the group: the workers
+# are to go on, because it is the trainer that decides when to stop.
+_DEAF = "import signal; [signal.signal(s, signal.SIG_IGN) for s in (signal.SIGINT, signal.SIGTERM)]"
 # What a task raises comes back to us and is said once; Dask would log its traceback before.
 _SILENT = "import logging; logging.getLogger('distributed').setLevel(logging.CRITICAL)"
 
@@ -109,7 +110,7 @@ class ClusterChoice:
     tls: TlsFiles = TlsFiles()
 
     def __post_init__(self) -> None:
-        if self.scheduler is not None and self._local:
+        if self.scheduler is not None and self.sized:
             raise ParameterError("give either --scheduler or --workers, --threads, --memory")
         if self.tls.given and not (self.address or "").startswith("tls://"):
             raise ParameterError(
@@ -118,7 +119,8 @@ class ClusterChoice:
             )
 
     @property
-    def _local(self) -> bool:
+    def sized(self) -> bool:
+        """Whether workers of this machine are asked for."""
         return (self.workers, self.threads, self.memory) != (None, None, None)
 
     @property
@@ -126,7 +128,7 @@ class ClusterChoice:
         """A scheduler to connect to, from the command or from Dask's own configuration."""
         import dask
 
-        if self._local:
+        if self.sized:
             return None
         address: str | None = self.scheduler or dask.config.get("scheduler-address", None)
         return address or None
@@ -217,7 +219,7 @@ def _local(choice: ClusterChoice, output: Output) -> Iterator[Client]:
                 threads_per_worker=choice.threads,
                 memory_limit=limit,
                 silence_logs=logging.WARNING if debug else logging.CRITICAL,
-                preload=[_DEAF_TO_CTRL_C] if debug else [_DEAF_TO_CTRL_C, _SILENT],
+                preload=[_DEAF] if debug else [_DEAF, _SILENT],
             )
         except (RuntimeError, OSError) as error:
             raise ClusterError(f"the workers cannot be started: {error}") from error
@@ -229,7 +231,7 @@ def _local(choice: ClusterChoice, output: Output) -> Iterator[Client]:
         )
         try:
             yield client
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Terminated):
             _kill_workers(cluster)
             raise
 

@@ -9,7 +9,7 @@ import typer
 
 from altrelu_dist.cli.options import Quiet
 from altrelu_dist.errors import ExistsError
-from altrelu_dist.runs.output import INTERRUPTED, Output, memory_text, number, seconds_text, table
+from altrelu_dist.runs.output import Output, memory_text, number, seconds_text, table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -160,7 +160,7 @@ def _train(
         estimator.fit(data.X, data.y)
     if follower.interrupts.requested:
         output.warn("interrupted")
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(follower.interrupts.exit_code)
     output.note(
         f"  MSE {number(estimator.history_[-1]['loss'])} after {estimator.n_passes_} passes, "
         f"{seconds_text(estimator.history_[-1]['seconds'])}"

@@ -78,7 +78,7 @@ Workers = Annotated[
     typer.Option(
         min=0,
         help="Worker processes on this machine; 0 works inside this process "
-        "(default: from the number of cores).",
+        "(default: from the number of cores; 0 for small data).",
         rich_help_panel=_CLUSTER,
     ),
 ]

@@ -20,7 +20,7 @@ from altrelu_dist.cli.options import (
     Workers,
 )
 from altrelu_dist.cli.reports import check_report, reported
-from altrelu_dist.runs.output import INTERRUPTED, Output
+from altrelu_dist.runs.output import Output
 from altrelu_dist.runs.training import prepared
 
 __all__ = ["train"]
@@ -66,7 +66,7 @@ def train(
 ) -> None:
     """Train a network on data of any size and save it.
 
-    Ctrl-C stops at the end of the current step and saves the best network so far.
+    Ctrl-C or SIGTERM stops at the end of the current step and saves the best network so far.
     """
     if resume is not None and _RESUMED not in ctx.meta:
         ctx.meta[_RESUMED] = True
@@ -81,10 +81,13 @@ def train(
     output.note(ready.about)
     if performance_report is not None:
         check_report(performance_report, cluster, overwrite=options.overwrite)
-    with connect(cluster, output) as client, reported(performance_report, output):
-        interrupted = ready.run(output, client, partial(watch, output, options.max_time))
-    if interrupted:
-        raise typer.Exit(INTERRUPTED)
+    alone = ready.small and not cluster.sized and performance_report is None
+    if alone and cluster.address is None:
+        output.note("small data: trained in this process (--workers N starts N worker processes)")
+    with connect(cluster, output, in_process=alone) as client, reported(performance_report, output):
+        code = ready.run(output, client, partial(watch, output, options.max_time))
+    if code:
+        raise typer.Exit(code)
 
 
 def _remembered(ctx: typer.Context, checkpoint: str) -> dict[str, Any]:

@@ -184,7 +184,7 @@ class _Loop:
         ends = time.monotonic() + _PATIENCE
         while True:
             try:
-                return ready.run(self._log, self._client, self._watching)
+                return bool(ready.run(self._log, self._client, self._watching))
             except InUseError:
                 if time.monotonic() > ends:
                     raise

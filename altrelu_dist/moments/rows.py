@@ -89,6 +89,12 @@ class Weights:
         return int(self.W.shape[1])
 
     @property
+    def n_working(self) -> int:
+        """How many of them have weights on both sides."""
+        sizes = np.abs(self.W).sum(axis=0) * np.abs(self.V).sum(axis=1)
+        return int(np.count_nonzero(sizes))
+
+    @property
     def output(self) -> Floats:
         """Output layer with its bias as the last row, (h + 1, q)."""
         return np.vstack([self.V, self.c])

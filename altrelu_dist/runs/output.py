@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from altrelu_dist.memory import PeakMemory
 
 __all__ = [
-    "INTERRUPTED",
     "Output",
     "bytes_text",
     "memory_text",
@@ -31,7 +30,6 @@ __all__ = [
     "table",
 ]
 
-INTERRUPTED = 130  # the exit code that a shell expects of a program that ended by Ctrl-C
 _BETWEEN_LINES = 10.0  # seconds, where nothing can be redrawn
 
 

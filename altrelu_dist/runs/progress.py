@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["Lines", "Watch", "watch"]
 
 _RATE_WINDOW = 5.0  # seconds over which rows a second are measured
+_KNOWN = 0.02  # of the work, after which the speed of a stage is known
+_HELD, _HELD_SECONDS = 1.5, 5.0  # an estimate that is above the time shown by more is not held
 _SOON, _LATE = 2.0, 60.0  # least and most seconds between two plain lines
 
 
@@ -54,13 +56,20 @@ class Watch:
         self._max_time = math.inf if max_time is None else max_time
         self._on_change = on_change
         self._visits: deque[tuple[float, int]] = deque()
+        self._stage, self._begun = "", (math.nan, math.nan)  # its first seconds and fraction
+        self._left = math.nan
+        self._least = math.inf  # of the times left that were shown
 
     def __call__(self, progress: Progress) -> bool:
         """Take a report; true asks the trainer to stop."""
+        shown = self.left
+        if not math.isnan(shown):
+            self._least = min(self._least, shown)
         self.last, self._at = progress, time.monotonic()
         self._visits.append((progress.seconds, progress.rows))
         while len(self._visits) > 2 and self._visits[1][0] < progress.seconds - _RATE_WINDOW:
             self._visits.popleft()
+        self._left = self._sound(progress)
         if self._on_change is not None:
             self._on_change(self)
         return self.interrupts.requested
@@ -72,13 +81,28 @@ class Watch:
 
     @property
     def left(self) -> float:
-        """Expected seconds to the end; NaN if unknown."""
-        fraction = math.nan if self.last is None else self.last.fraction
-        if self.last is None or not fraction > 0:
-            end = self._max_time
-        else:
-            end = min(self.last.seconds / min(fraction, 1.0), self._max_time)
-        return max(0.0, end - self.elapsed) if math.isfinite(end) else math.nan
+        """Expected seconds to the end; NaN if unknown. It never climbs."""
+        if self.last is None:
+            return self._max_time if math.isfinite(self._max_time) else math.nan
+        left = self._left - (time.monotonic() - self._at)
+        return left if math.isnan(left) else max(0.0, left)
+
+    def _sound(self, progress: Progress) -> float:
+        """The seconds left as they may be shown: no more than before; NaN if that is too little."""
+        left = min(self._estimate(progress), self._max_time - progress.seconds)
+        if not math.isfinite(left) or left > _HELD * self._least + _HELD_SECONDS:
+            return math.nan
+        return max(0.0, min(left, self._least))
+
+    def _estimate(self, progress: Progress) -> float:
+        """The work left at the speed of this stage, infinite if that is not known."""
+        seconds, fraction = progress.seconds, progress.fraction
+        if progress.stage != self._stage or math.isnan(self._begun[1]):
+            self._stage, self._begun = progress.stage, (seconds, fraction)
+        gained = fraction - self._begun[1]
+        if not gained >= _KNOWN:
+            return math.inf
+        return (1 - fraction) * (seconds - self._begun[0]) / gained
 
     @property
     def rows_a_second(self) -> float:
@@ -162,7 +186,7 @@ class Lines:
 
 @contextmanager
 def watch(output: Output, max_time: float | None = None) -> Iterator[Watch]:
-    """Show a training run and catch Ctrl-C for as long as the block runs.
+    """Show a training run and catch Ctrl-C and SIGTERM for as long as the block runs.
 
     Parameters
     ----------
@@ -176,7 +200,7 @@ def watch(output: Output, max_time: float | None = None) -> Iterator[Watch]:
         The callback for the trainer.
     """
     if output.live:
-        with catch_interrupts(lambda: None, exiting=True) as interrupts:
+        with catch_interrupts(lambda _number: None, exiting=True) as interrupts:
             follower = Watch(interrupts, max_time)
             display = Live(
                 get_renderable=_Display(follower).__rich__,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from altrelu_dist.addresses import without_secrets
 from altrelu_dist.errors import AltReLUError, ClusterError, DataError, ParameterError
+from altrelu_dist.interrupts import Terminated
 from altrelu_dist.links import absolute
 from altrelu_dist.runs.output import Output, memory_text, number, seconds_text
 
@@ -167,7 +168,7 @@ class Prepared:
         output: Output,
         client: Client | None,
         watching: Callable[[], AbstractContextManager[Watch]],
-    ) -> bool:
+    ) -> int:
         """Train, save, score and tell.
 
         Parameters
@@ -179,8 +180,8 @@ class Prepared:
 
         Returns
         -------
-        bool
-            Whether it was interrupted.
+        int
+            The exit code: 0, or where the run was interrupted that of the signal.
 
         Raises
         ------
@@ -193,6 +194,7 @@ class Prepared:
         options, model, parts = self.options, self.model, self.parts
         data = parts["train"]
         model.set_params(client=client)
+        model._warn = lambda text: output.warn(text.replace("max_time=", "--max-time "))
         with watching() as follower:
             model.set_params(callback=follower)
             model.fit(
@@ -210,7 +212,7 @@ class Prepared:
                         parameter="max_time",
                     )
                 output.warn("interrupted before there was a network: nothing is saved")
-                return True
+                return follower.interrupts.exit_code
             with follower.interrupts.held():
                 saved, failure = _saved(model, options.out, overwrite=options.overwrite)
         interrupted = follower.interrupts.requested
@@ -222,14 +224,26 @@ class Prepared:
                 name: evaluate(model.network_, rows.X, rows.y, rows.sample_weight, client=client)
                 for name, rows in parts.items()
             }
-        except (ClusterError, KeyboardInterrupt):
+        except (ClusterError, KeyboardInterrupt, Terminated):
             output.warn(f"the network is in {saved}, its scores are not known")
             raise
         memory = measure(client, model.peak_memory_)
         self._tell(output, saved, scores, memory, interrupted=interrupted)
         if failure is not None:
             raise DataError(f"{failure.finding}; the network is in {saved}")
-        return interrupted
+        return follower.interrupts.exit_code if interrupted else 0
+
+    @property
+    def small(self) -> bool:
+        """Whether workers are of no use: this process keeps all rows in its own memory."""
+        from altrelu_dist.inputs import SMALL
+        from altrelu_dist.training.trainer import row_stages
+
+        data = self.parts["train"]
+        assert data.y is not None
+        (n, d), q = data.X.shape, data.y.shape[1] if data.y.ndim == 2 else 1
+        sizes = row_stages(d + 1, q, self.options.hidden, data.X.dtype, n)
+        return sizes.whole or int(data.X.nbytes + data.y.nbytes) <= SMALL
 
     @property
     def about(self) -> str:

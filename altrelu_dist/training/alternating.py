@@ -13,13 +13,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from altrelu_dist.engine import OutOfTimeError
 from altrelu_dist.moments.loss import HiddenGram, LossAndGradient
 from altrelu_dist.moments.rows import Floats, Weights
 from altrelu_dist.solvers.hidden_layer import solve_hidden
 from altrelu_dist.solvers.output_layer import solve_output
 from altrelu_dist.training.objective import Objective
 from altrelu_dist.training.pattern_state import PatternState
-from altrelu_dist.training.progress import Outcome, OutOfTimeError
+from altrelu_dist.training.progress import Outcome
 
 __all__ = ["ITERATIONS", "alternate", "random_directions"]
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from altrelu_dist.engine import OutOfTimeError
 from altrelu_dist.moments.kinks import KinkMoments
 from altrelu_dist.moments.loss import LossGradient
 from altrelu_dist.moments.pattern import PatternGram
@@ -17,7 +18,7 @@ from altrelu_dist.moments.rows import Floats, Weights
 from altrelu_dist.solvers.hidden_layer import DampedSystem
 from altrelu_dist.training.objective import Objective
 from altrelu_dist.training.pattern_state import PatternState
-from altrelu_dist.training.progress import Outcome, OutOfTimeError
+from altrelu_dist.training.progress import Outcome
 
 __all__ = ["LARGEST_SYSTEM", "descend"]
 

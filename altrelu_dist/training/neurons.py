@@ -9,13 +9,12 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from altrelu_dist.engine import LocalEngine
+from altrelu_dist.engine import TILE, LocalEngine, OutOfTimeError
 from altrelu_dist.moments.loss import activate
 from altrelu_dist.moments.rows import Additive, Block, Floats, Weights
 from altrelu_dist.solvers.linalg import Factor
 from altrelu_dist.solvers.output_layer import Removal
 from altrelu_dist.training.objective import Objective
-from altrelu_dist.training.progress import OutOfTimeError
 
 __all__ = [
     "CandidateMoments",
@@ -98,20 +97,17 @@ def draw_hinges(
 
     The direction is from one row to the other, the kink half way between.
     """
-    xs, squares = [], []
-    for x, y in engine.leading(_ROWS_FOR_CANDIDATES).tiles:
+    tiles, squares = engine.leading(_ROWS_FOR_CANDIDATES).tiles, []
+    for x, y in tiles:
         residual = activate(x @ weights.W.astype(x.dtype), slope) @ weights.V.astype(x.dtype)
         residual += x[:, -1:] * weights.c.astype(x.dtype) - y
-        xs.append(x)
         squares.append(np.einsum("iq,iq->i", residual, residual, dtype=np.float64))
-    rows = np.concatenate(xs).astype(np.float64)
-    chance = np.concatenate(squares)
-    usable = rows[:, -1] > 0
-    rows, chance = rows[usable] / rows[usable, -1:], chance[usable]
+    usable = np.flatnonzero(np.concatenate([x[:, -1] for x, _ in tiles]) > 0)
+    chance = np.concatenate(squares)[usable]
     total = chance.sum()
     chance = chance / total if total > 0 else np.full(chance.size, 1 / chance.size)
-    first = rows[rng.choice(rows.shape[0], size=count, p=chance)]
-    second = rows[rng.integers(rows.shape[0], size=count)]
+    first = _rows_at(tiles, usable[rng.choice(usable.size, size=count, p=chance)])
+    second = _rows_at(tiles, usable[rng.integers(usable.size, size=count)])
     direction = (first - second)[:, :-1]
     length = np.linalg.norm(direction, axis=1, keepdims=True)
     same = length[:, 0] == 0
@@ -120,6 +116,16 @@ def draw_hinges(
     direction /= np.where(length > 0, length, 1)
     middle = (first + second)[:, :-1] / 2
     return np.vstack([direction.T, -np.einsum("ij,ij->i", direction, middle)])
+
+
+def _rows_at(tiles: list[Block], numbers: NDArray[np.intp]) -> Floats:
+    """Some rows, without their weights."""
+    tile, place = np.divmod(numbers, TILE)
+    rows = np.empty((numbers.size, tiles[0].x.shape[1]))
+    for index in np.unique(tile):
+        here = tile == index
+        rows[here] = tiles[index].x[place[here]]
+    return rows / rows[:, -1:]
 
 
 class Projected(NamedTuple):
@@ -214,12 +220,11 @@ def _best(
 ) -> NDArray[np.intp]:
     """Which of the candidates to insert: the best of those that are good each by itself."""
     monitor, slope = objective.monitor, objective.slope
-    sums = part.reduce(monitor.in_time(CandidateMoments(drawn, weights, slope)), "candidates")
+    sums = part.reduce(CandidateMoments(drawn, weights, slope), "candidates", monitor)
     monitor.visited(part.n_rows, whole=False)
     candidates = Projected.of(sums)
     some = np.argsort(-candidates.gains(), kind="stable")[: n_compared(count)]
-    products = monitor.in_time(CandidateProducts(drawn[:, some], slope))
-    gram = part.reduce(products, "candidates").gram
+    gram = part.reduce(CandidateProducts(drawn[:, some], slope), "candidates", monitor).gram
     monitor.visited(part.n_rows, whole=False)
     order = insertion_order(candidates.pick(some), gram, count, lambda: monitor.stopped)
     return some[order]

@@ -38,7 +38,7 @@ class Objective:
     n_hidden : int
         Neurons that the run may end with; on the way there can be more.
     hurried : bool
-        Whether passes over rows in memory give up, by an `OutOfTimeError`, when the run has to end.
+        Whether passes give up, by an `OutOfTimeError`, when the run has to end.
     """
 
     engine: Engine
@@ -63,12 +63,11 @@ class Objective:
     def reduce(self, statistic: Callable[[Any], T], name: str) -> T:
         """Pass over the rows once."""
         begun = self.monitor.seconds
-        if self.hurried and isinstance(self.engine, LocalEngine):
-            statistic = self.monitor.in_time(statistic)
-        result: T = self.engine.reduce(statistic, name)
+        result: T = self.engine.reduce(statistic, name, self.monitor if self.hurried else None)
         self.monitor.visited(self.engine.n_rows, whole=self.whole)
-        if self.whole:
-            self.monitor.reserve = self.monitor.seconds - begun
+        if self.whole:  # the last refit of the output layer, and in memory the Gram matrix
+            passes = 2 if isinstance(self.engine, LocalEngine) else 1
+            self.monitor.reserve = passes * (self.monitor.seconds - begun)
         return result
 
     def record(

@@ -6,22 +6,26 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from inspect import isfunction
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from altrelu_dist.checkpoints.journal import Journal
+from altrelu_dist.engine import OutOfTimeError
 from altrelu_dist.memory import PeakMemory, measure
+from altrelu_dist.moments.rows import Block, Rows
 
 if TYPE_CHECKING:
     from distributed import Client
 
-    from altrelu_dist.moments.rows import Block, Scaler, Weights
+    from altrelu_dist.moments.rows import Scaler, Weights
     from altrelu_dist.training.validation import Validation
 
 __all__ = ["Callback", "Monitor", "OutOfTimeError", "Outcome", "Progress", "last_doubling"]
 
 T = TypeVar("T")
 
+_TRIED = 8  # of the first tile such a part is timed, to know how long the tile will take
 _COUNTS = ("stage", "passes", "rows", "fraction", "loss", "sample_loss", "validation_loss")
 
 
@@ -83,10 +87,6 @@ class Best(NamedTuple):
     loss: float  # objective over so many rows
 
 
-class OutOfTimeError(Exception):
-    """A pass gave up because the run has to end."""
-
-
 class Monitor:
     """Counts, records and decides about stopping; one for a run.
 
@@ -100,6 +100,8 @@ class Monitor:
         Of the steps of the run: what they ended in, where it goes on with one that was cut off.
     client : distributed.Client, optional
         Of the cluster that takes part: its processes' memory is measured at each stage.
+    begun : float, optional
+        When the run began, by `time.perf_counter`; by default now.
     """
 
     def __init__(
@@ -108,6 +110,7 @@ class Monitor:
         max_time: float | None = None,
         journal: Journal | None = None,
         client: Client | None = None,
+        begun: float | None = None,
     ) -> None:
         self.journal = Journal() if journal is None else journal
         self.journal.stops_with(lambda: self.stopped and self.reason != "early_stopping")
@@ -115,7 +118,8 @@ class Monitor:
         self.journal.attach("history", _History(self), with_steps=False)
         self._client = client
         self.memory = PeakMemory()
-        self._start = time.perf_counter()
+        self._start = time.perf_counter() if begun is None else begun
+        self._tile_seconds: dict[Any, float] = {}  # by statistic: what its last tile took
         self._callback = callback
         self._max_time = math.inf if max_time is None else max_time
         self.history: list[dict[str, Any]] = []
@@ -123,7 +127,7 @@ class Monitor:
         self.stage = "summary"
         self.passes = 0
         self.rows = 0
-        self.fraction = math.nan
+        self._fraction = math.nan
         self.unit = 1.0  # of the loss, in squared units of the targets
         self.loss = math.nan
         self.sample_loss = math.nan
@@ -131,12 +135,22 @@ class Monitor:
         self.validation: Validation | None = None
         self.best: Best | None = None
         self.scaler: Scaler | None = None
-        self.reserve = 0.0  # seconds that the last pass of a run will take
+        self.pass_seconds = 0.0  # of the first pass over all rows
+        self.reserve = 0.0  # seconds that the last passes of a run will take
 
     @property
     def seconds(self) -> float:
         """Time since the start."""
         return time.perf_counter() - self._start
+
+    @property
+    def fraction(self) -> float:
+        """Share of the expected work that is done; it never falls."""
+        return self._fraction
+
+    @fraction.setter
+    def fraction(self, share: float) -> None:
+        self._fraction = share if math.isnan(self._fraction) else max(self._fraction, share)
 
     @property
     def stopped(self) -> bool:
@@ -162,23 +176,42 @@ class Monitor:
         """Ask for an end, from anywhere, a signal handler too."""
         self.reason = self.reason or "interrupted"
 
-    def in_time(self, statistic: Callable[[Block], T]) -> Callable[[Block], T]:
+    def in_time(self, statistic: Callable[[Any], T]) -> Callable[[Any], T]:
         """The same statistic of a tile, but where the run has to end an `OutOfTimeError`.
 
-        It has to where another tile would take too long, as the last one took.
+        It has to where another tile would take too long, as the last one took. How long the first
+        one will take is known from a part of it.
         """
-        took = 0.0
+        kind = statistic if isfunction(statistic) else type(statistic)
 
-        def timed(block: Block) -> T:
-            nonlocal took
-            if self.ends_within(took):
+        def timed(block: Any) -> T:
+            if kind not in self._tile_seconds and self.limited and isinstance(block, Rows | Block):
+                part = _first_rows(block)
+                self.give_up_before(lambda: statistic(part), _TRIED)
+            if self.ends_within(self._tile_seconds.get(kind, 0.0)):
                 raise OutOfTimeError
             begun = self.seconds
             contribution = statistic(block)
-            took = self.seconds - begun
+            self._tile_seconds[kind] = self.seconds - begun
             return contribution
 
         return timed
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is a time at which the run has to end."""
+        return math.isfinite(self._max_time)
+
+    def give_up_before(self, part: Callable[[], object], times: float) -> None:
+        """Raise an `OutOfTimeError` where there is no time left for ``times`` as much as a part.
+
+        The part is made to be timed, where there is a limit at all.
+        """
+        begun = self.seconds
+        if self.limited and not self.journal.replaying:
+            part()
+        if self.ends_within(times * (self.seconds - begun)):
+            raise OutOfTimeError
 
     @property
     def has_network(self) -> bool:
@@ -285,6 +318,13 @@ class Monitor:
             fraction=self.fraction,
             validation_loss=self.validation_loss,
         )
+
+
+def _first_rows(block: Rows | Block) -> Rows | Block:
+    rows = -(-len(block.y) // _TRIED)
+    if isinstance(block, Rows):
+        return block.part(block.start, block.start + rows)
+    return Block(block.x[:rows], block.y[:rows])
 
 
 class _History:

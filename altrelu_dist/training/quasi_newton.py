@@ -72,9 +72,13 @@ def quasi_newton(
 
     journal = monitor.journal
     entry = journal.entry()
+    if entry is None and monitor.stopped:
+        return start, value
     values = [value] if entry is None else list(entry["values"])
+    begun = monitor.seconds
 
     def after_step(state: State) -> bool:
+        nonlocal begun
         flat, now = state.x, state.value
         values.append(now)
         if not objective.whole:
@@ -86,7 +90,8 @@ def quasi_newton(
         monitor.tick()
         long = len(values) > max(iterations, _SPAN)
         slow = long and now > (1 - _WORTH) * values[-_SPAN - 1]
-        stopped = monitor.stopped
+        begun, took = monitor.seconds, monitor.seconds - begun
+        stopped = monitor.ends_within(took)  # where another step would take too long
         if not slow:
             journal.mark(lambda: state.kept() | {"values": np.array(values)}, stopping=stopped)
         return stopped or slow

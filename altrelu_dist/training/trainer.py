@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -12,7 +13,7 @@ import numpy as np
 
 from altrelu_dist.checkpoints.fingerprint import data_fingerprint, digest
 from altrelu_dist.checkpoints.journal import Journal, RandomState
-from altrelu_dist.engine import TILE, Engine, LocalEngine
+from altrelu_dist.engine import TILE, Engine, LocalEngine, OutOfTimeError
 from altrelu_dist.errors import ParameterError
 from altrelu_dist.moments.loss import HiddenMoments
 from altrelu_dist.moments.refusals import check_summary
@@ -43,6 +44,7 @@ _CYCLED = 4  # times as many rows the search goes on over
 _HELD_A_WEIGHT = 200  # of those kept in memory, to end on: what fits fewer is 1 % too deep there
 _NEARLY_ALL = 1.25  # a sample of most rows costs as much as all of them and finds less
 _SAMPLE_BYTES = 2**28
+_LONG, _TIMED = 2**25, 16  # bytes of rows, of which first a part is put in order, to be timed
 _DAMPED_STEPS = 200
 _MOST_BLOCKS = 4  # of neurons, each with a system of its own, for the last steps to take turns
 _LAST_STEPS = 6  # on all rows where the search saw a sample: each is a pass over the data
@@ -91,7 +93,8 @@ class Trained:
     weights: Weights
     scaler: Scaler
     summary: Summary
-    hidden_gram: Floats  # (h + 1, h + 1), of its hidden features and the one; `HiddenGram.gram`
+    # (h + 1, h + 1), of its hidden features and the one; `HiddenGram.gram`. None: not known.
+    hidden_gram: Floats | None
 
 
 def train(
@@ -139,6 +142,7 @@ def _train(
     start: RawLayers | None,
 ) -> Trained:
     monitor.enter("summary")
+    begun = monitor.seconds
     held_out = None
     if parameters.validation_fraction:
         held_out = HeldOut.of(parameters.validation_fraction, engine.n_rows, parameters.seed)
@@ -150,6 +154,7 @@ def _train(
     else:
         summary = engine.reduce(look, "summary")
     monitor.visited(engine.n_rows, whole=True)
+    monitor.pass_seconds = monitor.seconds - begun
     check_summary(summary, feature_names, target_names)
     p, q = summary.features.mean.size + 1, summary.targets.mean.size
     h = parameters.n_hidden
@@ -158,37 +163,45 @@ def _train(
     validation: Rows | None = None
     if whole:
         # All rows fit in memory here: from now on there is nothing else.
-        drawn, validation = _draw(engine, Sampler(1.0, parameters.seed), held_out, monitor)
-        engine = LocalEngine.of(distinct(drawn, parameters.seed))
-        del drawn
-        summary = engine.reduce(summarise, "summary")
+        with suppress(OutOfTimeError):
+            drawn, validation = _draw(engine, Sampler(1.0, parameters.seed), held_out, monitor)
+            engine = LocalEngine.of(_distinct(drawn, parameters.seed, monitor))
+            del drawn
+            summary = engine.reduce(summarise, "summary")
     scaler = monitor.scaler = summary.scaler(dtype)
     monitor.unit = scaler.target_scale**2 / q
     nothing = Weights(np.zeros((p, h)), np.zeros((h, q)), np.zeros(q))
     varies = bool((summary.targets.variance > 0).any())
     mean_loss = 1.0 if varies else 0.0
     monitor.record(loss=mean_loss)
-    if not varies or not (summary.features.variance > 0).any() or monitor.stopped:
-        gram = np.zeros((h + 1, h + 1))
-        gram[-1, -1] = summary.features.weight
-        return Trained(nothing, scaler, summary, gram)
+    gram = np.zeros((h + 1, h + 1))
+    gram[-1, -1] = summary.features.weight
+    untrained = Trained(nothing, scaler, summary, gram)
+    if not varies or not (summary.features.variance > 0).any():
+        return untrained
+    begin = None if start is None else scaler.from_raw(*start)
+    if begin is not None and begin.n_hidden <= h:
+        untrained = Trained(begin, scaler, summary, None)
     sample: LocalEngine | None = None
     sampled = parameters.method != "alternating"
-    if not whole and (sampled or held_out):
-        chance = rows / summary.weighted if sampled else 0.0
-        begun = monitor.seconds
-        drawn, validation = _draw(engine, Sampler(chance, parameters.seed), held_out, monitor)
-        monitor.reserve = monitor.seconds - begun
-        sample = LocalEngine.of(drawn).prepared(scaler) if sampled else None
-        del drawn
+    with suppress(OutOfTimeError):
+        if not whole and (sampled or held_out):
+            chance = rows / summary.weighted if sampled else 0.0
+            begun = monitor.seconds
+            drawn, validation = _draw(engine, Sampler(chance, parameters.seed), held_out, monitor)
+            monitor.reserve = monitor.seconds - begun
+            sample = LocalEngine.of(drawn).prepared(monitor.in_time(scaler)) if sampled else None
+            del drawn
+        if whole:
+            engine = engine.prepared(monitor.in_time(scaler))
+    if monitor.stopped:
+        return untrained
     if validation is not None:
         slope = parameters.negative_slope
         monitor.validation = Validation(validation, scaler, slope, nothing)
         monitor.journal.attach("validation", monitor.validation, with_steps=False)
-    if held_out is None or whole:  # where all rows are here, the others are gone
-        engine = engine.prepared(scaler)
-    else:
-        engine = engine.prepared(OfTraining(held_out, scaler))
+    if not whole:  # where all rows are here, those held out are gone
+        engine = engine.prepared(scaler if held_out is None else OfTraining(held_out, scaler))
     everything = Objective(
         engine,
         monitor,
@@ -202,9 +215,11 @@ def _train(
     stages = Stages(everything, tuple(_levels(held, sizes)))
     squares = summary.targets.squares * everything.ones
     squares /= summary.targets.weight * float(summary.targets.variance.sum())
-    begin = None if start is None else scaler.from_raw(*start)
     before = None if begin is None else _known(everything, begin, h)
-    found = _METHODS[parameters.method](Problem(stages, p, squares, begin), parameters)
+    try:
+        found = _METHODS[parameters.method](Problem(stages, p, squares, begin), parameters)
+    except OutOfTimeError:
+        found = Outcome(nothing, mean_loss, ran_out=False)
     if before is not None and not found.loss < before.loss:
         found = before._replace(ran_out=found.ran_out)
     monitor.fraction = 1.0
@@ -214,6 +229,8 @@ def _train(
         weights = monitor.validation.best
     else:
         weights = found.weights if found.loss < mean_loss else nothing
+    if weights is nothing:
+        return Trained(nothing, scaler, summary, gram)
     # Of the rows that are held, where some are: it takes no pass over the data.
     kept = HiddenMoments(weights.W, parameters.negative_slope)
     gram = held.engine.reduce(kept, "hidden-gram").gram * (summary.features.weight / held.ones)
@@ -383,12 +400,22 @@ def _draw(
     """A random sample of the training rows, and the rows held out, in memory here."""
     monitor.enter("sample")
     if held_out is None:
-        sample, validation = engine.reduce(sampler, "sample"), None
+        sample, validation = engine.reduce(sampler, "sample", monitor), None
     else:
-        both = engine.reduce(DrawBoth(held_out, sampler), "sample")
+        both = engine.reduce(DrawBoth(held_out, sampler), "sample", monitor)
         sample, validation = both.first, both.second.shuffled()
     monitor.visited(engine.n_rows, whole=True)
+    if sample.X.nbytes > _LONG:
+        part = replace(sample, draw=sample.draw[: len(sample.X) // _TIMED])
+        monitor.give_up_before(part.shuffled, _TIMED)
     return sample.shuffled(), validation
+
+
+def _distinct(rows: Rows, seed: int, monitor: Monitor) -> Rows:
+    if rows.X.nbytes > _LONG:
+        part = rows.part(0, len(rows.X) // _TIMED)
+        monitor.give_up_before(lambda: distinct(part, seed), _TIMED)
+    return distinct(rows, seed)
 
 
 class RowStages(NamedTuple):

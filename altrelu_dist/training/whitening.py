@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -13,6 +13,7 @@ from altrelu_dist.training.objective import Objective
 
 __all__ = ["Whitening"]
 
+_TIMED = 1024  # columns of a part of it, from which the time to factor a larger matrix is known
 _FLOOR = 1e-3  # of the mean variance: directions without variance are not blown up
 
 
@@ -38,9 +39,23 @@ class Whitening:
 
     @classmethod
     def of(cls, objective: Objective) -> Self:
-        """The map for the rows of an objective; one pass over them."""
-        gram = objective.reduce(_input_moments, "input-gram").gram
+        """The map for the rows of an objective; one pass over them.
+
+        Raises
+        ------
+        OutOfTimeError
+            If the run has to end before it is there.
+        """
+        gram = replace(objective, hurried=True).reduce(_input_moments, "input-gram").gram
         p = gram.shape[0]
         np.einsum("ii->i", gram)[:] += _FLOOR * np.trace(gram) / p
-        into = cholesky(gram / objective.ones)
-        return cls(into, solve_triangular(into, np.eye(p)))
+        gram /= objective.ones
+        if p > _TIMED:
+            part = gram[:_TIMED, :_TIMED]
+            objective.monitor.give_up_before(lambda: _factor(part), (p / _TIMED) ** 3)
+        return cls(*_factor(gram))
+
+
+def _factor(gram: Floats) -> tuple[Floats, Floats]:
+    into = cholesky(gram)
+    return into, solve_triangular(into, np.eye(len(into)))

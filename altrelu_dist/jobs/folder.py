@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from altrelu_dist.addresses import without_secrets
+from altrelu_dist.addresses import values_without_secrets
 from altrelu_dist.data.source import files_at
 from altrelu_dist.errors import AltReLUError, DataError, ExistsError, JobError
 from altrelu_dist.runs.training import TrainOptions
@@ -206,7 +206,7 @@ class JobFolder:
 
     def write_status(self, status: JobStatus) -> None:
         """Tell how far it is."""
-        self._write("status.json", asdict(status))
+        self._write("status.json", values_without_secrets(asdict(status)))
 
     def log(self) -> str:
         """What it has said."""
@@ -263,7 +263,7 @@ class JobFolder:
         return found
 
     def _write(self, name: str, tree: dict[str, Any], *, new: bool = False) -> None:
-        self._put(name, without_secrets(json.dumps(tree, allow_nan=False)).encode(), new=new)
+        self._put(name, json.dumps(tree, allow_nan=False).encode(), new=new)
 
     def _put(self, name: str, data: bytes, *, new: bool = False) -> None:
         path = f"{self._root}/{name}"

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, Self
 
-from altrelu_dist.addresses import without_secrets
+from altrelu_dist.addresses import has_secret
 from altrelu_dist.errors import AltReLUError, ClusterError, JobError, ModelFileError, ParameterError
 from altrelu_dist.inputs import current_client
 from altrelu_dist.jobs import registry
@@ -300,7 +300,7 @@ def submit_options(options: TrainOptions, client: Client) -> Job:
     if options.checkpoint is not None:
         raise ParameterError("checkpoint: a job has its own, beside its output")
     for address in filter(None, (options.store, options.out, options.warm_start)):
-        if without_secrets(address) != address:
+        if has_secret(address):
             raise ParameterError(
                 f"{address}: holds a secret, which everybody in the cluster would see; give it to "
                 "the workers by their environment or fsspec's configuration"

@@ -303,12 +303,13 @@ def test_no_sign_of_life_is_a_lost_job(rows, cluster, tmp_path):
     job = submit(rows / "rows.zarr", 8, tmp_path / "model.zarr", client=cluster.client, **SHORT)
     job.result(WAIT)
     folder = JobFolder(tmp_path / "model.zarr")
-    status = json.loads((tmp_path / "model.zarr.job/status.json").read_text())
+    file = tmp_path / "model.zarr.job" / job.id / "status.json"
+    status = json.loads(file.read_text())
     for state, silent, expected in (
         ("running", 70, "lost"), ("running", 10, "running"), ("finished", 10_000, "finished"),
     ):  # fmt: skip
         told = status | {"state": state, "updated": time.time() - silent}
-        (tmp_path / "model.zarr.job/status.json").write_text(json.dumps(told))
+        file.write_text(json.dumps(told))
         assert folder.status().state == expected
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from altrelu_dist.engine import DaskEngine, Engine, LocalEngine
 from altrelu_dist.errors import ClusterError, DataError
+from altrelu_dist.exposure import warn_of_exposure
 from altrelu_dist.moments.rows import Rows
 
 if TYPE_CHECKING:
@@ -175,6 +176,7 @@ def engine_of(X: Any, y: Any, sample_weight: Any = None, client: Client | None =
     client = client or current_client()
     if client is not None and client.status in ("closed", "closing"):
         raise ClusterError("the Dask client is closed: connect again, or leave client=None")
+    warn_of_exposure(client)
     parts = [lazy(X, "X"), lazy(y, "y")]
     if sample_weight is not None:
         parts.append(lazy(sample_weight, "sample_weight"))

@@ -255,7 +255,7 @@ def _words(job: Job, now: JobStatus) -> list[str]:
         words.append(f"begun {now.attempts} times")
     if now.error:
         words.append(now.error)
-    if now.result:
+    if "out" in now.result:
         words.append(f"saved: {now.result['out']}")
     return words
 

@@ -264,8 +264,8 @@ class JobFolder:
             known = {f.name for f in fields(TrainOptions)}
             if unknown := told["options"].keys() - known:
                 raise KeyError(f"options {', '.join(sorted(unknown))} of version {told['version']}")
+            _check_types(JobSpec, {name: told[name] for name in told if name != "options"})
             spec = JobSpec(**told | {"options": TrainOptions(**told["options"])})
-            _check_types(JobSpec, vars(spec))
             # The others are checked as those of the command are.
             _check_types(TrainOptions, {"store": spec.options.store, "out": spec.options.out})
             if not _ID.fullmatch(spec.id):
@@ -297,8 +297,10 @@ class JobFolder:
         """How far it is."""
         told = self._read(f"{self.id}/status.json") or {}
         try:
-            status = JobStatus(**told)
             _check_types(JobStatus, told)
+            status = JobStatus(**told)
+            if not isinstance(status.result.get("out", ""), str):
+                raise TypeError(f"result is {str(status.result)[:80]!r}")
         except (TypeError, ValueError) as error:
             raise JobError(f"{self.address}: is damaged: {_line(error)}") from error
         if not status.ended and time.time() - (status.updated or 0) > SILENT:
@@ -422,6 +424,8 @@ def _check_types(kind: type, told: dict[str, Any]) -> None:
     """See that values from a file are of the types of the fields that they are for."""
     hints = get_type_hints(kind)
     for name, value in told.items():
+        if name not in hints:
+            raise TypeError(f"{name!r} is not known here; of another version of this package?")
         if not _fits(value, hints[name]):
             raise TypeError(f"{name} is {str(value)[:80]!r}")
 
@@ -432,9 +436,9 @@ def _fits(value: Any, hint: Any) -> bool:
         return any(_fits(value, each) for each in get_args(hint))
     if kind is list:
         return isinstance(value, list) and all(_fits(each, *get_args(hint)) for each in value)
-    if kind is float:
-        return type(value) in (int, float) and math.isfinite(value)
-    return type(value) is kind
+    if type(value) is int:
+        return kind in (int, float) and abs(value) < 1 << 53
+    return type(value) is kind and (kind is not float or math.isfinite(value))
 
 
 def _line(error: BaseException) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from altrelu_dist.addresses import has_secret
 from altrelu_dist.errors import AltReLUError, ClusterError, JobError, ModelFileError, ParameterError
+from altrelu_dist.exposure import warn_of_exposure
 from altrelu_dist.inputs import current_client
 from altrelu_dist.jobs import registry
 from altrelu_dist.jobs.folder import (
@@ -161,7 +162,7 @@ class Job:
         *_, last = self.follow(timeout)
         if last.state in ("failed", "lost"):
             raise JobError(f"job {self.id} {_IS[last.state]}: {last.error or 'no sign of life'}")
-        if not last.result:
+        if "out" not in last.result:
             raise JobError(
                 f"job {self.id} was cancelled before it saved; fetch has the best network so far, "
                 "if it had found one"
@@ -358,6 +359,7 @@ def submit_options(options: TrainOptions, client: Client) -> Job:
             )
     check_apart_from_jobs(options.out, options.warm_start)
     prepared(options)
+    warn_of_exposure(client)
     spec = JobSpec(
         id=secrets.token_hex(4),
         options=options,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from altrelu_dist.dask_frames import read_together
 from altrelu_dist.engine import DaskEngine, Engine, LocalEngine
 from altrelu_dist.errors import ClusterError, DataError
+from altrelu_dist.exposure import warn_of_exposure
 from altrelu_dist.frames import given, is_dask_frame, real_numbers, unmasked
 from altrelu_dist.moments.rows import Rows
 
@@ -247,6 +248,7 @@ def engine_of(X: Any, y: Any, sample_weight: Any = None, client: Client | None =
     client = client or current_client()
     if client is not None:
         _check_client(client)
+    warn_of_exposure(client)
     arrays = read_together({what: part for what, part in data.items() if is_dask_frame(part)})
     parts = []
     for what, part in data.items():

@@ -19,7 +19,7 @@ from clusters import HERE, HOME, Processes, until
 from distributed import Client, LocalCluster
 from typer.testing import CliRunner
 
-from altrelu_dist import AltReLURegressor, Job, Network, convert, open_dataset, submit
+from altrelu_dist import AltReLURegressor, Job, Network, convert, exposure, open_dataset, submit
 from altrelu_dist.checkpoints.store import CheckpointStore
 from altrelu_dist.cli.app import app
 from altrelu_dist.errors import (
@@ -30,9 +30,10 @@ from altrelu_dist.errors import (
     ModelFileError,
     ParameterError,
 )
+from altrelu_dist.jobs import folder as folder_module
 from altrelu_dist.jobs import jobs
 from altrelu_dist.jobs.folder import JobFolder, JobSpec, folder_of
-from altrelu_dist.jobs.loop import _Loop
+from altrelu_dist.jobs.loop import _Loop, tasks_of
 from altrelu_dist.planning.problem import machine_memory
 from altrelu_dist.runs.training import TrainOptions
 from altrelu_dist.threads import n_threads
@@ -259,7 +260,7 @@ def test_a_job_that_fails_says_why(rows, cluster, tmp_path):
         ({"n_hidden": 0}, ParameterError, "n_hidden is 0"),
         ({"data": "no.zarr"}, DataError, "no such file"),
         ({"out": "no/such/folder.zarr"}, DataError, "does not exist"),
-        ({"data": "https://me:secret@x/rows.zarr"}, ParameterError, r"https://me:\*\*\*@x.*secret"),
+        ({"data": "https://me:secret@x/rows.zarr"}, ParameterError, r"https://\*\*\*@x.*secret"),
         ({"metod": "search"}, ParameterError, "metod"),
         ({"checkpoint": "here"}, ParameterError, "has its own"),
     ],
@@ -307,12 +308,13 @@ def test_no_sign_of_life_is_a_lost_job(rows, cluster, tmp_path):
     job = submit(rows / "rows.zarr", 8, tmp_path / "model.zarr", client=cluster.client, **SHORT)
     job.result(WAIT)
     folder = JobFolder(tmp_path / "model.zarr")
-    status = json.loads((tmp_path / "model.zarr.job/status.json").read_text())
+    file = tmp_path / "model.zarr.job" / job.id / "status.json"
+    status = json.loads(file.read_text())
     for state, silent, expected in (
         ("running", 70, "lost"), ("running", 10, "running"), ("finished", 10_000, "finished"),
     ):  # fmt: skip
         told = status | {"state": state, "updated": time.time() - silent}
-        (tmp_path / "model.zarr.job/status.json").write_text(json.dumps(told))
+        file.write_text(json.dumps(told))
         assert folder.status().state == expected
 
 
@@ -425,6 +427,44 @@ def test_jobs_are_listed_without_a_scheduler_or_workers(rows, cluster, tmp_path)
         listed = CliRunner().invoke(app, ["jobs", "--scheduler", address])
         assert (listed.exit_code, listed.stderr) == (0, "")
         assert job.id in listed.stdout
+
+
+def test_a_scheduler_that_others_reach_is_warned_of_in_one_line(cluster, monkeypatch):
+    monkeypatch.setattr(exposure, "_on_loopback", lambda _: False)
+    address = cluster.client.scheduler.address
+    warned = run("jobs", "--json", "--scheduler", address)
+    assert warned.stderr.startswith(f"warning: everybody who reaches the scheduler at {address}")
+    assert warned.stderr.count("\n") == 1
+    assert "jobs" in json.loads(warned.stdout)
+
+
+def test_a_frozen_job_is_not_forgotten(rows, tmp_path, monkeypatch):
+    """And one that is forgotten all the same, by hand, ends without a trace when it wakes up."""
+    monkeypatch.setattr(folder_module, "SILENT", 4.0)
+    monkeypatch.setattr("altrelu_dist.jobs.job.current_client", lambda: None)
+    with Processes(tmp_path, workers=1) as cluster:
+        for by_hand in (False, True):
+            out = tmp_path / f"{by_hand}.zarr"
+            job = submit(rows / "rows.zarr", 8, out, client=cluster.client, **FOR_EVER)
+            at_work(job)
+            (worker,) = cluster.workers.values()
+            os.kill(worker.pid, signal.SIGSTOP)
+            until(lambda: job.status().state == "lost", "it is lost")  # noqa: B023
+            for client, words in ((None, "only its scheduler"), (cluster.client, "frozen")):
+                with pytest.raises(JobError, match=f"may be alive: .*{words}"):
+                    Job(str(out), client).forget()
+            if by_hand:
+                shutil.rmtree(folder_of(str(out)))
+            else:
+                job.cancel()
+                assert job.status().state == "lost"
+            os.kill(worker.pid, signal.SIGCONT)
+            until(lambda: not tasks_of(job.id, cluster.client)[1], "its task ends", WAIT)  # noqa: B023
+            if not by_hand:
+                assert job.status().state == "cancelled"
+                job.forget()
+            assert out.exists() is not by_hand
+            assert not os.path.exists(folder_of(str(out)))
 
 
 def test_submit_needs_a_cluster(rows, tmp_path):

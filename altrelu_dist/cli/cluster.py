@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from altrelu_dist.errors import ClusterError, ParameterError
+from altrelu_dist.exposure import exposure
 from altrelu_dist.interrupts import Terminated
 
 if TYPE_CHECKING:
@@ -195,6 +196,8 @@ def _remote(address: str, tls: TlsFiles, output: Output) -> Iterator[Client]:
     security = tls.security()
     with output.doing(f"connecting to {address}"):
         client = _connect(address, security)
+    if warning := exposure(client.scheduler.address):
+        output.warn(warning)
     try:
         yield client
     finally:  # a scheduler that has gone is not waited for

@@ -142,7 +142,7 @@ def cancel(
 ) -> None:
     """Have a job end at its next step; the best network so far is saved."""
     output = Output()
-    with _job(job_id, connection, output) as job:
+    with _job(job_id, connection, output, of_lost=True) as job:
         before = job.status()
         job.cancel()
         if before.ended:
@@ -151,8 +151,12 @@ def cancel(
             output.result(
                 {}, f"job {job.id} ends at its next step; its best network will be in {job.out}"
             )
-        else:
+        elif job.status().ended:
             output.result({}, f"job {job.id} is cancelled")
+        else:
+            output.result(
+                {}, f"job {job.id} gives no sign of life; it ends at its next step if it goes on"
+            )
 
 
 @grouped
@@ -192,7 +196,7 @@ def forget(
 ) -> None:
     """Remove what is kept of a job that has ended: log, status, checkpoints; not its output."""
     output = Output()
-    with _job(job_id, connection, output) as job:
+    with _job(job_id, connection, output, of_lost=True) as job:
         job.forget()
         output.result({}, f"job {job.id} is forgotten; its output, if any, stays: {job.out}")
 
@@ -209,9 +213,17 @@ def _cluster(
 
 @contextmanager
 def _job(
-    id_: str, connection: Connection, output: Output, *, to_work: bool = False
+    id_: str,
+    connection: Connection,
+    output: Output,
+    *,
+    to_work: bool = False,
+    of_lost: bool = False,
 ) -> Iterator[Job]:
-    """A job, found without a scheduler where that is enough; `to_work`: it is to be started."""
+    """A job, found without a scheduler where that is enough.
+
+    `to_work`: it is to be started; `of_lost`: if it is lost, its scheduler is to be asked.
+    """
     from altrelu_dist.jobs import Job
 
     job = None
@@ -221,7 +233,8 @@ def _job(
         except JobError:
             if connection.cluster().address is None:
                 raise
-    if job is not None:
+    lost = of_lost and job is not None and job.status().state == "lost"
+    if job is not None and not (lost and connection.cluster().address):
         yield job
         return
     with _cluster(connection, output, to_work=to_work) as client:
@@ -244,7 +257,7 @@ def _words(job: Job, now: JobStatus) -> list[str]:
         words.append(f"begun {now.attempts} times")
     if now.error:
         words.append(said(now.failure))
-    if now.result:
+    if "out" in now.result:
         words.append(f"saved: {now.result['out']}")
     return words
 
@@ -256,6 +269,9 @@ def _record(job: Job, now: JobStatus) -> dict[str, Any]:
 def _clock(when: float | None) -> str:
     if when is None:
         return ""
-    then, now = time.localtime(when), time.localtime()
+    try:
+        then, now = time.localtime(when), time.localtime()
+    except (OverflowError, ValueError, OSError):  # no such year: the file is damaged
+        return "?"
     same = then[:3] == now[:3]
     return time.strftime("%H:%M:%S" if same else "%Y-%m-%d %H:%M", then)

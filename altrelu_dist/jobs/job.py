@@ -11,12 +11,19 @@ from collections.abc import Iterator
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, Self
 
-from altrelu_dist.addresses import without_secrets
+from altrelu_dist.addresses import has_secret
 from altrelu_dist.errors import AltReLUError, ClusterError, JobError, ModelFileError, ParameterError
+from altrelu_dist.exposure import warn_of_exposure
 from altrelu_dist.inputs import current_client
 from altrelu_dist.jobs import registry
-from altrelu_dist.jobs.folder import JobFolder, JobSpec, JobStatus, folder_of
-from altrelu_dist.jobs.loop import keys_of, start
+from altrelu_dist.jobs.folder import (
+    JobFolder,
+    JobSpec,
+    JobStatus,
+    check_apart_from_jobs,
+    folder_of,
+)
+from altrelu_dist.jobs.loop import start, tasks_of
 from altrelu_dist.runs.training import TrainOptions, absolute, prepared
 from altrelu_dist.version import __version__
 
@@ -70,7 +77,8 @@ class Job:
     @classmethod
     def _new(cls, spec: JobSpec, client: Client) -> Self:
         folder = JobFolder(spec.options.out)
-        folder.create(spec)
+        scheduler_id, _ = tasks_of(spec.id, client)
+        folder.create(spec, client.scheduler.address, scheduler_id)
         try:
             start(folder, spec.id, client)
         except BaseException:
@@ -155,7 +163,7 @@ class Job:
         if last.state in ("failed", "lost"):
             failure = last.failure
             raise JobError(f"job {self.id} {_IS[last.state]}: {failure.finding}", *failure.remedies)
-        if not last.result:
+        if "out" not in last.result:
             raise JobError(
                 f"job {self.id} was cancelled before it saved; fetch has the best network so far, "
                 "if it had found one"
@@ -163,7 +171,11 @@ class Job:
         return AltReLURegressor.load(last.result["out"])
 
     def cancel(self) -> None:
-        """Have it end at its next step; the best network so far is saved at its output."""
+        """Have it end at its next step; the best network so far is saved at its output.
+
+        One without a sign of life stays ``"lost"`` for as long as it may be alive, and ends should
+        it go on.
+        """
         status = self.status()
         if status.ended:
             return
@@ -171,8 +183,34 @@ class Job:
         if status.state == "running":
             return
         if self._client is not None:
-            self._client.cancel(keys_of(self.id, status.attempts), force=True)
-        self._folder.write_status(replace(status, state="cancelled", updated=time.time()))
+            _, tasks = tasks_of(self.id, self._client)
+            waiting = [key for key, state in tasks.items() if state in _NOT_BEGUN]
+            self._client.cancel(waiting, force=True)
+        if status.state == "queued" or not self._doubt(status):
+            self._folder.write_status(replace(status, state="cancelled", updated=time.time()))
+
+    def _doubt(self, status: JobStatus) -> str:
+        """Why a job without a sign of life may be alive, and what to do; empty if it is not."""
+        gone = f"take it up on another cluster, or remove {self._folder.address}"
+        if self._client is None:
+            return (
+                "only its scheduler knows whether its task is still there: name it (client, "
+                f"--scheduler); if that is gone for good, {gone}"
+            )
+        scheduler_id, tasks = tasks_of(self.id, self._client)
+        if not _DONE.issuperset(tasks.values()):
+            where = f" (last seen at {status.worker})" if status.worker else ""
+            return (
+                f"its scheduler still has its task; its worker{where} may only be frozen or cut "
+                "off: end that worker, and cancel the job"
+            )
+        address = self._client.scheduler.address
+        if status.scheduler_id not in ("", scheduler_id) and status.scheduler != address:
+            return (
+                f"it was given to the scheduler at {status.scheduler}: name that one (client, "
+                f"--scheduler); if that is gone for good, {gone}"
+            )
+        return ""
 
     def resume(self) -> None:
         """Take a job up again that failed, was lost or cancelled: on this client's cluster.
@@ -190,7 +228,16 @@ class Job:
         if self._client is None:
             raise ClusterError("a job is taken up by a cluster, and no Dask client is there")
         self._folder.do_not_stop()
-        again = replace(status, state="queued", updated=time.time(), error="", remedies=[])
+        scheduler_id, _ = tasks_of(self.id, self._client)
+        again = replace(
+            status,
+            state="queued",
+            updated=time.time(),
+            error="",
+            remedies=[],
+            scheduler=self._client.scheduler.address,
+            scheduler_id=scheduler_id,
+        )
         self._folder.write_status(again)
         start(self._folder, self.id, self._client, status.attempts)
         registry.remember(self.id, self._folder.address, self._client)
@@ -238,15 +285,21 @@ class Job:
         Raises
         ------
         JobError
-            If it is running.
+            If it is running; or gives no sign of life, and its scheduler is not known or still has
+            its task: then it may go on.
         """
         status = self.status()
         if status.state in ("queued", "running"):
             raise JobError(f"job {self.id} is {status.state}: cancel it first")
+        if status.state == "lost" and (doubt := self._doubt(status)):
+            raise JobError(f"job {self.id} gives no sign of life, but may be alive: {doubt}")
         self._folder.remove()
         registry.forget(self.id, self._client)
 
 
+# States of a task at Dask's scheduler.
+_NOT_BEGUN = {"waiting", "queued", "no-worker"}
+_DONE = {"released", "memory", "erred", "forgotten"}
 _IS = {"failed": "failed", "lost": "is lost"}
 
 
@@ -301,12 +354,14 @@ def submit_options(options: TrainOptions, client: Client) -> Job:
     if options.checkpoint is not None:
         raise ParameterError("checkpoint: a job has its own, beside its output")
     for address in filter(None, (options.store, options.out, options.warm_start)):
-        if without_secrets(address) != address:
+        if has_secret(address):
             raise ParameterError(
                 f"{address}: holds a secret, which everybody in the cluster would see; give it to "
                 "the workers by their environment or fsspec's configuration"
             )
+    check_apart_from_jobs(options.out, options.warm_start)
     prepared(options)
+    warn_of_exposure(client)
     spec = JobSpec(
         id=secrets.token_hex(4),
         options=options,

@@ -33,13 +33,14 @@ if TYPE_CHECKING:
 
     from altrelu_dist.training.progress import Progress
 
-__all__ = ["keys_of", "start"]
+__all__ = ["start", "tasks_of"]
 
 _BEAT = 2.0  # seconds between two looks at what is asked, and reports of how far it is
 _BEST = 20.0  # seconds between two times that the best network so far is kept
 _PATIENCE = 150.0  # seconds for the lock of an owner that died elsewhere to lapse
 _TRIES = 60
 _KEY = "job"  # in the network's info
+_FORGOTTEN = "forgotten"
 _LOOP = "altrelu-job-"  # what the keys of loops begin with
 
 
@@ -57,15 +58,15 @@ def start(folder: JobFolder, id_: str, client: Client, attempts: int = 0) -> Non
     """
     from distributed import fire_and_forget
 
-    *_, key = keys_of(id_, attempts)
     # Dask does not count the memory of a loop: two go to two workers, where there are so many.
     running = client.processing()
     without = [worker for worker, keys in running.items() if not any(map(_is_loop, keys))]
     begun = client.submit(
         _run,
         folder.address,
+        id_,
         attempts,
-        key=key,
+        key=f"{_LOOP}{id_}-{attempts}",  # a new one each time it is begun anew
         pure=False,
         workers=without or None,
         allow_other_workers=bool(without),
@@ -73,16 +74,30 @@ def start(folder: JobFolder, id_: str, client: Client, attempts: int = 0) -> Non
     fire_and_forget(begun)
 
 
-def keys_of(id_: str, attempts: int) -> list[str]:
-    """Of a job's tasks: a new one each time it is begun anew."""
-    return [f"{_LOOP}{id_}-{i}" for i in range(attempts + 1)]
+def tasks_of(id_: str, client: Client) -> tuple[str, dict[str, str]]:
+    """Dask's name of the scheduler, and the states of a job's tasks there by their keys.
+
+    Parameters
+    ----------
+    id_ : str
+        The job's.
+    client : distributed.Client
+    """
+    begins = f"{_LOOP}{id_}-"
+
+    def found(dask_scheduler: Any = None) -> tuple[str, dict[str, str]]:  # nested: it travels whole
+        states = {str(key): str(task.state) for key, task in dask_scheduler.tasks.items()}
+        return dask_scheduler.id, {k: v for k, v in states.items() if k.startswith(begins)}
+
+    answer: tuple[str, dict[str, str]] = client.run_on_scheduler(found)
+    return answer
 
 
 def _is_loop(key: object) -> bool:
     return isinstance(key, str) and key.startswith(_LOOP)
 
 
-def _run(address: str, attempts: int) -> None:
+def _run(address: str, id_: str, attempts: int) -> None:
     """Run the job of a folder, or go on with it; a task of Dask.
 
     It leaves the pool of its worker, which goes on with other tasks beside it. The loop has a
@@ -94,12 +109,26 @@ def _run(address: str, attempts: int) -> None:
     worker = str(get_worker().address)
     client = get_client()
     secede()
-    loop = patiently(lambda: _Loop(JobFolder(address), client, worker))
+    folder = JobFolder(address, id_)
+    if not patiently(lambda: folder.is_current):  # forgotten before it began
+        return
+    loop = patiently(lambda: _Loop(folder, client, worker))
     if loop.has_come_on(attempts):
         loop.start_anew()
         return
     with ThreadPoolExecutor(1, thread_name_prefix="altrelu-job") as alone:
         alone.submit(loop.run).result()
+
+
+class _Watch(Watch):
+    """Ends a run that is nobody's any more, and has it save nothing."""
+
+    abandoned = ""
+
+    def __call__(self, progress: Progress) -> bool:
+        if self.abandoned:
+            raise JobError(f"the job was {self.abandoned}: nothing is saved")
+        return super().__call__(progress)
 
 
 class _Loop:
@@ -118,7 +147,7 @@ class _Loop:
             started=before.started or time.time(),
             error="",
         )
-        self._watch = Watch(Interrupts(), self._spec.options.max_time, Lines(self._log))
+        self._watch = _Watch(Interrupts(), self._spec.options.max_time, Lines(self._log))
         self._kept: Network | None = None
         self._ready: Prepared | None = None
 
@@ -164,6 +193,8 @@ class _Loop:
         for _ in range(_TRIES):  # storage may be away for a while
             try:
                 self._report()
+                if self._watch.abandoned == _FORGOTTEN:  # and what it wrote since then
+                    self._folder.remove()
             except (OSError, AltReLUError):
                 time.sleep(_BEAT)
             else:
@@ -203,12 +234,19 @@ class _Loop:
                 if self._folder.asked_to_stop:
                     self._watch.interrupts.requested = True
                 self._report()
+                if self._watch.abandoned:
+                    continue
                 if time.monotonic() > due and self._keep_best():
                     due = time.monotonic() + _BEST
 
     def _report(self) -> None:
-        if self._folder.status().attempts > self._status.attempts:
-            return  # taken for dead, and another worker goes on
+        """Tell how far it is, unless this process was taken for dead and the job is another's."""
+        if not self._folder.is_current:
+            self._watch.abandoned = _FORGOTTEN
+        elif self._folder.status().attempts > self._status.attempts:
+            self._watch.abandoned = "taken up by another worker"
+        if self._watch.abandoned:
+            return
         now: Progress | None = self._watch.last
         status = replace(self._status, updated=time.time())
         if now is not None:

@@ -15,7 +15,7 @@ from rich.console import Console, RenderableType
 from rich.progress import Progress
 from rich.table import Table
 
-from altrelu_dist.addresses import without_secrets
+from altrelu_dist.addresses import values_without_secrets, without_secrets
 
 if TYPE_CHECKING:
     from altrelu_dist.memory import PeakMemory
@@ -108,7 +108,7 @@ class Output:
     def result(self, record: Mapping[str, Any], *text: RenderableType) -> None:
         """Print the result: the record as JSON, or the text."""
         if self.as_json:
-            print(without_secrets(json.dumps(plain(record), allow_nan=False)))  # noqa: T201
+            print(json.dumps(values_without_secrets(plain(record)), allow_nan=False))  # noqa: T201
         elif not self.quiet:
             console = _stdout()
             for part in text:

@@ -34,8 +34,8 @@ def exposure(address: str) -> str:
     _told.add(address)
     return (
         f"warning: everybody who reaches the scheduler at {without_secrets(address)} can run code "
-        "there and on its workers: use TLS (tls://, --tls-ca-file), or bind it to 127.0.0.1 and "
-        "use an ssh tunnel"
+        "there and on its workers: use TLS (an address at tls:// and certificates), or bind it to "
+        "127.0.0.1 and use an ssh tunnel"
     )
 
 

@@ -194,8 +194,8 @@ class Job:
         gone = f"take it up on another cluster, or remove {self._folder.address}"
         if self._client is None:
             return (
-                "only its scheduler knows whether its task is still there: name it (client, "
-                f"--scheduler); if that is gone for good, {gone}"
+                "only its scheduler knows whether its task is still there: connect to that one; "
+                f"if it is gone for good, {gone}"
             )
         scheduler_id, tasks = tasks_of(self.id, self._client)
         if not _DONE.issuperset(tasks.values()):

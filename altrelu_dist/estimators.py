@@ -531,17 +531,17 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     def _shortfall(self, n_working: int, reason: str, monitor: Monitor) -> str | None:
         """What to warn of: too little time, or fewer neurons than were asked for."""
-        limit = f"max_time={self.max_time:g}" if self.max_time is not None else ""
+        limit = f"{self.max_time:g} s allowed" if self.max_time is not None else ""
         if limit and monitor.pass_seconds > float(self.max_time or 0):
             return (
-                f"a single pass over the data takes {monitor.pass_seconds:.3g} s, more than "
+                f"a single pass over the data takes {monitor.pass_seconds:.3g} s, more than the "
                 f"{limit}: the network has {n_working} of {self.n_hidden} neurons; allow more time"
             )
         if n_working >= self.n_hidden:
             return None
         has = f"the network has {n_working} of {self.n_hidden} neurons"
         if reason == "max_time":
-            return f"{has}, since {limit} ended the run while it grew; allow more seconds"
+            return f"{has}, since the {limit} were over while it grew; allow more seconds"
         if reason in ("converged", "max_iter") and not self.early_stopping:
             return f"{has}: no further one lowers the loss on these data"
         return None

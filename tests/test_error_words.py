@@ -117,9 +117,9 @@ BOTH = {
     "text": (
         {"b": "red"},
         lambda: open_dataset("t.csv", target="y"),
-        ["b (text: 'red')", "OneHotEncoder"],
+        ["b (text: 'red' in row 0)", "OneHotEncoder"],
         TRAIN,
-        ["b (text: 'red')", "encode such columns as numbers"],
+        ["b (text: 'red' in row 0)", "encode such columns as numbers"],
     ),
     "an output that is there": (
         {},

@@ -195,7 +195,7 @@ GIVEN = {"scheduler": "tcp://127.0.0.1:8786", "scheduler_id": "Scheduler-1"}
 @pytest.mark.parametrize(
     ("client", "words"),
     [
-        (None, r"only its scheduler knows.*--scheduler.*model\.zarr\.job"),
+        (None, r"only its scheduler knows.*connect to that one.*model\.zarr\.job"),
         (Scheduler({KEY: "processing"}), "still has its task.*frozen.*end that worker"),
         (Scheduler({KEY: "no-worker"}), "still has its task"),
         (Scheduler({f"altrelu-job-{ID}-7": "processing"}), "still has its task"),

@@ -468,4 +468,4 @@ def test_too_little_time_is_warned_of(rng):
         patch.setattr(Monitor, "__init__", fast)
         model.fit(X, y)
     (text,) = told
-    assert "of 64 neurons, since max_time=3600 ended the run while it grew" in text
+    assert "of 64 neurons, since the 3600 s allowed were over while it grew" in text

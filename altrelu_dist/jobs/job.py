@@ -207,8 +207,8 @@ class Job:
         address = self._client.scheduler.address
         if status.scheduler_id not in ("", scheduler_id) and status.scheduler != address:
             return (
-                f"it was given to the scheduler at {status.scheduler}: name that one (client, "
-                f"--scheduler); if that is gone for good, {gone}"
+                f"it was given to the scheduler at {status.scheduler}: connect to that one; if it "
+                f"is gone for good, {gone}"
             )
         return ""
 

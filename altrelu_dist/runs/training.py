@@ -194,7 +194,7 @@ class Prepared:
         options, model, parts = self.options, self.model, self.parts
         data = parts["train"]
         model.set_params(client=client)
-        model._warn = lambda text: output.warn(text.replace("max_time=", "--max-time "))
+        model._warn = output.warn
         with watching() as follower:
             model.set_params(callback=follower)
             model.fit(

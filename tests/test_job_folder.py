@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from types import SimpleNamespace
 
@@ -16,7 +17,7 @@ from typer.testing import CliRunner
 from altrelu_dist import Job, Network
 from altrelu_dist.checkpoints.store import CheckpointStore
 from altrelu_dist.cli.app import app
-from altrelu_dist.errors import ExistsError, JobError, ParameterError
+from altrelu_dist.errors import DataError, ExistsError, JobError, ParameterError
 from altrelu_dist.jobs import job as jobs_module
 from altrelu_dist.jobs.folder import JobFolder, JobSpec, JobStatus, check_apart_from_jobs
 from altrelu_dist.runs.training import TrainOptions
@@ -269,3 +270,15 @@ def test_damage_is_one_line_or_nothing(file, tmp_path, monkeypatch, data):
             assert result.stderr.count("\n") <= 1
     finally:
         path.write_text(whole)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", ["job.json", f"{ID}/status.json"])
+def test_a_fifo_in_a_job_folder_is_refused_and_not_waited_for(name, tmp_path):
+    folder = job_at(str(tmp_path / "model.zarr"))
+    path = tmp_path / "model.zarr.job" / name
+    assert path.exists()
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(DataError, match="not a regular file"):
+        folder.spec() if name == "job.json" else folder.status()

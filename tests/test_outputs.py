@@ -434,3 +434,11 @@ def test_only_folders_of_dead_writers_are_removed(tmp_path):
     assert names_in(tmp_path) == [
         f".m.zarr.{name}.partial" for name in ("alive000", "elsewher", "link0000", "nobodys0")
     ] + ["m.zarr"]
+
+
+@pytest.mark.timeout(60)
+def test_a_fifo_for_metadata_is_refused_and_not_waited_for(tmp_path):
+    (tmp_path / "m.zarr").mkdir()
+    os.mkfifo(tmp_path / "m.zarr" / "zarr.json")
+    with pytest.raises(ExistsError, match="is not an altrelu-dist network"):
+        check_output(tmp_path / "m.zarr", overwrite=True, kind="altrelu-dist network")

@@ -24,7 +24,7 @@ from altrelu_dist.errors import (
     Remedy,
 )
 from altrelu_dist.runs.training import TrainOptions
-from altrelu_dist.storage import os_errors, write_whole
+from altrelu_dist.storage import os_errors, read_whole, write_whole
 
 __all__ = ["ENDED", "JobFolder", "JobSpec", "JobStatus", "check_apart_from_jobs", "folder_of"]
 
@@ -408,7 +408,7 @@ class JobFolder:
 
     def _read(self, name: str) -> dict[str, Any] | None:
         try:
-            found = json.loads(self._fs.cat_file(f"{self._root}/{name}"))
+            found = json.loads(read_whole(self._fs, f"{self._root}/{name}"))
         except FileNotFoundError:
             return None
         except (ValueError, RecursionError) as error:

@@ -87,8 +87,11 @@ def recovered(text: str) -> str | None:
 
 def _stored_format(path: Path) -> object:
     """The format that a Zarr group says it is of; None if it says nothing, or is none."""
+    metadata = path / "zarr.json"
+    if not metadata.is_file():  # a FIFO would keep a reader waiting for ever
+        return None
     try:
-        return json.loads((path / "zarr.json").read_bytes())["attributes"]["format"]
+        return json.loads(metadata.read_bytes())["attributes"]["format"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -158,11 +158,11 @@ def test_little_is_made_twice(method, most_kept, tmp_path, monkeypatch):
     passes, stops_at = [], [math.inf]
     reduce = LocalEngine.reduce
 
-    def counted(self, statistic, name):
+    def counted(self, statistic, name, hurry=None):
         if len(passes) >= stops_at[0]:
             raise CutError
         passes.append(name)
-        return reduce(self, statistic, name)
+        return reduce(self, statistic, name, hurry)
 
     monkeypatch.setattr(LocalEngine, "reduce", counted)
     expected = AltReLURegressor(**options).fit(X, y)

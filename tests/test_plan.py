@@ -106,11 +106,11 @@ def test_counts_of_the_search_hold_those_of_a_run(n, monkeypatch):
     stage, made = "", {}
     reduce = Engine.reduce
 
-    def counting(self, statistic, name):
+    def counting(self, statistic, name, hurry=None):
         if name == "loss-and-gradient":
             count, rows = made.get(stage, (0, 0))
             made[stage] = (count + 1, max(rows, self.n_rows))
-        return reduce(self, statistic, name)
+        return reduce(self, statistic, name, hurry)
 
     def follow(progress):
         nonlocal stage

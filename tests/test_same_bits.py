@@ -116,9 +116,9 @@ def passes(monkeypatch):
     names = []
     reduce = DaskEngine.reduce
 
-    def noting(self, statistic, name):
+    def noting(self, statistic, name, hurry=None):
         names.append(name)
-        return reduce(self, statistic, name)
+        return reduce(self, statistic, name, hurry)
 
     monkeypatch.setattr(DaskEngine, "reduce", noting)
     return names

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 FORMAT = "altrelu-dataset"
 FORMAT_VERSION = 2  # since 2 with a checksum of the metadata
 STORE_MARKS = ("zarr.json", ".zgroup", ".zarray")  # a folder with one of them is a Zarr store
+_FILES_OF_A_GROUP = {"zarr.json", ".zgroup", ".zattrs", ".zmetadata"}
 _STEP_ROWS = 4096  # row counts of chunks are a power of two from here on
 _MAX_CHUNKS = 10_000_000  # more than Dask can schedule, or damage
 _CHECKSUM = "metadata_checksum"
@@ -96,6 +97,28 @@ class ZarrRows(RowReader):
         return "a chunk"
 
 
+def _arrays_of(group: Any) -> dict[str, Any]:
+    """The arrays of a group, opened one by one.
+
+    Zarr opens all at once; where several are damaged, asyncio logs the tracebacks of all but one.
+    """
+    import zarr
+    from zarr.core.sync import sync
+
+    async def listed_names() -> list[str]:
+        return [name async for name in group.store.list_dir(group.path)]
+
+    found = {}
+    if group.metadata.consolidated_metadata is None:  # else none is opened
+        for name in sorted(set(sync(listed_names())) - _FILES_OF_A_GROUP):
+            try:
+                found[name] = group[name]
+            except KeyError:  # something else that lies there
+                continue
+    arrays = {name: node for name, node in found.items() if isinstance(node, zarr.Array)}
+    return arrays or dict(group.arrays())  # some storage cannot list
+
+
 @dataclass(frozen=True)
 class ZarrSource(ArraySource):
     """A Zarr group with arrays X and y, or one array."""
@@ -111,7 +134,7 @@ class ZarrSource(ArraySource):
         with reading(f"{address}: not a Zarr store, or damaged"):
             node = zarr.open(address, mode="r")
             if isinstance(node, zarr.Group):
-                arrays: dict[str, zarr.Array[Any]] = dict(node.arrays())
+                arrays: dict[str, zarr.Array[Any]] = _arrays_of(node)
                 attributes: Mapping[str, Any] = dict(node.attrs)
             else:
                 arrays, attributes = {"": node}, {}

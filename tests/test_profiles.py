@@ -44,6 +44,12 @@ def run(*arguments, code=0):
         ({"prod": {}}, "has no scheduler"),
         ({"prod": None}, "has no scheduler"),
         ({"prod": {"scheduler": "tcp://x:1", "colour": "red"}}, "does not know colour"),
+        ("tcp://x:1", "altrelu: clusters: expected names with values"),
+        ({"prod": "tcp://x:1"}, "--cluster prod: expected names with values"),
+        ({"prod": ["scheduler"]}, "found list"),
+        ({"prod": {"scheduler": "tls://x:1", "tls": "ca.pem"}}, "prod: tls: expected"),
+        ({"prod": {"scheduler": "tcp://x:1", "storage": ["s3"]}}, "prod: storage: expected"),
+        ({"prod": {"scheduler": "tcp://x:1", "storage": {"s3": "k"}}}, "storage: s3: expected"),
         ({"prod": {"scheduler": "tls://x:1", "tls": {"cert": "no/c.pem"}}}, "tls: cert: no/c.pem"),
         ({"prod": {"scheduler": "tcp://x:1", "tls": {"certificate": "a"}}}, "tls: certificate"),
         (

@@ -30,15 +30,19 @@ def use_profile(name: str) -> None:
     ParameterError
         If there is no such profile, or something in it is not known.
     """
-    profiles = dask.config.get(_PROFILES, {})
+    profiles = _mapping(dask.config.get(_PROFILES, {}), "altrelu: clusters")
     if name not in profiles:
-        known = ", ".join(sorted(profiles)) or "none"
+        known = ", ".join(sorted(map(str, profiles))) or "none"
         raise ParameterError(
             f"--cluster {name}: no such profile in Dask's configuration (altrelu: clusters:), "
             f"found: {known}"
         )
-    profile: Mapping[str, Any] = profiles[name] or {}
-    tls: Mapping[str, Any] = profile.get("tls") or {}
+    where = f"--cluster {name}"
+    profile = _mapping(profiles[name], where)
+    tls = _mapping(profile.get("tls"), f"{where}: tls")
+    storage = _mapping(profile.get("storage"), f"{where}: storage")
+    for protocol, options in storage.items():
+        _mapping(options, f"{where}: storage: {protocol}")
     unknown = [*(profile.keys() - _KEYS), *(f"tls: {key}" for key in tls.keys() - _TLS.keys())]
     if unknown or "scheduler" not in profile:
         raise ParameterError(
@@ -55,9 +59,20 @@ def use_profile(name: str) -> None:
                 f"--cluster {name}: tls: {key}: {file}: there is no such file that can be read"
             )
         settings[f"distributed.comm.tls.{_TLS[key]}"] = file
-    storage = profile.get("storage") or {}
     dask.config.set(settings | {_STORAGE: storage})
     use_storage(storage)
+
+
+def _mapping(value: Any, where: str) -> Mapping[str, Any]:
+    """A part of the configuration; an empty one may be missing."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ParameterError(
+            f"{where}: expected names with values in Dask's configuration, found "
+            f"{type(value).__name__}"
+        )
+    return value
 
 
 def use_storage(storage: Mapping[str, Any]) -> None:
@@ -72,7 +87,7 @@ def use_storage(storage: Mapping[str, Any]) -> None:
 
     for protocol, options in storage.items():
         conf = fsspec.config.conf.setdefault(protocol, {})
-        conf.update({name: _value(value) for name, value in options.items()})
+        conf.update({name: _value(value) for name, value in (options or {}).items()})
 
 
 def _value(value: Any) -> Any:

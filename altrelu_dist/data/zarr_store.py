@@ -44,6 +44,7 @@ _KNOWS_NAMES = 3  # the version since which names are the data's own
 STORE_MARKS = ("zarr.json", ".zgroup", ".zarray")  # a folder with one of them is a Zarr store
 _METADATA = (*STORE_MARKS, ".zattrs", ".zmetadata")
 _ONE_AT_A_TIME = ("tar://", "libarchive://")  # Zarr reads several files of a store at once
+_FILES_OF_A_GROUP = {"zarr.json", ".zgroup", ".zattrs", ".zmetadata"}
 _STEP_ROWS = 4096  # row counts of chunks are a power of two from here on
 _MAX_CHUNKS = 10_000_000  # more than Dask can schedule, or damage
 _CHECKSUM = "metadata_checksum"
@@ -108,6 +109,28 @@ class ZarrRows(RowReader):
         return "a chunk"
 
 
+def _arrays_of(group: Any) -> dict[str, Any]:
+    """The arrays of a group, opened one by one.
+
+    Zarr opens all at once; where several are damaged, asyncio logs the tracebacks of all but one.
+    """
+    import zarr
+    from zarr.core.sync import sync
+
+    async def listed_names() -> list[str]:
+        return [name async for name in group.store.list_dir(group.path)]
+
+    found = {}
+    if group.metadata.consolidated_metadata is None:  # else none is opened
+        for name in sorted(set(sync(listed_names())) - _FILES_OF_A_GROUP):
+            try:
+                found[name] = group[name]
+            except KeyError:  # something else that lies there
+                continue
+    arrays = {name: node for name, node in found.items() if isinstance(node, zarr.Array)}
+    return arrays or dict(group.arrays())  # some storage cannot list
+
+
 @dataclass(frozen=True)
 class ZarrSource(ArraySource):
     """A Zarr group with arrays X and y, or one array."""
@@ -136,7 +159,7 @@ class ZarrSource(ArraySource):
             _check_metadata_files(address)
             node = zarr.open(_store(address), mode="r")
             if isinstance(node, zarr.Group):
-                arrays: dict[str, zarr.Array[Any]] = dict(node.arrays())
+                arrays: dict[str, zarr.Array[Any]] = _arrays_of(node)
                 attributes: Mapping[str, Any] = dict(node.attrs)
             else:
                 arrays, attributes = {"": node}, {}

@@ -244,16 +244,21 @@ class KroneckerRounds:
     ----------
     objective : Objective
         Over rows in memory, in random order.
+    whitening : Whitening
+        Of the inputs; it holds C^-1.
     seed : int
     settings : KroneckerSettings
     """
 
     def __init__(
-        self, objective: Objective, seed: int, settings: KroneckerSettings = SETTINGS
+        self,
+        objective: Objective,
+        whitening: Whitening,
+        seed: int,
+        settings: KroneckerSettings = SETTINGS,
     ) -> None:
         engine = objective.engine
         assert isinstance(engine, LocalEngine)
-        whitening = Whitening.of(objective)
         self._objective, self._engine, self._settings = objective, engine, settings
         self._descent = Descent(
             tiles=_tiles(engine, settings.tile_rows(engine.n_rows)),

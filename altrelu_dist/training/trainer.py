@@ -260,21 +260,22 @@ def _search(problem: Problem, parameters: Parameters) -> Outcome:
     monitor = everything.monitor
     journal = monitor.journal
     rng = _random(parameters.seed, journal, problem.start)
-    arrange = partial(quasi_newton, whitening=Whitening.of(few))
+    whitening = Whitening.of(few)
+    arrange = partial(quasi_newton, whitening=whitening)
     overall = Overall(everything, levels)
     journal.attach("overall", overall)
     h, most = parameters.n_hidden, parameters.max_iter
     found = search(levels, overall, h, rng, arrange, most, problem.start)
     if few is everything and monitor.stopped:
         return found
-    weights, loss = _last_steps(problem, found.weights, rng)
+    weights, loss = _last_steps(problem, found.weights, whitening, rng)
     if overall.best is not None and overall.least < loss:
         weights, loss = overall.best, overall.least
     return Outcome(weights, loss, found.ran_out)  # the last steps are few by design
 
 
 def _last_steps(
-    problem: Problem, weights: Weights, rng: np.random.Generator
+    problem: Problem, weights: Weights, whitening: Whitening, rng: np.random.Generator
 ) -> tuple[Weights, float]:
     """A few layer solves over all rows; where the network is too wide for them, L-BFGS steps."""
     everything, few = problem.stages.everything, problem.stages.few
@@ -283,7 +284,6 @@ def _last_steps(
     def layers() -> tuple[Weights, float]:
         if weights.W.size > _MOST_BLOCKS * LARGEST_SYSTEM:
             # Too wide for layer solves to reach every neuron in so few passes.
-            whitening = Whitening.of(few)
             moved, loss = quasi_newton(everything, weights, _LAST_STEPS, whitening=whitening)
             everything.record(loss, moved)
             return moved, loss
@@ -299,12 +299,13 @@ def _kronecker(problem: Problem, parameters: Parameters) -> Outcome:
     monitor = everything.monitor
     rng = _random(parameters.seed, monitor.journal, problem.start)
     monitor.enter("rounds")
-    rounds = KroneckerRounds(held, parameters.seed)
+    whitening = Whitening.of(held)
+    rounds = KroneckerRounds(held, whitening, parameters.seed)
     weights, _ = monitor.journal.step("start", partial(_started, problem, parameters, rng))
     most = SETTINGS.most_rounds if parameters.max_iter is None else parameters.max_iter
     weights, loss, ran_out = rounds.descend(weights, most)
     if held is not everything:
-        weights, loss = _last_steps(problem, weights, rng)
+        weights, loss = _last_steps(problem, weights, whitening, rng)
     return Outcome(weights, loss, ran_out)
 
 

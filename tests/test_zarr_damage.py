@@ -1,0 +1,50 @@
+"""Damage in the metadata of several arrays of a store at once: one line, and nothing logged."""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+
+import numpy as np
+import pytest
+import zarr
+
+from altrelu_dist import convert, open_dataset
+from altrelu_dist.errors import DataError
+
+
+@pytest.fixture(params=["own", "others, format 3", "others, format 2"])
+def store(request, tmp_path, rng):
+    X, y, path = rng.random((20, 3)), rng.random(20), tmp_path / "data.zarr"
+    if request.param == "own":
+        np.savez(tmp_path / "data.npz", X=X, y=y)
+        convert(tmp_path / "data.npz", path)
+    else:
+        group = zarr.open_group(path, mode="w", zarr_format=int(request.param[-1]))
+        group.create_array("X", data=X)
+        group.create_array("y", data=y)
+    return path
+
+
+@pytest.mark.parametrize("key", ["shape", "data_type", "dtype", "chunk_grid", "codecs", "chunks"])
+@pytest.mark.parametrize("value", ["nonsense", None, 3, [[]], {}])
+def test_several_damaged_arrays_are_one_line(store, key, value, caplog):
+    changed = 0
+    for name in ("zarr.json", ".zarray"):
+        for file in store.glob(f"*/{name}"):
+            told = json.loads(file.read_text())
+            changed += key in told
+            file.write_text(json.dumps(told | {key: value} if key in told else told))
+    if not changed:
+        return
+    with caplog.at_level(logging.DEBUG), pytest.raises(DataError, match=r"data\.zarr"):
+        open_dataset(store)
+    gc.collect()
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_what_else_lies_in_a_store_is_passed_over(store):
+    (store / "notes.txt").write_text("mine")
+    (store / "folder").mkdir()
+    assert open_dataset(store).X.shape == (20, 3)

@@ -338,5 +338,8 @@ def test_no_link_is_followed_and_no_pipe_waited_for(name, tmp_path):
     assert CheckpointStore(tmp_path / "run").load() == {"n": 1}
     planted.unlink(missing_ok=True)
     os.mkfifo(planted)
-    with pytest.raises(CheckpointError, match="is not a regular file"), store.owned():
+    with (
+        pytest.raises(CheckpointError, match=r"is not a regular file|expected a file"),
+        store.owned(),
+    ):
         store.load()

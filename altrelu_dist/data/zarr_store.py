@@ -402,7 +402,8 @@ def _own_wanted(address: str, attributes: Mapping[str, Any], wanted: Wanted) -> 
             "this version of altrelu-dist reads: install a newer one"
         )
     names = [attributes.get(key) for key in ("feature_names", "target_names")]
-    told = names[1:] if names[0] is None and version == FORMAT_VERSION else names
+    nameless = version == FORMAT_VERSION and attributes.get("feature_names", ()) is None
+    told = names[1:] if nameless else names
     if version not in range(1, FORMAT_VERSION + 1) or not all(
         isinstance(of, list) and all(isinstance(name, str) for name in of) for of in told
     ):

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     Predict = Callable[[np.ndarray], np.ndarray]
 
 PLACES = ("memory", "store", "workers-1", "workers-2")
-ADAM_RATES, ADAM_BATCHES = (3e-3, 1e-3, 1e-2), (1024, 4096)
+ADAM_RATES, ADAM_BATCHES = (3e-3, 1e-3, 1e-2), (1024, 512)
 XGBOOST = ((0.3, 6), (0.1, 10))  # rates and depths
 OTHERS = ("adam", "xgboost")
 TITLES = {"adam": "Adam", "xgboost": "XGBoost"}

@@ -214,7 +214,7 @@ def test_killed_at_any_moment_it_goes_on(times):
         begin += ("--checkpoint-interval", 0)
         begun = any(Path(folder).glob("checkpoint-*"))
         again = ("--resume", folder, "--workers", 0)
-        killed = train_and_kill(rng.uniform(0.1, 1.2) * whole, *(again if begun else begin))
+        killed = train_and_kill(rng.uniform(0.2, 1.4) * whole, *(again if begun else begin))
         kills += killed
         if Path(out).exists():
             found = Network.load(out)

@@ -360,7 +360,7 @@ class _Bench:
 
     def _tile_pass(self, h: int) -> float:
         """What each row of a tile adds to a step."""
-        few, rows = _LEAST_ROWS // 4, kronecker.SETTINGS.most_rows
+        few, rows = _LEAST_ROWS // 4, kronecker.SETTINGS.usual_rows
         more = self._step_seconds(h, rows) - self._step_seconds(h, few)
         return max(more, 0.0) / (rows - few)
 

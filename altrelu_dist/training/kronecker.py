@@ -55,8 +55,8 @@ class KroneckerSettings:
         Steps between two looks at the curvature.
     decay : float
         Weight of the running means of the curvature at each look.
-    least_rows, most_rows : int
-        Rows of a tile.
+    least_rows, usual_rows, most_rows : int
+        Of a tile: the least, what thousands of rows are cut into, and the most.
     first_steps : int
         Of all descents of the first round together; each round makes twice as many as the one
         before.
@@ -72,14 +72,16 @@ class KroneckerSettings:
     renewal: int = 10
     decay: float = 0.9
     least_rows: int = 256
-    most_rows: int = 1024
+    usual_rows: int = 1024
+    most_rows: int = 4096
     first_steps: int = 3000
-    worth: float = 0.05
+    worth: float = 0.03
     most_rounds: int = 6
 
     def tile_rows(self, n_rows: int) -> int:
-        """Rows of a tile: several tiles even where rows are few."""
-        return min(self.most_rows, max(self.least_rows, n_rows // 4))
+        """Rows of a tile: several tiles even where rows are few, larger ones for many rows."""
+        few = min(self.usual_rows, max(self.least_rows, n_rows // 4))
+        return min(self.most_rows, max(few, n_rows // 100))
 
     def racing(self, number: int, best: int) -> list[int]:
         """Which lengths race in a round: all at first, then the best one and a neighbour."""

@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,7 +37,9 @@ __all__ = [
 
 SMALL = 64 << 20  # bytes of rows that this process keeps, and trains without workers
 _CACHED_SHARE = 0.4  # of the workers' memory: data that fit in it are read once and kept there
-_WORKER = 170 << 20  # bytes of one that has imported what a task needs and has not read a row
+# Bytes of a worker that has imported what a task needs and has not read a row. Where xarray is
+# installed Dask imports it, and pandas with it.
+_WORKER = (170 if find_spec("xarray") is None else 245) << 20
 
 
 def is_lazy(data: Any) -> bool:

@@ -258,11 +258,12 @@ def _rounds(shape: Shape, held: int) -> Stage:
     least, typical = _ROUNDS
     rounds = Range(least, typical, settings.most_rounds)
     steps = Range(*(made[int(count)] for count in rounds))
-    refits = Range(*(float(descents[int(count)] + count) for count in rounds))
+    losses = Range(*(float(descents[int(count)] + 1) for count in rounds))
     calls = [
         Call("whiten", held, 0, Range.exactly(1)),
         *_insertion(held, h),
-        Call("output", held, h, refits),
+        Call("loss", held, h, losses),
+        Call("output", held, h, rounds),
         Call("tile", held, h, steps.times(tile / held)),
         Call("precondition", 0, h, steps),
     ]

@@ -84,12 +84,15 @@ class KroneckerSettings:
         return min(self.most_rows, max(few, n_rows // 100))
 
     def racing(self, number: int, best: int) -> list[int]:
-        """Which lengths race in a round: all at first, then the best one and a neighbour."""
+        """Which lengths race in a round: all at first, then the best one and a neighbour.
+
+        The shorter neighbour comes first: the longer a descent, the shorter the best steps.
+        """
         last = len(self.lengths) - 1
         if number == 0:
             return list(range(last + 1))
         neighbours = [place for place in (best + 1, best - 1) if 0 <= place <= last]
-        return [best, neighbours[number % len(neighbours)]]
+        return [best, neighbours[(number - 1) % len(neighbours)]]
 
     def round_steps(self, number: int, n_rows: int) -> int:
         """Steps of each descent in a round; it sees every row at least once."""
@@ -285,10 +288,10 @@ class KroneckerRounds:
             Whether it ended because it had made so many ``rounds``.
         """
         objective, journal = self._objective, self._objective.monitor.journal
-        best, loss = 0, np.inf
+        best, loss = 0, journal.step("loss", lambda: objective.evaluate(weights)[0])
         for number in range(rounds):
             before = loss
-            step = partial(self._round, number, weights, best)
+            step = partial(self._round, number, weights, loss, best)
             weights, loss, best = journal.step("round", step)
             objective.record(loss, weights, length=self._settings.lengths[best])
             if objective.monitor.stopped or loss > (1 - self._settings.worth) * before:
@@ -296,10 +299,14 @@ class KroneckerRounds:
             objective.monitor.fraction = (number + 1) / rounds
         return weights, loss, True
 
-    def _round(self, number: int, weights: Weights, best: int) -> tuple[Weights, float, int]:
-        """Descents from the same weights; the best end or the start, and which length was best."""
+    def _round(
+        self, number: int, begin: Weights, least: float, best: int
+    ) -> tuple[Weights, float, int]:
+        """Descents from the same weights; the best end or the start, and which length was best.
+
+        The output layer of the best one ends at its critical point.
+        """
         objective, settings = self._objective, self._settings
-        begin, least = objective.refit_output(weights)
         found = begin
         for place in settings.racing(number, best):
             if objective.monitor.stopped:
@@ -314,10 +321,14 @@ class KroneckerRounds:
             ended, loss = objective.monitor.journal.step("descent", run)
             if loss < least:
                 found, least, best = ended, loss, place
+        if not objective.monitor.stopped:
+            refitted, loss = objective.refit_output(found)
+            if loss < least:
+                found, least = refitted, loss
         return *objective.balanced(found, least), best
 
     def _run(self, descent: Descent, begin: Weights) -> tuple[Weights, float]:
-        """One descent; its end with the output layer at its critical point."""
+        """One descent; where it ends, and the loss there."""
         objective, n_tiles = self._objective, len(descent.tiles)
         monitor = objective.monitor
         entry = monitor.journal.entry()
@@ -335,4 +346,5 @@ class KroneckerRounds:
             monitor.journal.mark(partial(descent.kept, state), stopping=True)
         if not state.weights.is_finite():
             return begin, np.inf
-        return objective.refit_output(state.weights.astype(np.float64))
+        ended = state.weights.astype(np.float64)
+        return ended, objective.evaluate(ended)[0]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import threading
 import uuid
 from abc import ABC, abstractmethod
 from collections import deque
@@ -359,13 +360,11 @@ def _awaited(future: Any, client: Client, hurry: Hurry | None) -> Any:
     """The result of a future; what Dask would wait for without an end or a word is looked for."""
     from distributed.comm import CommClosedError
 
+    # Not by result(timeout): one that times out cancels the transfers that other threads wait for.
+    done = threading.Event()
+    future.add_done_callback(lambda _: done.set())
     told = False
-    while True:
-        try:
-            return future.result(timeout=_LOOK if hurry is None else _HURRIED_LOOK)
-        except TimeoutError:
-            if future.done():  # just now, or the error is the task's own
-                return future.result()
+    while not (done.wait(_LOOK if hurry is None else _HURRIED_LOOK) or future.done()):
         if hurry is not None and hurry.stopped:
             raise OutOfTimeError
         if client.status not in ("running", "connecting"):
@@ -375,6 +374,7 @@ def _awaited(future: Any, client: Client, hurry: Hurry | None) -> Any:
             if not told and client.status == "running" and not client.nthreads():
                 told = True
                 _log.warning("no worker is left in the cluster: the run waits for one")
+    return future.result()
 
 
 def _block_partial(

@@ -40,10 +40,10 @@ CASES = {
     "search, held": {"method": "search", "max_iter": 1, "held": True},
     "search, stopping early": {"method": "search", "max_iter": 2, "early_stopping": True},
     "damped": {"method": "damped", "max_iter": 8},
-    "kronecker": {"method": "kronecker", "max_iter": 1},
     "damped, float64, stopping early": {
         "method": "damped", "max_iter": 8, "dtype": "f8", "early_stopping": True,
     },
+    "kronecker": {"method": "kronecker", "max_iter": 1},
     "alternating": {"method": "alternating", "max_iter": 5},
     "alternating, float64, weighted": {
         "method": "alternating", "max_iter": 5, "dtype": "f8", "weights": True,

@@ -44,7 +44,6 @@ _KNOWS_NAMES = 3  # the version since which names are the data's own
 STORE_MARKS = ("zarr.json", ".zgroup", ".zarray")  # a folder with one of them is a Zarr store
 _METADATA = (*STORE_MARKS, ".zattrs", ".zmetadata")
 _ONE_AT_A_TIME = ("tar://", "libarchive://")  # Zarr reads several files of a store at once
-_FILES_OF_A_GROUP = {"zarr.json", ".zgroup", ".zattrs", ".zmetadata"}
 _STEP_ROWS = 4096  # row counts of chunks are a power of two from here on
 _MAX_CHUNKS = 10_000_000  # more than Dask can schedule, or damage
 _CHECKSUM = "metadata_checksum"
@@ -122,7 +121,7 @@ def _arrays_of(group: Any) -> dict[str, Any]:
 
     found = {}
     if group.metadata.consolidated_metadata is None:  # else none is opened
-        for name in sorted(set(sync(listed_names())) - _FILES_OF_A_GROUP):
+        for name in sorted(set(sync(listed_names())) - set(_METADATA)):
             try:
                 found[name] = group[name]
             except KeyError:  # something else that lies there

@@ -55,12 +55,16 @@ def _is_zarr(data: Any) -> bool:
 def current_client() -> Client | None:
     """The Dask client of this process, in a task that of its worker; None if there is none.
 
-    Nothing is imported to find out.
+    Nor is there one where Dask's configuration names a scheduler of this process: Dask's own
+    ``compute`` leaves the client out then, too. Nothing is imported to find out.
     """
     if "distributed" not in sys.modules:
         return None
+    from dask import config
     from distributed import Client, get_client
 
+    if config.get("scheduler", None) not in (None, "distributed", "dask.distributed"):
+        return None
     for current in (lambda: Client.current(allow_global=False), get_client):
         with suppress(ValueError):
             found: Client = current()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import dask
 import dask.array as da
 import dask.dataframe as dd
 import numpy as np
@@ -188,6 +189,16 @@ def test_the_current_client_is_found_for_lazy_data_alone(data, thread_client):
     for engine in (engine_of(lazy, y, weight), engine_of(X, y, weight, client=thread_client)):
         assert engine.reduce(where, "where").on_a_worker
         assert_holds(engine, *data)
+
+
+def test_a_scheduler_of_this_process_is_used_as_dask_uses_it(data, thread_client):
+    """Dask's configuration comes before its current client; a client that is given before both."""
+    X, y, _ = data
+    lazy = da.from_array(X, chunks=10)
+    with dask.config.set(scheduler="sync"):
+        assert current_client() is None
+        assert not engine_of(lazy, y).reduce(where, "where").on_a_worker
+        assert engine_of(lazy, y, client=thread_client).reduce(where, "where").on_a_worker
 
 
 @dataclass(frozen=True)

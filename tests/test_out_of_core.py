@@ -45,7 +45,7 @@ def store(tmp_path):
 @pytest.mark.timeout(1200)
 def test_workers_hold_a_few_blocks(store, tmp_path, capsys):
     options = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
-    options |= {"local_directory": str(tmp_path), "memory_limit": "512MiB"}
+    options |= {"local_directory": str(tmp_path), "memory_limit": "640MiB"}
     data = open_dataset(store)
     with (
         LocalCluster(n_workers=2, threads_per_worker=1, **options) as cluster,
@@ -67,7 +67,7 @@ def test_workers_hold_a_few_blocks(store, tmp_path, capsys):
     last = model.history_[-1]
     with capsys.disabled():
         print(
-            f"\n8 GiB, 512 MiB a worker: loss {last['loss']:.2g} of "
+            f"\n8 GiB, 640 MiB a worker: loss {last['loss']:.2g} of "
             f"{model.history_[0]['loss']:.2g}, "
             f"{model.n_passes_} passes, {last['seconds']:.0f} s, workers held "
             f"{[f'{peak / MIB:.0f} MiB' for peak in peaks]} of {foreseen / MIB:.0f} foreseen, "
@@ -75,7 +75,7 @@ def test_workers_hold_a_few_blocks(store, tmp_path, capsys):
         )
     assert last["loss"] < 0.01 * model.history_[0]["loss"]
     assert len(peaks) == 2
-    assert max(peaks) < foreseen < 512 * MIB
+    assert max(peaks) < foreseen < 640 * MIB
 
 
 def spilled(dask_worker):

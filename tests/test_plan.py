@@ -258,7 +258,7 @@ def test_what_cannot_fit_is_refused_with_what_would():
     with pytest.raises(ParameterError, match="use search or fewer neurons"):
         plan(rows=1e6, features=300, n_hidden=64, method="alternating")
     with pytest.raises(ParameterError, match=r"store the data in chunks of at most [\d,]+ rows"):
-        plan(rows=1e9, features=1, n_hidden=2, workers=2, threads=8, memory=300 << 20)
+        plan(rows=1e9, features=1, n_hidden=2, workers=2, threads=8, memory=400 << 20)
     with pytest.raises(ParameterError, match=r"give each worker .* or use the search method"):
         plan(rows=1e8, features=60, n_hidden=100, method="alternating", workers=4, memory=512 << 20)
     with pytest.raises(ParameterError, match=r"the process that trains needs .* fewer neurons"):

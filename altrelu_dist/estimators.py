@@ -540,8 +540,8 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         if n_working >= self.n_hidden:
             return None
         has = f"the network has {n_working} of {self.n_hidden} neurons"
-        if reason == "max_time":
-            return f"{has}, since the {limit} were over while it grew; allow more seconds"
+        if reason == "max_time" and not self.early_stopping:
+            return f"{has}, since the {limit} were over before it was trained; allow more seconds"
         if reason in ("converged", "max_iter") and not self.early_stopping:
             return f"{has}: no further one lowers the loss on these data"
         return None

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
+from altrelu_dist.training.schedule import RowSettings
+
 # A shell starts what runs in the background deaf to Ctrl-C, and its children with it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -33,14 +35,15 @@ def rng():
     return np.random.default_rng(0)
 
 
+FEW_ROWS = RowSettings(least=2048, a_weight=1, held_a_weight=700)
+
+
 @pytest.fixture
 def small_samples(monkeypatch):
     """Let no more than some thousand rows be held in one place, as if data were larger."""
-    from altrelu_dist.training import trainer
+    from altrelu_dist.training import schedule
 
-    monkeypatch.setattr(trainer, "_LEAST_SAMPLE", 2048)
-    monkeypatch.setattr(trainer, "_ROWS_A_WEIGHT", 1)
-    monkeypatch.setattr(trainer, "_HELD_A_WEIGHT", 700)
+    monkeypatch.setattr(schedule, "ROWS", FEW_ROWS)
 
 
 @pytest.fixture

@@ -202,7 +202,7 @@ def test_an_interrupted_run_goes_on(tmp_path):
     options = {"n_hidden": 5, "random_state": 0, "max_iter": 3}
     expected = AltReLURegressor(**options).fit(X, y)
     kept = {"checkpoint": tmp_path / "run", "checkpoint_interval": 1e6}
-    stop = iter([False] * 400)
+    stop = iter([False] * 150)
     first = AltReLURegressor(**options, **kept, callback=lambda _: next(stop, True)).fit(X, y)
     assert first.stop_reason_ == "interrupted"
     seen = []

@@ -12,6 +12,7 @@ import numpy as np
 import psutil
 import pytest
 from clusters import Processes, Trap, until
+from conftest import FEW_ROWS
 from distributed import WorkerPlugin
 from oracles import same
 
@@ -47,11 +48,9 @@ def fitted(store, **options):
 def undisturbed(store):
     """The run without a fault, in this process."""
     with pytest.MonkeyPatch.context() as patch:
-        from altrelu_dist.training import trainer
+        from altrelu_dist.training import schedule
 
-        patch.setattr(trainer, "_LEAST_SAMPLE", 2048)
-        patch.setattr(trainer, "_ROWS_A_WEIGHT", 1)
-        patch.setattr(trainer, "_HELD_A_WEIGHT", 700)
+        patch.setattr(schedule, "ROWS", FEW_ROWS)
         return fitted(store)
 
 

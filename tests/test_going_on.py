@@ -58,7 +58,7 @@ def test_a_warm_start_never_ends_above_the_network_it_begins_with(
 def test_a_warm_start_goes_on_rather_than_from_the_beginning(fitted: AltReLURegressor) -> None:
     X, y = _data()
     again = AltReLURegressor(6, max_iter=1, random_state=0).fit(X, y)
-    on = _warm(fitted).fit(X, y)
+    on = _warm(fitted, n_hidden=8).fit(X, y)
     assert "grow" in {entry["stage"] for entry in again.history_}
     assert "grow" not in {entry["stage"] for entry in on.history_}
     assert _mse(on, X, y) < _mse(fitted, X, y)

@@ -19,13 +19,14 @@ from functools import cache
 import dask.array as da
 import numpy as np
 import pytest
+from conftest import FEW_ROWS
 from distributed import Client, LocalCluster
 from processes import environment
 
 from altrelu_dist import AltReLURegressor, inputs
 from altrelu_dist.checkpoints.store import CheckpointStore
 from altrelu_dist.engine import TILE, DaskEngine
-from altrelu_dist.training import trainer
+from altrelu_dist.training import schedule
 
 ROWS = 3 * TILE + 1234
 NAMES = ("hidden_weights", "hidden_bias", "output_weights", "output_bias", "hidden_gram")
@@ -55,9 +56,7 @@ CASES = {
 def few_rows_held():
     """As if the data were larger than what the process that trains may hold."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "_LEAST_SAMPLE", 2048)
-        patch.setattr(trainer, "_ROWS_A_WEIGHT", 1)
-        patch.setattr(trainer, "_HELD_A_WEIGHT", 700)
+        patch.setattr(schedule, "ROWS", FEW_ROWS)
         yield
 
 

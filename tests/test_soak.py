@@ -31,9 +31,9 @@ CLIENT = """
 import sys
 from distributed import Client
 from altrelu_dist import AltReLURegressor, inputs, open_dataset
-from altrelu_dist.training import trainer
+from altrelu_dist.training import schedule
 
-trainer._LEAST_SAMPLE, trainer._ROWS_A_WEIGHT, trainer._HELD_A_WEIGHT = 2048, 1, 700
+schedule.ROWS = schedule.RowSettings(least=2048, a_weight=1, held_a_weight=700)
 inputs._CACHED_SHARE = float(sys.argv[7])
 _, scheduler, store, method, iterations, folder, resume, _, out = sys.argv
 data = open_dataset(store)

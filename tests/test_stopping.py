@@ -22,9 +22,10 @@ from altrelu_dist.interrupts import catch_interrupts, stop_softly
 from altrelu_dist.moments import Rows, Weights
 from altrelu_dist.moments.rows import Scaler
 from altrelu_dist.training import damped
+from altrelu_dist.training.kronecker import SETTINGS
 from altrelu_dist.training.neurons import insert
 from altrelu_dist.training.progress import Monitor, OutOfTimeError, last_doubling
-from altrelu_dist.training.search import Overall, search
+from altrelu_dist.training.search import FullDataBest, Search
 from altrelu_dist.training.validation import HeldOut, Validation
 
 METHODS = {"search": 2, "kronecker": 1, "damped": 15, "alternating": 5}
@@ -168,14 +169,14 @@ def test_a_network_that_few_rows_led_to_is_counted_once(rng, small_samples, monk
         saw(self, weights, rows, whole=whole)
 
     monkeypatch.setattr(Validation, "saw", noting)
-    X, y = noisy(rng, n=9000)
+    X, y = noisy(rng, n=30_000)
     model = AltReLURegressor(3, early_stopping=True, random_state=0, max_iter=2).fit(X, y)
     made = model.history_[1:]
-    widened = [entry["stage"] for entry in made].index("widen")
-    assert {entry["loss_rows"] for entry in made[:widened]} == {TILE}
-    losses = [entry["loss"] for entry in made[:widened] if entry["stage"] == "cycle"]
-    assert all(loss < model.history_[0]["loss"] for loss in losses), "over all rows, too"
-    assert sum(counted) == sum(entry["loss_rows"] > TILE for entry in made)
+    sampled = [entry for entry in made if entry["loss_rows"] < len(X)]
+    cycles = [entry["loss"] for entry in sampled if entry["stage"] == "cycle"]
+    assert cycles
+    assert all(loss < model.history_[0]["loss"] for loss in cycles), "over all rows, too"
+    assert sum(counted) == len(made) - len(sampled)
 
 
 # Time
@@ -251,37 +252,45 @@ def test_the_last_pass_is_kept_back_but_at_most_half_of_the_time():
     assert monitor.stopped
 
 
-@pytest.mark.parametrize("end", ["interrupt", "max_time", "max_iter"])
-def test_what_is_best_over_all_rows_outlasts_the_few_that_were_searched(end, rng):
-    """A search that ends before it widens keeps it; one that widens begins there."""
-    monitor = Monitor(
-        lambda now: end == "interrupt" and now.stage == "cycle" and now.iteration == 3,
-        max_time=1000.0,
-    )
+class Misleading:
+    """Descents on some rows that say they are ever better and are ever worse over all rows."""
+
+    settings = SETTINGS
+    n_rows = 2000
+
+    def __init__(self, objective, everything):
+        self.objective, self._everything = objective, everything
+        self.ended = []
+
+    def descend(self, begin, steps, length, seed):
+        del steps, length, seed
+        refitted, _ = self._everything.refit_output(begin)
+        self.ended.append(Weights(refitted.W, refitted.V, refitted.c + len(self.ended)))
+        return self.ended[-1]
+
+    def loss(self, weights):
+        del weights
+        return 0.5 ** len(self.ended)
+
+    def refitted(self, weights, loss):
+        return weights, loss
+
+    def affordable(self, weights):
+        del weights
+        return math.inf
+
+
+def test_what_is_best_over_all_rows_is_kept(rng):
+    """Of the networks that some of the rows led to, not the last one but the best over all."""
+    monitor = Monitor()
     everything = objective_over(random_block(rng, 3 * TILE, 3), monitor=monitor)
     few = everything.over(everything.engine.leading(1))
-    begun, ended = [], []
-
-    def descend(objective, weights, iterations, most):
-        """Ever better by what it says, ever worse in truth."""
-        del iterations, most
-        begun.append((objective, weights))
-        refitted, _ = everything.refit_output(weights)
-        ended.append(Weights(refitted.W, refitted.V, refitted.c + len(ended)))
-        if end == "max_time" and len(ended) == 4:
-            monitor._start -= 2000
-        return ended[-1], 0.5 ** len(ended)
-
-    found = search([few, everything], Overall(everything, [everything]), 2, rng, descend, 1)
-    grown, cycled = ended[1], ended[3]  # of two stages of growth, and two descents of a cycle
-    assert everything.evaluate(grown)[0] < everything.evaluate(cycled)[0]
-    if end == "max_iter":
-        assert found.ran_out
-        assert begun[4][0] is everything
-        assert begun[4][1] is grown
-    else:
-        assert len(begun) == 4
-        assert found.weights is grown
+    best, descents = FullDataBest(everything, few), Misleading(few, everything)
+    search = Search(few, descents, best, 2, rng, settle=lambda _, weights, *__: (weights, 1.0))
+    found = search.run(cycles=2)
+    assert found.weights is descents.ended[-1]
+    assert best.least == everything.evaluate(best.best)[0]
+    assert best.least < everything.evaluate(found.weights)[0]
 
 
 # What the last half of the time bought
@@ -458,7 +467,7 @@ def test_too_little_time_is_warned_of(rng):
         follow = self._callback
 
         def callback(now):
-            if now.stage == "grow" and now.iteration == 3:
+            if now.stage == "sample":
                 self._start -= 3600
             return follow(now)
 
@@ -468,4 +477,4 @@ def test_too_little_time_is_warned_of(rng):
         patch.setattr(Monitor, "__init__", fast)
         model.fit(X, y)
     (text,) = told
-    assert "of 64 neurons, since the 3600 s allowed were over while it grew" in text
+    assert "has 0 of 64 neurons, since the 3600 s allowed were over before it was trained" in text

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from altrelu_dist.engine import TILE
 from altrelu_dist.inputs import _WORKER
 from altrelu_dist.moments.explicit import MOST_COLUMNS
@@ -12,7 +14,7 @@ from altrelu_dist.moments.joint import spans
 from altrelu_dist.moments.pattern import MOST_FLIPPED, WIDE, packed_size
 from altrelu_dist.planning.work import Shape
 from altrelu_dist.solvers.lbfgs import room_for
-from altrelu_dist.training import damped, neurons, quasi_newton, trainer
+from altrelu_dist.training import damped, kronecker, neurons, quasi_newton, schedule, trainer
 
 __all__ = ["Blocks", "resident", "solver_bytes", "worker_bytes"]
 
@@ -102,7 +104,7 @@ def worker_bytes(
 
 def _sample_bytes(shape: Shape, blocks: Blocks, method: str) -> int:
     """Of the rows that are drawn, as they were read, each with its draw."""
-    sizes = trainer.row_stages(shape.p, shape.q, shape.h, shape.dtype, shape.n)
+    sizes = schedule.ROWS.stages(shape.p, shape.q, shape.h, shape.dtype, shape.n)
     rows = shape.n if sizes.whole else (0 if method == "alternating" else sizes.drawn(method))
     return rows * (blocks.row_bytes + 8)
 
@@ -121,7 +123,7 @@ def solver_bytes(shape: Shape, blocks: Blocks, method: str, before: int, threads
         That work on rows in memory.
     """
     h, p, q = shape.h, shape.p, shape.q
-    sizes = trainer.row_stages(p, q, h, shape.dtype, shape.n)
+    sizes = schedule.ROWS.stages(p, q, h, shape.dtype, shape.n)
     whole = sizes.whole
     rows = shape.n if whole else sizes.drawn(method)
     drawn = _sample_bytes(shape, blocks, method)
@@ -139,10 +141,16 @@ def solver_bytes(shape: Shape, blocks: Blocks, method: str, before: int, threads
     sums = (m * (h + q + 2) + k * k) * (levels + threads)
     candidates = 8 * sums + min(rows, neurons._ROWS_FOR_CANDIDATES * TILE) * p * 24
     work = descent + tiles + candidates
-    if method == "search":
+    if method in ("search", "kronecker"):
         # The whitening's two matrices stay; to make them takes the sums of the tiles and the
         # Gram matrix, its factor, an identity and the inverse.
         standing += 2 * 8 * p**2
+        if shape.dtype != np.float32:
+            standing += rows * (p + q) * 4
+        # A tile's features, slopes and residuals, and both layers' curvature and inverses.
+        tile = min(rows, kronecker.SETTINGS.tile_rows(rows))
+        descent = max(descent, 4 * 4 * tile * 2 * h + 4 * 8 * (2 * h + 1) ** 2)
+        work = descent + tiles + candidates
         work = max(work, 8 * (3 * threads + levels + 4) * p**2)
     width = h if method == "alternating" else max(1, min(h, damped.LARGEST_SYSTEM // p))
     if method == "alternating" or h * p <= trainer._MOST_BLOCKS * damped.LARGEST_SYSTEM:

@@ -21,6 +21,7 @@ from altrelu_dist.training import (
     neurons,
     pattern_state,
     quasi_newton,
+    schedule,
     search,
     trainer,
 )
@@ -201,14 +202,13 @@ def stages_of(shape: Shape, method: str) -> tuple[Stage, ...]:
     h, p, q, n = shape.h, shape.p, shape.q, shape.n
     if method == "alternating":
         trainer.check_alternation(h, p)
-    sizes = trainer.row_stages(p, q, h, shape.dtype, n)
+    sizes = schedule.ROWS.stages(p, q, h, shape.dtype, n)
     whole = sizes.whole
     made = [_look("summary", n)]
     held = n if whole else sizes.drawn(method)
     if whole or method != "alternating":
         made.append(_drawing(n, held, whole=whole))
-    levels = trainer.level_rows(sizes, held)
-    few = levels[0]
+    few = schedule.ROWS.few(sizes, held)
     if method == "alternating":
         return (*made, _alternation(shape, local=whole))
     if method == "kronecker":
@@ -220,20 +220,7 @@ def stages_of(shape: Shape, method: str) -> tuple[Stage, ...]:
             made.append(_steps("sample", shape, few, few, steps, local=True, hinges=True))
             steps = trainer._LAST_STEPS
         return (*made, _steps("layers", shape, n, few, steps, local=whole, hinges=whole))
-    alone = len(levels) == 1
-    made.append(_growth(shape, few, told=alone and not whole))
-    made.append(_cycles(shape, few, 0, last=alone, grown=few, told=alone and not whole))
-    for level, rows in enumerate(levels[1:], start=1):
-        told = not whole and level < search.LEVELS_OF_CYCLES
-        made.append(_widening(shape, rows, told=told))
-        if level < search.LEVELS_OF_CYCLES:
-            grown = min(rows, search.OTHER * few)
-            made.append(_cycles(shape, rows, level, last=True, grown=grown, told=not whole))
-    if len(levels) <= search.LEVELS_OF_CYCLES:
-        calls = _descent(held, h, search._SETTLING, None)
-        made.append(Stage("settle", held, (h, h), Range.exactly(1), tuple(calls)))
-    made.append(_last_steps(shape, few, local=whole))
-    return tuple(made)
+    return (*made, *_search(shape, few, held, local=whole))
 
 
 def _last_steps(shape: Shape, few: int, *, local: bool) -> Stage:
@@ -296,91 +283,75 @@ def _descent(
     ]
 
 
-def _growth(shape: Shape, few: int, *, told: bool) -> Stage:
-    stages = len(search.growth(shape.h, shape.p + shape.q))
-    calls = [Call("whiten", few, 0, Range.exactly(1)), *_grown(shape, few)]
-    if told:
-        calls.append(Call("loss", shape.n, shape.h, Range.exactly(1), everywhere=True))
-    return Stage("grow", few, (0, shape.h), Range.exactly(stages), tuple(calls))
+def _search(shape: Shape, few: int, held: int, *, local: bool) -> list[Stage]:
+    """The race of lengths, the cycles, L-BFGS to settle, and the last steps on all rows."""
+    settings, h = schedule.SEARCH, shape.h
+    racing = len(kronecker.SETTINGS.lengths)
+    raced = settings.raced(settings.share(held))
+    race = [
+        Call("whiten", held, 0, Range.exactly(1)),
+        *_insertion(few, h),
+        Call("output", few, h, Range.exactly(1)),
+        *_kronecker(held, h, racing * raced),
+        Call("loss", held, h, Range.exactly(racing + 1)),
+        Call("output", held, h, Range.exactly(1)),
+    ]
+    cycles = Range(settings.least_cycles, settings.most_cycles, settings.most_cycles)
+    calls = [
+        replace(call, count=Range(*(float(number < ends) for ends in cycles)).times(call.count))
+        for number in range(settings.most_cycles)
+        for call in _cycle(shape, few, held, number)
+    ]
+    if not local:
+        tell = Call("loss", shape.n, h, Range.exactly(1), everywhere=True)
+        told = Range(*(min(search.TOLD, ends) for ends in cycles))
+        calls.append(replace(tell, count=told._replace(least=0)))
+    settle = _descent(held, h, settings.settling, settings.most_settling)
+    once = Range.exactly(1)
+    return [
+        Stage("grow", held, (0, h), once, tuple(race)),
+        Stage("cycle", held, (h, 2 * h), cycles, tuple(calls)),
+        Stage("settle", held, (h, h), once, tuple(settle)),
+        _last_steps(shape, few, local=local),
+    ]
 
 
-def _grown(shape: Shape, few: int) -> list[Call]:
-    """A network from no neuron to all."""
-    calls: list[Call] = []
-    for size, wanted in search.growth(shape.h, shape.p + shape.q):
-        rows = min(few, -(-wanted // TILE) * TILE) if size < shape.h else few
-        most = search._MOST_ITERATIONS if size == shape.h else None
-        calls += _insertion(rows, size)
-        calls += _descent(rows, size, search._GROWTH_ITERATIONS, most)
+def _cycle(shape: Shape, few: int, held: int, number: int) -> list[Call]:
+    """Neurons are added, then pruned with descents between."""
+    settings, h = schedule.SEARCH, shape.h
+    grown, scale = settings.grown(h, number), settings.scale(number, held)
+    legs = settings.legs(grown, h, scale)
+    calls = [*_insertion(few, grown if number == 0 else h)]
+    calls.append(Call("output", few, h, Range.exactly(1)))
+    ends = 2 if number == 0 else 1  # the last descents, of which two race in the first cycle
+    if number > 0:
+        calls += _kronecker(held, h, settings.raced(scale))
+        calls.append(Call("loss", held, h, Range.exactly(1)))
+    before = grown
+    for leg in legs:
+        if leg.neurons < before:
+            calls.append(Call("output", few, before, Range.exactly(1)))
+            calls.append(Call("remove", 0, before, Range.exactly(1)))
+        before = leg.neurons
+        calls += _kronecker(held, leg.neurons, leg.steps * (ends if leg is legs[-1] else 1))
+    calls.append(Call("loss", held, h, Range.exactly(ends)))
+    calls.append(Call("output", held, h, Range.exactly(1)))
     return calls
+
+
+def _kronecker(held: int, h: int, steps: int) -> list[Call]:
+    """Kronecker-factored steps on tiles."""
+    tile = min(kronecker.SETTINGS.tile_rows(held), held)
+    return [
+        Call("tile", held, h, Range.exactly(steps * tile / held)),
+        Call("precondition", 0, h, Range.exactly(steps)),
+    ]
 
 
 def _insertion(rows: int, h: int) -> list[Call]:
     """Of some neurons, so that there are h."""
     part = min(rows, neurons._ROWS_FOR_CANDIDATES * TILE)
     return [Call("insert", part, h, Range.exactly(1)), Call("choose", 0, h, Range.exactly(1))]
-
-
-def _widening(shape: Shape, held: int, *, told: bool) -> Stage:
-    calls = _descent(held, shape.h, search._ITERATIONS, search._MOST_ITERATIONS)
-    if told:
-        calls.append(Call("loss", shape.n, shape.h, Range.exactly(1), everywhere=True))
-    return Stage("widen", held, (shape.h, shape.h), Range.exactly(1), tuple(calls))
-
-
-def _cycles(
-    shape: Shape, rows: int, level: int, *, last: bool, grown: int, told: bool = False
-) -> Stage:
-    """Cycles on some rows, from the fewest before one may end to where the work does."""
-    h = shape.h
-    inserting = search.inserted_neurons(h)
-    first = _insertion(rows, h + inserting)
-    first += _pruned(shape, rows, h + inserting)
-    other = _grown(shape, grown) + _pruned(shape, rows, 2 * h)
-    passes = search.most_passes(rows, h, shape.p + shape.q, level)
-    left = max(0.0, passes - _passes(first, rows))
-    most = 1 + math.ceil(left / _passes(other, rows))
-    count = Range.between(min(search._LEAST_CYCLES[level], most), most)
-    if not last:
-        count = Range.exactly(min(search._FIRST_CYCLES, most))
-    others = Range(*(each - 1 for each in count))
-    calls = first + [replace(call, count=call.count.times(others)) for call in other]
-    # The work ends the cycles, however long their descents are.
-    share = min(1.0, passes * rows / sum(c.count.most * c.rows for c in calls if _counts(c)))
-    calls = [
-        replace(c, count=c.count._replace(most=max(c.count.typical, share * c.count.most)))
-        for c in calls
-    ]
-    if told:
-        # Those that lowered the loss.
-        tell = Range(0, *(min(each, search._TOLD - 1) for each in count[1:]))
-        calls.append(Call("loss", shape.n, h, tell, everywhere=True))
-    grown_to = 2 * h if count.most > 1 else h + inserting
-    return Stage("cycle", rows, (h, grown_to), count, tuple(calls))
-
-
-def _counts(call: Call) -> bool:
-    return call.kernel in ("loss", "output")
-
-
-def _passes(calls: list[Call], rows: int) -> float:
-    """The passes over so many rows that calls amount to at least."""
-    return sum(call.count.least * call.rows for call in calls if _counts(call)) / rows
-
-
-def _pruned(shape: Shape, rows: int, grown: int) -> list[Call]:
-    """A network with more neurons than were asked for, descended and pruned."""
-    h = shape.h
-    calls = _descent(rows, grown, search._ITERATIONS, None)
-    before = grown
-    for size in search.pruned_sizes(grown, h):
-        calls.append(Call("output", rows, before, Range.exactly(1)))
-        calls.append(Call("remove", 0, before, Range.exactly(1)))
-        least = search._ITERATIONS if size == h else search._FEW_ITERATIONS
-        most = search._MOST_ITERATIONS if size == h else None
-        calls += _descent(rows, size, least, most)
-        before = size
-    return calls
 
 
 def _steps(

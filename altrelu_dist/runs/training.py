@@ -237,12 +237,12 @@ class Prepared:
     def small(self) -> bool:
         """Whether workers are of no use: this process keeps all rows in its own memory."""
         from altrelu_dist.inputs import SMALL
-        from altrelu_dist.training.trainer import row_stages
+        from altrelu_dist.training.schedule import ROWS
 
         data = self.parts["train"]
         assert data.y is not None
         (n, d), q = data.X.shape, data.y.shape[1] if data.y.ndim == 2 else 1
-        sizes = row_stages(d + 1, q, self.options.hidden, data.X.dtype, n)
+        sizes = ROWS.stages(d + 1, q, self.options.hidden, data.X.dtype, n)
         return sizes.whole or int(data.X.nbytes + data.y.nbytes) <= SMALL
 
     @property

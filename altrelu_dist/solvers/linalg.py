@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import cho_solve, cholesky
 from scipy.linalg.lapack import dpotri
 
 from altrelu_dist.moments.rows import Floats
@@ -36,7 +36,7 @@ class Factor:
         while True:
             np.fill_diagonal(scaled, 1 + jitter)
             try:
-                self._factor = cho_factor(scaled, lower=True, check_finite=False)
+                self._factor = cholesky(scaled, lower=True, check_finite=False), True
             except np.linalg.LinAlgError:
                 # What is left of a column after cancellation need not obey Cauchy and Schwarz.
                 np.clip(scaled, -1, 1, out=scaled)
@@ -58,9 +58,9 @@ class Factor:
         As the product of the factor's inverse with itself it is, unlike solutions column by column,
         the inverse of one matrix near A: parts of it can be eliminated where A is nearly singular.
         """
-        lower, _ = dpotri(self._factor[0], lower=1)
-        inverse: Floats = np.tril(lower)
-        inverse += np.tril(inverse, -1).T
+        lower, _ = dpotri(self._factor[0], lower=1)  # the other triangle is zero, as the factor's
+        inverse: Floats = lower + lower.T
+        np.einsum("ii->i", inverse)[:] /= 2
         inverse *= self._scale
         inverse *= self._scale[:, None]
         return inverse

@@ -16,25 +16,19 @@ This is K-FAC (Martens and Grosse, ICML 2015) for a two-layer ReLU network and t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import lru_cache, partial
-from itertools import pairwise
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from altrelu_dist.engine import LocalEngine
 from altrelu_dist.moments.curvature import kronecker_factors
 from altrelu_dist.moments.loss import backward, forward
 from altrelu_dist.moments.rows import Array, Block, Floats, Weights
 from altrelu_dist.solvers.linalg import Factor
-from altrelu_dist.training.objective import Objective
-from altrelu_dist.training.whitening import Whitening
 
-__all__ = ["SETTINGS", "Descent", "KroneckerRounds", "KroneckerSettings", "State"]
-
-_LOOK = 100  # steps between two looks at the clock, the validation rows and the checkpoint
+__all__ = ["SETTINGS", "Descent", "KroneckerSettings", "State"]
 
 
 @dataclass(frozen=True)
@@ -229,122 +223,3 @@ def _damped_inverse(gram: Floats, damping: float) -> Array:
 @lru_cache(maxsize=4)
 def _order(seed: int, turn: int, n_tiles: int) -> NDArray[np.intp]:
     return np.random.default_rng([seed, turn]).permutation(n_tiles)
-
-
-def _tiles(engine: LocalEngine, rows: int) -> list[Block]:
-    """The rows of an engine, which come in random order, in tiles of about so many, as float32."""
-    tiles = []
-    for x, y in engine.tiles:
-        ends = np.linspace(0, len(x), max(1, round(len(x) / rows)) + 1).astype(int)
-        for start, stop in pairwise(ends):
-            part = x[start:stop], y[start:stop]
-            tiles.append(Block(*(values.astype(np.float32, copy=False) for values in part)))
-    return tiles
-
-
-class KroneckerRounds:
-    """Rounds of descents over rows in memory, in which lengths of steps race.
-
-    Parameters
-    ----------
-    objective : Objective
-        Over rows in memory, in random order.
-    whitening : Whitening
-        Of the inputs; it holds C^-1.
-    seed : int
-    settings : KroneckerSettings
-    """
-
-    def __init__(
-        self,
-        objective: Objective,
-        whitening: Whitening,
-        seed: int,
-        settings: KroneckerSettings = SETTINGS,
-    ) -> None:
-        engine = objective.engine
-        assert isinstance(engine, LocalEngine)
-        self._objective, self._engine, self._settings = objective, engine, settings
-        self._descent = Descent(
-            tiles=_tiles(engine, settings.tile_rows(engine.n_rows)),
-            inverse_gram=(whitening.out @ whitening.out.T).astype(np.float32),
-            mean_weight=objective.ones / engine.n_rows,
-            alpha=objective.alpha,
-            slope=objective.slope,
-            settings=settings,
-            length=0.0,
-            steps=0,
-            seed=seed,
-        )
-
-    def descend(self, weights: Weights, rounds: int) -> tuple[Weights, float, bool]:
-        """Rounds as long as they are worth twice the time of the one before.
-
-        Returns
-        -------
-        weights : Weights
-        loss : float
-        ran_out : bool
-            Whether it ended because it had made so many ``rounds``.
-        """
-        objective, journal = self._objective, self._objective.monitor.journal
-        best, loss = 0, journal.step("loss", lambda: objective.evaluate(weights)[0])
-        for number in range(rounds):
-            before = loss
-            step = partial(self._round, number, weights, loss, best)
-            weights, loss, best = journal.step("round", step)
-            objective.record(loss, weights, length=self._settings.lengths[best])
-            if objective.monitor.stopped or loss > (1 - self._settings.worth) * before:
-                return weights, loss, False
-            objective.monitor.fraction = (number + 1) / rounds
-        return weights, loss, True
-
-    def _round(
-        self, number: int, begin: Weights, least: float, best: int
-    ) -> tuple[Weights, float, int]:
-        """Descents from the same weights; the best end or the start, and which length was best.
-
-        The output layer of the best one ends at its critical point.
-        """
-        objective, settings = self._objective, self._settings
-        found = begin
-        for place in settings.racing(number, best):
-            if objective.monitor.stopped:
-                break
-            descent = replace(
-                self._descent,
-                length=settings.lengths[place],
-                steps=settings.round_steps(number, self._engine.n_rows),
-                seed=self._descent.seed + number,
-            )
-            run = partial(self._run, descent, begin)
-            ended, loss = objective.monitor.journal.step("descent", run)
-            if loss < least:
-                found, least, best = ended, loss, place
-        if not objective.monitor.stopped:
-            refitted, loss = objective.refit_output(found)
-            if loss < least:
-                found, least = refitted, loss
-        return *objective.balanced(found, least), best
-
-    def _run(self, descent: Descent, begin: Weights) -> tuple[Weights, float]:
-        """One descent; where it ends, and the loss there."""
-        objective, n_tiles = self._objective, len(descent.tiles)
-        monitor = objective.monitor
-        entry = monitor.journal.entry()
-        state = descent.init(begin) if entry is None else descent.restored(entry)
-        with np.errstate(over="ignore", invalid="ignore"):  # of a descent that diverges
-            while not (descent.done(state) or monitor.stopped):
-                state = descent.step(state)
-                if state.taken % n_tiles == 0:
-                    monitor.visited(self._engine.n_rows, whole=objective.whole)
-                if state.taken % _LOOK == 0:
-                    monitor.saw(state.weights.astype(np.float64), whole=False)
-                    monitor.tick()
-                    monitor.journal.mark(partial(descent.kept, state))
-        if monitor.stopped:
-            monitor.journal.mark(partial(descent.kept, state), stopping=True)
-        if not state.weights.is_finite():
-            return begin, np.inf
-        ended = state.weights.astype(np.float64)
-        return ended, objective.evaluate(ended)[0]

@@ -56,6 +56,13 @@ class Objective:
         return replace(self, engine=engine, whole=False, ones=float(ones))
 
     @property
+    def columns(self) -> tuple[int, int]:
+        """Columns of a standardised row, the one included, and targets; of rows in memory."""
+        assert isinstance(self.engine, LocalEngine)
+        x, y = self.engine.tiles[0]
+        return x.shape[1], y.shape[1]
+
+    @property
     def ridge(self) -> float:
         """The ridge on the scale of sums over rows."""
         return self.alpha * self.ones

@@ -36,8 +36,8 @@ class Progress:
     Parameters
     ----------
     stage : str
-        ``"summary"``, ``"sample"``, ``"warm"``, ``"grow"``, ``"cycle"``, ``"widen"``,
-        ``"settle"``, ``"rounds"``, ``"layers"`` or ``"alternating"``.
+        ``"summary"``, ``"sample"``, ``"warm"``, ``"grow"``, ``"cycle"``, ``"settle"``,
+        ``"rounds"``, ``"layers"`` or ``"alternating"``.
     iteration : int
         Recorded iterations so far.
     loss : float
@@ -171,6 +171,11 @@ class Monitor:
         if self.reason is None and late:
             self.reason = "max_time"
         return self.reason is not None
+
+    @property
+    def seconds_left(self) -> float:
+        """Time until the last passes of the run have to begin; inf without a limit."""
+        return max(0.0, self._max_time - min(self.reserve, self._max_time / 2) - self.seconds)
 
     def interrupt(self) -> None:
         """Ask for an end, from anywhere, a signal handler too."""

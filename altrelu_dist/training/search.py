@@ -1,318 +1,289 @@
-"""Search over the neurons: grow, then cycles that add neurons and prune back, cheap passes between.
+"""Search over the neurons: cycles that add neurons and prune back, with descents between.
 
-Closed form decides which neuron comes and which goes; quasi-Newton passes arrange those that are
-there. The first cycle adds single neurons, the others cross the network with one that is grown
-anew: neurons that were arranged together are worth more than as many that were not. A cycle is kept
-only if the loss fell. It all runs on rows in memory.
+Closed form decides which neuron comes and which goes; Kronecker-factored descents arrange those
+that are there. The first cycle inserts neurons, the others cross the network with another one:
+neurons that were arranged together are worth more than as many that were not. A cycle is kept only
+if the loss fell. It all runs on rows in memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
-from altrelu_dist.engine import TILE, LocalEngine
+from altrelu_dist.engine import LocalEngine
 from altrelu_dist.moments.rows import Weights
+from altrelu_dist.training.descents import Descents
 from altrelu_dist.training.neurons import insert, remove, resized
 from altrelu_dist.training.objective import Objective
 from altrelu_dist.training.progress import Outcome
+from altrelu_dist.training.schedule import SEARCH, SearchSettings
 
-__all__ = [
-    "LEVELS_OF_CYCLES",
-    "OTHER",
-    "Descent",
-    "Overall",
-    "growth",
-    "inserted_neurons",
-    "most_passes",
-    "pruned_sizes",
-    "search",
-]
+__all__ = ["TOLD", "FullDataBest", "Search"]
 
-# From where it starts, down: for so many iterations, and on to so many while it is worth it.
-Found = tuple[Weights, float]
-Descent = Callable[[Objective, Weights, int, "int | None"], Found]
-
-_GROWTH_STAGES = 8
-_INSERTED_PART = 2  # the first cycle adds h / 2 neurons
-_PRUNING_STAGES = 3
-_GROWTH_ITERATIONS = 100  # of a descent while the network grows
-_ITERATIONS = 150  # of one in a cycle
-_FEW_ITERATIONS = 50  # of one between two steps of pruning
-_MOST_ITERATIONS = 600
-_SETTLING = 600  # of the last one
-_ROWS_A_WEIGHT = 10  # while the network grows
-
-# The search ends when the last third of its work bought less than a hundredth of the loss, and at
-# the latest after so much work: multiply-adds, but at least and at most so many passes.
-_WORTH = 0.01
-_WORK, _LEAST_PASSES, _MOST_PASSES = 5e10, 6_000, 15_000
-_LEAST_CYCLES = (6, 4)  # on the rows of the first level, if it is the last, and of the second
-_TOLD = 5  # networks of which the loss over all rows is found where that is a pass over the data
-_FIRST_CYCLES = 1  # where more rows are to come: what suits few rows does not last on more of them
-LEVELS_OF_CYCLES = 2
-_SHORTER = 2  # times fewer passes at the next level: its passes are so much longer
-OTHER = 2  # times the rows of the first level, others each time, to grow on what is crossed
+TOLD = 3  # networks of which the loss over all rows is found where that is a pass over the data
 _NOTHING_LEFT = 1e-13  # of the variance of the targets, or what rounding of rows so large leaves
 _ROUNDING = 30.0  # times the machine's epsilon, of a prediction
 
+Settle = Callable[[Objective, Weights, int, int], tuple[Weights, float]]
 
-def search(
-    levels: Sequence[Objective],
-    overall: Overall,
-    n_hidden: int,
-    rng: np.random.Generator,
-    descend: Descent,
-    cycles: int | None = None,
-    start: Weights | None = None,
-) -> Outcome:
-    """Find a network of ``n_hidden`` neurons.
+
+class FullDataBest:
+    """The best network over all rows, of those that were found on some of them.
+
+    Where the rows in memory are not all, each comparison costs a pass over the data, and only a few
+    are made.
 
     Parameters
     ----------
-    levels : sequence of Objective
-        Over rows in memory, in random order; each over more of them than the one before, where
-        the search goes on with what it has found.
-    overall : Overall
-        Keeps what is best over all rows.
-    n_hidden : int
-    rng : numpy.random.Generator
-    descend : Descent
-        Arranges the neurons between two closed-form steps.
-    cycles : int, optional
-        Most grow-and-prune cycles; by default as many as are worth their while.
-    start : Weights, optional
-        A network, of any number of neurons, to go on from; by default one is grown.
-    """
-    few, monitor = levels[0], levels[0].monitor
-    journal = monitor.journal
-    means = _Means(few, n_hidden, rng, descend, overall)
-    if start is None:
-        monitor.enter("grow")
-        weights, loss = journal.step("grow", lambda: _grow(few, n_hidden, rng, descend, overall))
-    else:
-        monitor.enter("warm")
-        weights, loss = journal.step("warm", partial(_taken_up, means, start))
-    done = 0
-    for level, objective in enumerate(levels):
-        if level:  # also where the run ends here: what was told of all rows is what is kept
-            weights = overall.best or weights
-        if monitor.stopped:
-            break
-        if level:
-            monitor.enter("widen")
-            widened = partial(_widened, objective, weights, descend, overall)
-            weights, loss = journal.step("widen", widened)
-        if level == LEVELS_OF_CYCLES:  # rows enough: they would cost more than they are worth
-            break
-        monitor.enter("cycle")
-        left = np.inf if cycles is None else cycles - done
-        if level < min(len(levels), LEVELS_OF_CYCLES) - 1:
-            left = min(left, _FIRST_CYCLES)
-        weights, loss, made = _cycles(objective, means, weights, loss, left, level)
-        done += made
-        if level == len(levels) - 1 and not monitor.stopped:
-            monitor.enter("settle")
-            settled = partial(_settled, objective, weights, descend)
-            weights, loss = journal.step("settle", settled)
-    return Outcome(weights, loss, ran_out=cycles is not None and done >= cycles)
-
-
-def _taken_up(means: _Means, start: Weights) -> tuple[Weights, float]:
-    """Go on from a network: with as many neurons as are wanted, arranged on the few rows."""
-    few, n_hidden = means.few, means.n_hidden
-    weights = resized(few, start, n_hidden, means.rng)
-    weights, loss = means.descend(few, weights, _ITERATIONS, _MOST_ITERATIONS)
-    few.record(loss, weights, overall=means.overall.loss(few, weights))
-    return weights, loss
-
-
-def _widened(
-    objective: Objective, weights: Weights, descend: Descent, overall: Overall
-) -> tuple[Weights, float]:
-    """Descend over more rows."""
-    weights, loss = descend(objective, weights, _ITERATIONS, _MOST_ITERATIONS)
-    objective.record(loss, weights, overall=overall.loss(objective, weights))
-    return weights, loss
-
-
-def _settled(objective: Objective, weights: Weights, descend: Descent) -> tuple[Weights, float]:
-    """Descend to where there is next to nothing left to gain: cycles that compete need not."""
-    weights, loss = descend(objective, weights, _SETTLING, None)
-    objective.record(loss, weights)
-    return weights, loss
-
-
-class Overall:
-    """What the networks that some rows led to are worth over all of them, and the best of them.
-
-    Where all rows are in memory every network is compared; else, since each costs a pass over the
-    data, a few of those that the last cycles led to.
-
-    Parameters
-    ----------
-    everything : Objective
+    full : Objective
         Over all rows.
-    levels : sequence of Objective
-        Over those of each level of the search; the last may be over all.
+    in_memory : Objective
+        Over those that the search works on; the same object if they are all.
     """
 
-    def __init__(self, everything: Objective, levels: Sequence[Objective]) -> None:
-        self._everything = everything
-        self._in_memory = levels[-1] is everything
-        self._told = levels[:LEVELS_OF_CYCLES][-1]
-        self._left = _TOLD
+    def __init__(self, full: Objective, in_memory: Objective) -> None:
+        self._full = full
+        self._same = in_memory is full
+        self._left = TOLD
         self.best: Weights | None = None
         self.least = np.inf
 
     def state(self) -> tuple[Weights | None, float, int]:
-        """The best so far, and how many more are told."""
+        """The best so far, and how many more are compared."""
         return self.best, self.least, self._left
 
     def restore(self, state: tuple[Weights | None, float, int]) -> None:
         """Go on from there."""
         self.best, self.least, self._left = state
 
-    def loss(self, objective: Objective, weights: Weights) -> float:
-        """The loss over all rows of what those of ``objective`` led to.
-
-        NaN where it is the same, or where a pass is too much.
-        """
-        if objective is self._everything or self._everything.monitor.stopped:
+    def loss(self, weights: Weights) -> float:
+        """The loss over all rows; NaN where it is known already, or a pass is too much."""
+        if self._same or self._left == 0 or self._full.monitor.stopped:
             return np.nan
-        if not self._in_memory:
-            if objective is not self._told or self._left == 0:
-                return np.nan
-            self._left -= 1
-        loss, _ = self._everything.evaluate(weights)
+        self._left -= 1
+        loss, _ = self._full.evaluate(weights)
         if loss < self.least:
             self.best, self.least = weights, loss
         return loss
 
 
+class Found(NamedTuple):
+    """Where a search is."""
+
+    weights: Weights
+    loss: float  # over the rows in memory
+    place: int  # of the best length of steps
+    full_loss: float = np.nan  # over all rows, where it was compared
+    added: int | None = None  # neurons that the last cycle added; None: it had to end early
+
+
 @dataclass(frozen=True)
-class _Means:
-    """What every cycle of a search works with; the names are those of `search`."""
+class Search:
+    """A search for a network.
+
+    Parameters
+    ----------
+    few : Objective
+        Over enough rows to decide which neurons come and go.
+    descents : Descents
+        Over all rows in memory.
+    best : FullDataBest
+    n_hidden : int
+    rng : numpy.random.Generator
+    settle : callable
+        Descends to where there is next to nothing left to gain.
+    settings : SearchSettings
+    """
 
     few: Objective
+    descents: Descents
+    best: FullDataBest
     n_hidden: int
     rng: np.random.Generator
-    descend: Descent
-    overall: Overall
+    settle: Settle
+    settings: SearchSettings = SEARCH
 
+    def run(self, cycles: int | None = None, start: Weights | None = None) -> Outcome:
+        """Search.
 
-def _cycles(
-    objective: Objective, means: _Means, weights: Weights, loss: float, cycles: float, level: int
-) -> tuple[Weights, float, int]:
-    """Grow-and-prune cycles on some rows, as long as they are worth their while."""
-    engine, monitor = objective.engine, objective.monitor
-    assert isinstance(engine, LocalEngine)
-    x, y = engine.tiles[0]
-    passes = most_passes(engine.n_rows, means.n_hidden, x.shape[1] + y.shape[1], level)
-    begun = monitor.rows
-    track = [(0, loss)]
-    done = 0
-    nothing = max(_NOTHING_LEFT, (_ROUNDING * float(np.finfo(x.dtype).eps)) ** 2)
-    while loss > nothing and not monitor.stopped and done < cycles:
-        one_cycle = partial(_cycle, objective, means, weights, loss, done, level)
-        before = loss
-        weights, loss, told, added = monitor.journal.step("cycle", one_cycle)
-        if added is None:  # the run ends here, perhaps with the network that was grown
-            if loss < before:
-                objective.record(loss, weights, overall=told)
-            break
-        done += 1
-        used = monitor.rows - begun
-        track.append((used, loss))
-        share = used / (passes * engine.n_rows)
-        monitor.fraction = (level + min(1.0, share)) / (level + 1)
-        objective.record(loss, weights, overall=told, added=added)
-        earlier = next(value for at, value in reversed(track) if at <= 2 / 3 * used)
-        if share >= 1 or (done >= _LEAST_CYCLES[level] and loss > (1 - _WORTH) * earlier):
-            break
-    return weights, loss, done
+        Parameters
+        ----------
+        cycles : int, optional
+            Most cycles; by default as many as are worth their while.
+        start : Weights, optional
+            A network, of any number of neurons, to go on from.
+        """
+        objective, monitor = self.descents.objective, self.descents.objective.monitor
+        monitor.enter("grow" if start is None else "warm")
+        found = Found(*monitor.journal.step("race", partial(self._race, start)))
+        self._record(found)
+        most = self.settings.most_cycles if cycles is None else cycles
+        found, made = self._cycles(found, most)
+        if not monitor.stopped:
+            monitor.enter("settle")
+            steps = self.settings.settling, self.settings.most_settling
+            settled = partial(self.settle, objective, found.weights, *steps)
+            weights, loss = monitor.journal.step("settle", settled)
+            if loss < found.loss:
+                found = Found(weights, loss, found.place)
+            objective.record(found.loss, found.weights)
+        return Outcome(found.weights, found.loss, ran_out=cycles is not None and made >= cycles)
 
+    def _cycles(self, found: Found, most: int) -> tuple[Found, int]:
+        """Cycles as long as they are worth their while; how many were made."""
+        monitor, settings = self.descents.objective.monitor, self.settings
+        monitor.enter("cycle")
+        made = 0
+        nothing = self._nothing_left()
+        while found.loss > nothing and made < most and not monitor.stopped:
+            before = found.loss
+            found = Found(*monitor.journal.step("cycle", partial(self._cycle, found, made)))
+            if found.added is None:  # the run ends here, perhaps with a network of the cycle
+                if found.loss < before:
+                    self._record(found)
+                break
+            made += 1
+            monitor.fraction = made / most
+            self._record(found, added=found.added)
+            small = found.loss > (1 - settings.worth) * before
+            if made >= settings.least_cycles and small:
+                break
+        return found, made
 
-def _cycle(
-    objective: Objective, means: _Means, weights: Weights, loss: float, done: int, level: int
-) -> tuple[Weights, float, float, int | None]:
-    """The better network, its loss, that over all rows if it is told, and the neurons added.
+    def _record(self, found: Found, **details: int) -> None:
+        objective = self.descents.objective
+        length = self.descents.settings.lengths[found.place]
+        objective.record(
+            found.loss, found.weights, overall=found.full_loss, length=length, **details
+        )
 
-    A network that was grown to be crossed competes too: it may be the best of the three.
-    None added: the run has to end.
-    """
-    few, n_hidden, rng, descend = means.few, means.n_hidden, means.rng, means.descend
-    best, least = weights, loss
-    if done == 0:
-        more = inserted_neurons(n_hidden) + n_hidden - weights.n_hidden
-        trial = insert(objective, weights, more, rng)
-    else:
-        here = few if level == 0 else _turn(objective, OTHER * few.engine.n_rows, done)
-        other, other_loss = _grow(here, n_hidden, rng, descend)
-        if here.engine.n_rows < objective.engine.n_rows:
-            other, other_loss = objective.refit_output(other)
-        if other_loss < least:
-            best, least = other, other_loss
-        trial = _crossed(weights, other)
-    added: int | None = trial.n_hidden - weights.n_hidden
-    if objective.monitor.stopped and done:
-        added = None
-    else:
-        trial, trial_loss = _pruned(objective, trial, n_hidden, descend)
-        if trial.n_hidden <= n_hidden and trial_loss < least:
-            best, least = trial, trial_loss
-    overall = np.nan if best is weights else means.overall.loss(objective, best)
-    return best, least, overall, added
+    def _nothing_left(self) -> float:
+        """The loss below which there is nothing but rounding."""
+        engine = self.few.engine
+        assert isinstance(engine, LocalEngine)
+        dtype = engine.tiles[0].x.dtype
+        return max(_NOTHING_LEFT, (_ROUNDING * float(np.finfo(dtype).eps)) ** 2)
 
+    def _race(self, start: Weights | None) -> Found:
+        """From hinges through pairs of rows, or another network: descents of several lengths."""
+        descents, lengths = self.descents, self.descents.settings.lengths
+        if start is None and descents.objective.monitor.validation is not None:
+            begin = self._grown()
+        else:
+            begin = self._started(start)
+        steps = self.settings.raced(self.settings.share(descents.n_rows))
+        affordable = self.settings.race_share * descents.affordable(begin) / self.n_hidden
+        steps = max(1, int(min(steps, affordable / len(lengths))))
+        found = Found(*self.few.balanced(begin, descents.loss(begin)), 0)
+        for place, length in enumerate(lengths):
+            if descents.objective.monitor.stopped:
+                break
+            ended = descents.descend(begin, steps, length, self._seed())
+            loss = descents.loss(ended)
+            if loss < found.loss:
+                found = Found(ended, loss, place)
+            self._record(found)
+        weights, loss = descents.refitted(found.weights, found.loss)
+        return Found(weights, loss, found.place)
 
-def _grow(
-    objective: Objective,
-    n_hidden: int,
-    rng: np.random.Generator,
-    descend: Descent,
-    overall: Overall | None = None,
-) -> tuple[Weights, float]:
-    """From no neuron to all, in stages, each on as many rows as its weights call for.
+    def _started(self, start: Weights | None = None) -> Weights:
+        """All neurons inserted at once, or a network to go on from made to have as many."""
+        start = self._empty() if start is None else start
+        begun, _ = self.few.refit_output(resized(self.few, start, self.n_hidden, self.rng))
+        return begun
 
-    Recorded where ``overall`` is given, to be told: where it is the network that is kept.
-    """
-    engine, monitor = objective.engine, objective.monitor
-    assert isinstance(engine, LocalEngine)
-    x, y = engine.tiles[0]
-    p, q = x.shape[1], y.shape[1]
-    weights = Weights(np.zeros((p, 0)), np.zeros((0, q)), np.zeros(q))
-    loss = np.inf
-    for size, rows in growth(n_hidden, p + q):
-        part = engine.leading(-(-rows // TILE)) if size < n_hidden else engine
-        here = objective if part.n_rows == engine.n_rows else objective.over(part)
+    def _grown(self) -> Weights:
+        """Neurons inserted in stages with L-BFGS between: of these the best on new rows is kept."""
+        few, monitor = self.few, self.few.monitor
+        weights = self._empty()
+        for size in self.settings.growth(self.n_hidden):
+            more = insert(few, weights, size - weights.n_hidden, self.rng)
+            iterations = self.settings.growth_iterations
+            descend = partial(self.settle, few, more, iterations, iterations)
+            weights, loss = monitor.journal.step("growth", descend)
+            if not monitor.stopped:
+                few.record(loss, weights, neurons=weights.n_hidden)
+        return weights
 
-        def stage(here: Objective = here, weights: Weights = weights, size: int = size) -> Found:
-            more = insert(here, weights, size - weights.n_hidden, rng)
-            most = _MOST_ITERATIONS if size == n_hidden else None
-            grown, loss = descend(here, more, _GROWTH_ITERATIONS, most)
-            if overall is not None:
-                told = overall.loss(here, grown) if size == n_hidden else np.nan
-                here.record(loss, grown, overall=told, neurons=grown.n_hidden)
-            return grown, loss
+    def _empty(self) -> Weights:
+        p, q = self.few.columns
+        return Weights(np.zeros((p, 0)), np.zeros((0, q)), np.zeros(q))
 
-        weights, loss = monitor.journal.step(f"neurons-{size}", stage)
+    def _seed(self) -> int:
+        return int(self.rng.integers(2**32))
+
+    def _cycle(self, found: Found, number: int) -> Found:
+        """The best of the network, of another one, and of what both or more neurons lead to."""
+        settings, descents, h = self.settings, self.descents, self.n_hidden
+        monitor = descents.objective.monitor
+        scale = settings.scale(number, descents.n_rows)
+        affordable = descents.affordable(found.weights) / settings.work(h, number)
+        if affordable < scale:
+            if affordable < settings.least_limited * scale:
+                return self._lengthened(found, affordable, number)
+            scale = affordable
+        length = descents.settings.lengths[found.place]
+        best = found
+        if number == 0:
+            more = settings.grown(h, 0) - found.weights.n_hidden
+            wide, _ = self.few.refit_output(insert(self.few, found.weights, more, self.rng))
+        else:
+            steps = settings.raced(scale)
+            other = descents.descend(self._started(), steps, length, self._seed())
+            loss = descents.loss(other)
+            if loss < best.loss:
+                best = Found(other, loss, found.place)
+            wide = _crossed(found.weights, other)
+        added = wide.n_hidden - found.weights.n_hidden
+        *legs, last = settings.legs(wide.n_hidden, h, scale)
+        for leg in legs:
+            if wide.n_hidden > leg.neurons:
+                wide = remove(self.few, wide, wide.n_hidden - leg.neurons)
+            wide = descents.descend(wide, leg.steps, length, self._seed())
         if monitor.stopped:
-            break
-    if here is not objective:  # stopped while it had only seen some of the rows
-        weights, loss = objective.refit_output(weights)
-        if overall is not None:
-            objective.record(loss, weights)
-    return weights, loss
+            return Found(best.weights, best.loss, best.place)
+        trial = remove(self.few, wide, wide.n_hidden - h)
+        for place in self._raced(found.place, number):
+            if monitor.stopped or trial.n_hidden > h:
+                break
+            length = descents.settings.lengths[place]
+            ended = descents.descend(trial, last.steps, length, self._seed())
+            loss = descents.loss(ended)
+            if loss < best.loss:
+                best = Found(ended, loss, place)
+        return self._ended(found, best, added)
 
+    def _raced(self, place: int, number: int) -> list[int]:
+        """Lengths of the last descent: in the first cycle a neighbour races, shorter if it can."""
+        if number > 0:
+            return [place]
+        shorter = place + 1 < len(self.descents.settings.lengths)
+        return [place, place + 1 if shorter else place - 1]
 
-def _turn(objective: Objective, n_rows: int, turn: int) -> Objective:
-    """The objective over some of its rows, others at the next turn."""
-    engine = objective.engine
-    assert isinstance(engine, LocalEngine)
-    return objective.over(engine.some(-(-n_rows // TILE), turn))
+    def _lengthened(self, found: Found, affordable: float, number: int) -> Found:
+        """No time is left for a cycle: a descent for as long as there is."""
+        descents = self.descents
+        steps = int(affordable * self.settings.work(self.n_hidden, number) / self.n_hidden)
+        length = descents.settings.lengths[found.place]
+        ended = descents.descend(found.weights, max(1, steps), length, self._seed())
+        loss = descents.loss(ended)
+        best = Found(ended, loss, found.place) if loss < found.loss else found
+        done = self._ended(found, best, 0)
+        return Found(done.weights, done.loss, done.place, done.full_loss)
+
+    def _ended(self, found: Found, best: Found, added: int) -> Found:
+        """The best network of a cycle with its output layer refitted, if it is a new one."""
+        if best is found:
+            unknown = self.best.best is None
+            full_loss = self.best.loss(found.weights) if unknown else np.nan
+            return Found(found.weights, found.loss, found.place, full_loss, added)
+        weights, loss = self.descents.refitted(best.weights, best.loss)
+        return Found(weights, loss, best.place, self.best.loss(weights), added)
 
 
 def _crossed(one: Weights, other: Weights) -> Weights:
@@ -320,42 +291,3 @@ def _crossed(one: Weights, other: Weights) -> Weights:
     return Weights(
         np.hstack([one.W, other.W]), np.vstack([one.V, other.V]) / 2, (one.c + other.c) / 2
     )
-
-
-def _pruned(
-    objective: Objective, weights: Weights, n_hidden: int, descend: Descent
-) -> tuple[Weights, float]:
-    """Descend, prune in stages with descents between."""
-    step = objective.monitor.journal.step
-    weights, loss = step("descend", partial(descend, objective, weights, _ITERATIONS, None))
-    for size in pruned_sizes(weights.n_hidden, n_hidden):
-        if objective.monitor.stopped:
-            break
-        weights = remove(objective, weights, weights.n_hidden - size)
-        lengths = (_ITERATIONS, _MOST_ITERATIONS) if size == n_hidden else (_FEW_ITERATIONS, None)
-        weights, loss = step("descend", partial(descend, objective, weights, *lengths))
-    return weights, loss
-
-
-def growth(n_hidden: int, columns: int) -> list[tuple[int, int]]:
-    """The stages of the growth: neurons, and the rows that so many weights call for."""
-    sizes = {-(-n_hidden * (s + 1) // _GROWTH_STAGES) for s in range(_GROWTH_STAGES)}
-    return [(size, _ROWS_A_WEIGHT * size * columns) for size in sorted(sizes)]
-
-
-def inserted_neurons(n_hidden: int) -> int:
-    """How many neurons the first cycle adds."""
-    return max(1, n_hidden // _INSERTED_PART)
-
-
-def pruned_sizes(grown: int, n_hidden: int) -> list[int]:
-    """The sizes to which a grown network is pruned, one after the other."""
-    step = max(1, -(-(grown - n_hidden) // _PRUNING_STAGES))
-    return [max(n_hidden, size - step) for size in range(grown, n_hidden, -step)]
-
-
-def most_passes(n_rows: int, n_hidden: int, columns: int, level: int) -> float:
-    """After so many passes over its rows a level of the search ends."""
-    pass_work = 2.0 * n_rows * n_hidden * columns
-    shorter: int = _SHORTER**level
-    return float(np.clip(_WORK / pass_work, _LEAST_PASSES, _MOST_PASSES)) / shorter

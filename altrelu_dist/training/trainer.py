@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from zlib import crc32
 
 import numpy as np
@@ -21,29 +21,25 @@ from altrelu_dist.moments.rows import Floats, Rows, Scaler, Together, Weights
 from altrelu_dist.moments.sample import Sampler, distinct
 from altrelu_dist.moments.summary import Summary, summarise
 from altrelu_dist.threads import one_blas_thread
+from altrelu_dist.training import schedule
 from altrelu_dist.training.alternating import ITERATIONS, alternate, random_directions
 from altrelu_dist.training.damped import LARGEST_SYSTEM, descend
-from altrelu_dist.training.kronecker import SETTINGS, KroneckerRounds
+from altrelu_dist.training.descents import Descents
+from altrelu_dist.training.kronecker import SETTINGS
 from altrelu_dist.training.neurons import resized
 from altrelu_dist.training.objective import Objective
 from altrelu_dist.training.progress import Monitor, Outcome
 from altrelu_dist.training.quasi_newton import quasi_newton
-from altrelu_dist.training.search import Overall, search
+from altrelu_dist.training.rounds import Rounds
+from altrelu_dist.training.search import FullDataBest, Search
 from altrelu_dist.training.validation import DrawBoth, HeldOut, OfTraining, Validation
 from altrelu_dist.training.whitening import Whitening
 
 __all__ = [
-    "METHODS", "Parameters", "RowStages", "Trained", "check_alternation", "level_rows",
-    "row_stages", "train",
+    "METHODS", "Parameters", "Trained", "check_alternation", "train",
 ]  # fmt: skip
 
 _LARGEST_ALTERNATION = 16_384  # unknowns of the paper's hidden-layer system: 2 GiB of float64
-_ROWS_A_WEIGHT = 20  # of a sample, for each weight of the network
-_LEAST_SAMPLE, _MOST_SAMPLE = 32_768, 262_144  # rows
-_CYCLED = 4  # times as many rows the search goes on over
-_HELD_A_WEIGHT = 200  # of those kept in memory, to end on: what fits fewer is 1 % too deep there
-_NEARLY_ALL = 1.25  # a sample of most rows costs as much as all of them and finds less
-_SAMPLE_BYTES = 2**28
 _LONG, _TIMED = 2**25, 16  # bytes of rows, of which first a part is put in order, to be timed
 _DAMPED_STEPS = 200
 _MOST_BLOCKS = 4  # of neurons, each with a system of its own, for the last steps to take turns
@@ -66,15 +62,11 @@ class Parameters:
 
 
 class Stages(NamedTuple):
-    """The objective over all rows, and over those of each level of a search, in memory."""
+    """The objective over all rows, over those in memory, and over a subsample of these."""
 
     everything: Objective
-    levels: tuple[Objective, ...]  # each over more rows than the one before
-
-    @property
-    def few(self) -> Objective:
-        """Over the fewest rows."""
-        return self.levels[0]
+    held: Objective
+    few: Objective
 
 
 class Problem(NamedTuple):
@@ -158,7 +150,7 @@ def _train(
     check_summary(summary, feature_names, target_names)
     p, q = summary.features.mean.size + 1, summary.targets.mean.size
     h = parameters.n_hidden
-    sizes = row_stages(p, q, h, dtype, summary.weighted)
+    sizes = schedule.ROWS.stages(p, q, h, dtype, summary.weighted)
     whole, rows = sizes.whole, sizes.drawn(parameters.method)
     validation: Rows | None = None
     if whole:
@@ -212,7 +204,7 @@ def _train(
         n_hidden=h,
     )
     held = everything if sample is None else everything.over(sample)
-    stages = Stages(everything, tuple(_levels(held, sizes)))
+    stages = Stages(everything, held, _few(held, sizes))
     squares = summary.targets.squares * everything.ones
     squares /= summary.targets.weight * float(summary.targets.variance.sum())
     before = None if begin is None else _known(everything, begin, h)
@@ -254,23 +246,23 @@ def _known(everything: Objective, start: Weights, h: int) -> Outcome | None:
 
 
 def _search(problem: Problem, parameters: Parameters) -> Outcome:
-    """Neuron search on few rows, then on more of them, damped steps on all."""
-    everything, levels = problem.stages
-    few = levels[0]
+    """Neuron search on rows in memory, damped steps on all."""
+    everything, held, few = problem.stages
     monitor = everything.monitor
-    journal = monitor.journal
-    rng = _random(parameters.seed, journal, problem.start)
-    whitening = Whitening.of(few)
-    arrange = partial(quasi_newton, whitening=whitening)
-    overall = Overall(everything, levels)
-    journal.attach("overall", overall)
-    h, most = parameters.n_hidden, parameters.max_iter
-    found = search(levels, overall, h, rng, arrange, most, problem.start)
-    if few is everything and monitor.stopped:
+    rng = _random(parameters.seed, monitor.journal, problem.start)
+    whitening = Whitening.of(held)
+    best = FullDataBest(everything, held)
+    monitor.journal.attach("overall", best)
+    settle = partial(quasi_newton, whitening=whitening)
+    descents = Descents(held, whitening)
+    found = Search(few, descents, best, parameters.n_hidden, rng, settle).run(
+        parameters.max_iter, problem.start
+    )
+    if held is everything and monitor.stopped:
         return found
     weights, loss = _last_steps(problem, found.weights, whitening, rng)
-    if overall.best is not None and overall.least < loss:
-        weights, loss = overall.best, overall.least
+    if best.best is not None and best.least < loss:
+        weights, loss = best.best, best.least
     return Outcome(weights, loss, found.ran_out)  # the last steps are few by design
 
 
@@ -295,12 +287,12 @@ def _last_steps(
 
 def _kronecker(problem: Problem, parameters: Parameters) -> Outcome:
     """Kronecker-factored steps from hinges through pairs of rows, then layer solves on all rows."""
-    everything, held = problem.stages.everything, problem.stages.levels[-1]
+    everything, held, _ = problem.stages
     monitor = everything.monitor
     rng = _random(parameters.seed, monitor.journal, problem.start)
     monitor.enter("rounds")
     whitening = Whitening.of(held)
-    rounds = KroneckerRounds(held, whitening, parameters.seed)
+    rounds = Rounds(Descents(held, whitening), parameters.seed)
     weights, _ = monitor.journal.step("start", partial(_started, problem, parameters, rng))
     most = SETTINGS.most_rounds if parameters.max_iter is None else parameters.max_iter
     weights, loss, ran_out = rounds.descend(weights, most)
@@ -355,6 +347,15 @@ def _refitted(everything: Objective, weights: Weights, loss: float) -> tuple[Wei
         return weights, loss
     everything.record(refitted_loss, refitted)
     return refitted, refitted_loss
+
+
+def _few(held: Objective, sizes: schedule.RowStages) -> Objective:
+    """Over a subsample of the rows in memory."""
+    if not isinstance(held.engine, LocalEngine):
+        return held
+    rows = schedule.ROWS.few(sizes, held.engine.n_rows)
+    part = held.engine.leading(-(-rows // TILE))
+    return held if part is held.engine else held.over(part)
 
 
 def _alternating(problem: Problem, parameters: Parameters) -> Outcome:
@@ -417,45 +418,3 @@ def _distinct(rows: Rows, seed: int, monitor: Monitor) -> Rows:
         part = rows.part(0, len(rows.X) // _TIMED)
         monitor.give_up_before(lambda: distinct(part, seed), _TIMED)
     return distinct(rows, seed)
-
-
-class RowStages(NamedTuple):
-    """How many rows the stages work on."""
-
-    searched: int  # by the search at first: enough for its weights, no more than memory has
-    cycled: int  # that it goes on over
-    held: int  # in memory, for it to end on
-    whole: bool  # whether all rows are held, and nothing else is
-
-    def drawn(self, method: str) -> int:
-        """How many are drawn at random, where not all are held."""
-        return self.held if method in ("search", "kronecker") else self.cycled
-
-
-def row_stages(p: int, q: int, h: int, dtype: np.dtype[Any], n_rows: int) -> RowStages:
-    """How many of the rows each stage works on."""
-    weights = h * (p + q)
-    most = max(TILE, _SAMPLE_BYTES // ((p + q) * dtype.itemsize))
-    wanted = min(max(_ROWS_A_WEIGHT * weights, _LEAST_SAMPLE), _MOST_SAMPLE)
-    searched = min(wanted, max(TILE, most // _CYCLED))
-    cycled = _CYCLED * searched
-    held = max(cycled, min(_HELD_A_WEIGHT * weights, most))
-    if n_rows <= _NEARLY_ALL * held:
-        held = n_rows
-    return RowStages(searched, cycled, held, n_rows <= _NEARLY_ALL * cycled)
-
-
-def level_rows(sizes: RowStages, n_rows: int) -> list[int]:
-    """The rows of each level of a search, where so many are in memory."""
-    parts = (-(-wanted // TILE) * TILE for wanted in (sizes.searched, sizes.cycled))
-    return [*dict.fromkeys(part for part in parts if n_rows > _NEARLY_ALL * part), n_rows]
-
-
-def _levels(held: Objective, sizes: RowStages) -> Iterator[Objective]:
-    """Over some of the rows that are held, then more of them, at last all."""
-    if not isinstance(held.engine, LocalEngine):
-        yield held
-        return
-    for rows in level_rows(sizes, held.engine.n_rows):
-        part = held.engine.leading(-(-rows // TILE))
-        yield held if part is held.engine else held.over(part)

@@ -1,0 +1,144 @@
+"""Kronecker-factored descents over rows in memory, each a step of the run's journal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+
+from altrelu_dist.engine import LocalEngine
+from altrelu_dist.moments.rows import Block, Weights
+from altrelu_dist.training.kronecker import SETTINGS, Descent, KroneckerSettings, State
+from altrelu_dist.training.objective import Objective
+from altrelu_dist.training.whitening import Whitening
+
+__all__ = ["Descents"]
+
+_LOOK = 100  # steps between two looks at the clock, the validation rows and the checkpoint
+_TIMED = 20  # steps from which the time of one is known
+
+
+class Descents:
+    """Descents over the same tiles of rows.
+
+    Parameters
+    ----------
+    objective : Objective
+        Over rows in memory, in random order.
+    whitening : Whitening
+        Of the inputs; it holds the inverse of their Gram matrix.
+    settings : KroneckerSettings
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        whitening: Whitening,
+        settings: KroneckerSettings = SETTINGS,
+    ) -> None:
+        engine = objective.engine
+        assert isinstance(engine, LocalEngine)
+        self.objective, self.settings = objective, settings
+        self.n_rows = engine.n_rows
+        self._descent = Descent(
+            tiles=list(_tiles(engine, settings.tile_rows(engine.n_rows))),
+            inverse_gram=(whitening.out @ whitening.out.T).astype(np.float32),
+            mean_weight=objective.ones / engine.n_rows,
+            alpha=objective.alpha,
+            slope=objective.slope,
+            settings=settings,
+            length=0.0,
+            steps=0,
+            seed=0,
+        )
+        self._seconds = 0.0  # of a step, for each neuron
+
+    def descend(self, begin: Weights, steps: int, length: float, seed: int) -> Weights:
+        """Take some steps; where they end, the neurons balanced.
+
+        It stops early where the run has to end, and is back at the start if it diverges.
+
+        Parameters
+        ----------
+        begin : Weights
+        steps : int
+        length : float
+            One of the settings' lengths.
+        seed : int
+            Of the order of the tiles.
+        """
+        if begin.n_hidden == 0:
+            return begin
+        descent = replace(self._descent, length=length, steps=steps, seed=seed)
+        run = partial(self._run, descent, begin)
+        ended: Weights = self.objective.monitor.journal.step("descent", run)
+        return ended
+
+    def loss(self, weights: Weights) -> float:
+        """The objective over the rows."""
+        return self.objective.evaluate(weights)[0]
+
+    def refitted(self, weights: Weights, loss: float) -> tuple[Weights, float]:
+        """With the output layer at its critical point where that lowers ``loss``, and balanced."""
+        if not self.objective.monitor.stopped:
+            refitted, refitted_loss = self.objective.refit_output(weights)
+            if refitted_loss < loss:
+                weights, loss = refitted, refitted_loss
+        return self.objective.balanced(weights, loss)
+
+    def affordable(self, weights: Weights) -> float:
+        """Steps for each neuron that there is time for, times the neurons; without a limit inf.
+
+        The first time a few steps from ``weights`` are made to know it.
+        """
+        monitor = self.objective.monitor
+        if not monitor.limited or monitor.journal.replaying or weights.n_hidden == 0:
+            return np.inf
+        if self._seconds == 0.0:
+            descent = replace(self._descent, length=self.settings.lengths[-1], steps=_TIMED)
+            begun = monitor.seconds
+            state = descent.init(weights)
+            while not descent.done(state):
+                state = descent.step(state)
+            self._seconds = (monitor.seconds - begun) / (_TIMED * weights.n_hidden)
+        return monitor.seconds_left / self._seconds
+
+    def _run(self, descent: Descent, begin: Weights) -> Weights:
+        monitor, n_tiles = self.objective.monitor, len(descent.tiles)
+        entry = monitor.journal.entry()
+        state = descent.init(begin) if entry is None else descent.restored(entry)
+        begun, before = monitor.seconds, state.taken
+        with np.errstate(over="ignore", invalid="ignore"):  # of a descent that diverges
+            while not (descent.done(state) or monitor.stopped):
+                state = descent.step(state)
+                if state.taken % n_tiles == 0:
+                    monitor.visited(self.n_rows, whole=self.objective.whole)
+                if state.taken % _LOOK == 0:
+                    self._look(descent, state)
+        if state.taken - before >= _LOOK:
+            made = (state.taken - before) * begin.n_hidden
+            self._seconds = (monitor.seconds - begun) / made
+        if monitor.stopped:
+            monitor.journal.mark(partial(descent.kept, state), stopping=True)
+        if not state.weights.is_finite():
+            return begin
+        return state.weights.astype(np.float64).balanced()
+
+    def _look(self, descent: Descent, state: State) -> None:
+        """Note where a descent is, for the caller, the validation rows and the checkpoint."""
+        monitor = self.objective.monitor
+        monitor.saw(state.weights.astype(np.float64), whole=False)
+        monitor.tick()
+        monitor.journal.mark(partial(descent.kept, state))
+
+
+def _tiles(engine: LocalEngine, rows: int) -> Iterator[Block]:
+    """The rows of an engine, which come in random order, in tiles of about so many, as float32."""
+    for x, y in engine.tiles:
+        ends = np.linspace(0, len(x), max(1, round(len(x) / rows)) + 1).astype(int)
+        for start, stop in pairwise(ends):
+            part = x[start:stop], y[start:stop]
+            yield Block(*(values.astype(np.float32, copy=False) for values in part))

@@ -550,7 +550,7 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self, history: list[dict[str, Any]], passes: int, reason: str, memory: PeakMemory
     ) -> None:
         """Set what a run tells of itself."""
-        self.history_ = history
+        self.history_ = list(history)
         self.n_iter_ = len(history)
         self.n_passes_ = passes
         self.stop_reason_ = reason

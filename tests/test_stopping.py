@@ -16,14 +16,15 @@ from oracles import objective_over, random_block, random_weights, same
 from sklearn.exceptions import ConvergenceWarning
 
 from altrelu_dist import AltReLURegressor
-from altrelu_dist.engine import TILE
+from altrelu_dist.engine import TILE, OutOfTimeError
 from altrelu_dist.errors import DataError, ParameterError
 from altrelu_dist.interrupts import catch_interrupts, stop_softly
 from altrelu_dist.moments import Rows, Weights
 from altrelu_dist.moments.rows import Scaler
 from altrelu_dist.training import damped
+from altrelu_dist.training.history import last_doubling
+from altrelu_dist.training.monitor import Monitor
 from altrelu_dist.training.neurons import insert
-from altrelu_dist.training.progress import Monitor, OutOfTimeError, last_doubling
 from altrelu_dist.training.search import Overall, search
 from altrelu_dist.training.validation import HeldOut, Validation
 
@@ -206,7 +207,7 @@ def test_a_pass_gives_up_before_a_tile_that_would_take_too_long():
     monitor = Monitor(max_time=1000.0)
 
     def long(block):
-        monitor._start -= block
+        monitor.clock.begun -= block
         return block
 
     timed = monitor.in_time(long)
@@ -223,7 +224,7 @@ def test_a_damped_step_is_not_begun_that_would_take_too_long(rng, monkeypatch):
 
     class Long(damped.DampedSystem):
         def step(self, gradient, damping):
-            monitor._start -= 400
+            monitor.clock.begun -= 400
             return super().step(gradient, damping)
 
     monkeypatch.setattr(damped, "DampedSystem", Long)
@@ -247,7 +248,7 @@ def test_the_last_pass_is_kept_back_but_at_most_half_of_the_time():
     assert not monitor.stopped
     monitor.reserve = 5000.0
     assert not monitor.stopped
-    monitor._start -= 500
+    monitor.clock.begun -= 500
     assert monitor.stopped
 
 
@@ -269,7 +270,7 @@ def test_what_is_best_over_all_rows_outlasts_the_few_that_were_searched(end, rng
         refitted, _ = everything.refit_output(weights)
         ended.append(Weights(refitted.W, refitted.V, refitted.c + len(ended)))
         if end == "max_time" and len(ended) == 4:
-            monitor._start -= 2000
+            monitor.clock.begun -= 2000
         return ended[-1], 0.5 ** len(ended)
 
     found = search([few, everything], Overall(everything, [everything]), 2, rng, descend, 1)
@@ -459,7 +460,7 @@ def test_too_little_time_is_warned_of(rng):
 
         def callback(now):
             if now.stage == "grow" and now.iteration == 3:
-                self._start -= 3600
+                self.clock.begun -= 3600
             return follow(now)
 
         self._callback = callback

@@ -22,6 +22,7 @@ from altrelu_dist.solvers.hidden_layer import DampedSystem
 from altrelu_dist.solvers.output_layer import Removal
 from altrelu_dist.threads import n_threads, one_blas_thread
 from altrelu_dist.training import damped, kronecker
+from altrelu_dist.training.monitor import Monitor
 from altrelu_dist.training.neurons import (
     _CANDIDATES,
     CandidateMoments,
@@ -32,7 +33,6 @@ from altrelu_dist.training.neurons import (
     n_compared,
 )
 from altrelu_dist.training.objective import Objective
-from altrelu_dist.training.progress import Monitor
 from altrelu_dist.training.quasi_newton import _MEMORY, quasi_newton
 from altrelu_dist.training.whitening import Whitening
 

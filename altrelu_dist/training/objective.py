@@ -12,7 +12,7 @@ from altrelu_dist.engine import Engine, LocalEngine
 from altrelu_dist.moments.loss import HiddenGram, HiddenMoments, LossAndGradient, LossGradient
 from altrelu_dist.moments.rows import Floats, Weights
 from altrelu_dist.solvers.output_layer import output_squares, solve_output
-from altrelu_dist.training.progress import Monitor
+from altrelu_dist.training.monitor import Monitor
 
 __all__ = ["Objective"]
 

@@ -24,9 +24,10 @@ from altrelu_dist.threads import one_blas_thread
 from altrelu_dist.training.alternating import ITERATIONS, alternate, random_directions
 from altrelu_dist.training.damped import LARGEST_SYSTEM, descend
 from altrelu_dist.training.kronecker import SETTINGS, KroneckerRounds
+from altrelu_dist.training.monitor import Monitor
 from altrelu_dist.training.neurons import resized
 from altrelu_dist.training.objective import Objective
-from altrelu_dist.training.progress import Monitor, Outcome
+from altrelu_dist.training.progress import Outcome
 from altrelu_dist.training.quasi_newton import quasi_newton
 from altrelu_dist.training.search import Overall, search
 from altrelu_dist.training.validation import DrawBoth, HeldOut, OfTraining, Validation

@@ -1,0 +1,36 @@
+"""The best network so far."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from altrelu_dist.moments.rows import Weights
+
+__all__ = ["Best"]
+
+
+@dataclass(frozen=True)
+class Best:
+    """The network with the least loss over the most rows.
+
+    Parameters
+    ----------
+    weights : Weights, optional
+        None before there is a network.
+    loss : float
+    n_rows : int
+        Over how many rows the loss is; all the same where only one set of rows is compared on.
+    """
+
+    weights: Weights | None = None
+    loss: float = math.inf
+    n_rows: int = 0
+
+    def updated(self, weights: Weights, loss: float, n_rows: int = 0) -> Best:
+        """The better of the two: more rows count first, then the lower loss; never a NaN."""
+        if math.isfinite(loss) and (n_rows, -loss) > (self.n_rows, -self.loss):
+            return Best(weights, loss, n_rows)
+        return self

@@ -184,7 +184,7 @@ def test_pattern_state_follows_a_path(rng, slope, step):
         moments = state.at(W)
         rebuilt = PatternMoments(W, slope)(block)
         assert_close(moments, rebuilt, 1e-9)
-        assert objective.monitor.passes == at + 1
+        assert objective.monitor.counts.passes == at + 1
         W = W + step * rng.standard_normal(W.shape)
 
 

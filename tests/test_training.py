@@ -108,7 +108,7 @@ def test_alternating_is_the_papers_iteration_by_iteration(seed, q, slope, alpha,
             size = np.abs(expected).max()
             assert getattr(best, part) == pytest.approx(expected, rel=1e-5, abs=1e-6 * size)
         # A pass an iteration, which brings the true loss of the last along.
-        assert monitor.passes <= iterations + 2
+        assert monitor.counts.passes <= iterations + 2
 
 
 def test_alternating_from_raw_data_is_the_papers_on_standardised_data(rng):
@@ -166,7 +166,7 @@ def test_alternating_that_diverges_keeps_a_network_as_good_as_it_says(alpha, dty
     X, y = X.astype(dtype), y.astype(dtype)
     for seed in range(2):
         trained, monitor = run("alternating", X, y, h=40, alpha=alpha, seed=seed, most=30)
-        found = recomputed(trained, X, y, alpha=alpha) * monitor.unit
+        found = recomputed(trained, X, y, alpha=alpha) * monitor.counts.unit
         # Where weights grow without end, what float32 says of a loss is no closer than this.
         rel = 5e-3 if dtype == "float32" else 1e-3
         assert found == pytest.approx(monitor.history[-1]["loss"], rel=rel)
@@ -218,9 +218,9 @@ def test_the_loss_never_rises_and_is_that_of_the_network(method, alpha, q):
         losses = np.array([entry["loss"] for entry in monitor.history])
         assert np.isfinite(losses).all()
         assert (np.diff(losses) <= 0).all()
-        found = recomputed(trained, X, y, weight, alpha, slope) * monitor.unit
+        found = recomputed(trained, X, y, weight, alpha, slope) * monitor.counts.unit
         assert found == pytest.approx(losses[-1], rel=1e-6)
-        assert found <= monitor.unit * (1 + 1e-9)
+        assert found <= monitor.counts.unit * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("method", ["search", "damped"])
@@ -234,12 +234,12 @@ def test_the_loss_over_all_rows_is_that_of_the_network_found_on_a_sample(method,
     stages = [entry["stage"] for entry in monitor.history]
     assert stages[-1] == "layers"
     last = monitor.history[-1]
-    assert recomputed(trained, X, y) * monitor.unit == pytest.approx(last["loss"], rel=1e-5)
+    assert recomputed(trained, X, y) * monitor.counts.unit == pytest.approx(last["loss"], rel=1e-5)
     sampled = [entry for entry in monitor.history if np.isfinite(entry["sample_loss"])]
     assert sampled
     # The search itself passes over all rows only to tell what it has found so far.
     assert all(entry["passes"] <= 2 + _TOLD for entry in sampled)
-    assert monitor.passes <= 15
+    assert monitor.counts.passes <= 15
     losses = [entry["loss"] for entry in monitor.history]
     assert (np.diff(losses) <= 0).all()
 

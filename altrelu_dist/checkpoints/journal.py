@@ -169,13 +169,13 @@ class Journal:
             self._saved_stage = stage
         return made
 
-    def mark(self, state: Callable[[], Any], *, stopping: bool = False) -> None:
+    def save_point(self, state: Callable[[], Any], *, stopping: bool = False) -> None:
         """Note where the loop of this step is, if it is time to, or the run is ``stopping``.
 
         Parameters
         ----------
         state : callable
-            Gives what `entry` is to give back.
+            Gives what `restore_point` is to give back.
         """
         if self._store is None or self.replaying or not (stopping or self._due()):
             return
@@ -185,7 +185,7 @@ class Journal:
         self._states = {name: part.state() for name, part in self._parts.items()}
         self.save()
 
-    def entry(self) -> Any:
+    def restore_point(self) -> Any:
         """Where the loop of this step is to enter again; None: at its start."""
         if self._mark is None or not self._enters or self._mark[0] != "/".join(self._path):
             return None

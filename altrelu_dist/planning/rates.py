@@ -18,7 +18,7 @@ from altrelu_dist.moments.rows import Block, Floats, Rows, Weights
 from altrelu_dist.moments.sample import Sampler, distinct
 from altrelu_dist.moments.summary import summarise
 from altrelu_dist.planning.work import Shape, multiply_adds
-from altrelu_dist.solvers.hidden_layer import DampedSystem
+from altrelu_dist.solvers.hidden_layer import LevenbergMarquardtSystem
 from altrelu_dist.solvers.output_layer import Removal
 from altrelu_dist.threads import n_threads, one_blas_thread
 from altrelu_dist.training import damped, kronecker
@@ -314,10 +314,10 @@ class _Bench:
         objective = self._objective(_LEAST_ROWS)
         network, whitening = self._network(h), Whitening.of(objective)
         objective.reduce(LossAndGradient(network), "loss")
-        before = objective.monitor.passes
+        before = objective.monitor.counts.passes
         begun = time.thread_time()
         quasi_newton(objective, network, _ITERATIONS, whitening=whitening)
-        each = (time.thread_time() - begun) / (objective.monitor.passes - before)
+        each = (time.thread_time() - begun) / (objective.monitor.counts.passes - before)
         part, kernel = self._part(_LEAST_ROWS), LossAndGradient(network)
         return max(0.0, each - _timed(lambda: kernel(part)) - self._metric(h))
 
@@ -396,8 +396,8 @@ class _Bench:
         moments = PatternMoments(network.W)(few)
         kinks = KinkMoments(network, damped._KINK_WIDTH)(few).blocks
 
-        def build() -> DampedSystem:
-            return DampedSystem(moments, network, kinks, float(len(few.x)), 0.0)
+        def build() -> LevenbergMarquardtSystem:
+            return LevenbergMarquardtSystem(moments, network, kinks, float(len(few.x)), 0.0)
 
         if kernel == "system":
             return Cost(p, self._q, h, _timed(build))

@@ -11,7 +11,7 @@ from altrelu_dist.moments.pattern import PatternGram
 from altrelu_dist.moments.rows import Floats, Weights
 from altrelu_dist.solvers.linalg import Factor
 
-__all__ = ["DampedSystem", "LayerStep", "solve_hidden"]
+__all__ = ["LayerStep", "LevenbergMarquardtSystem", "solve_hidden"]
 
 
 def solve_hidden(moments: PatternGram, weights: Weights, ridge: float) -> Floats:
@@ -47,10 +47,10 @@ class LayerStep:
 
     W: Floats
     output: Floats
-    foreseen: float
+    predicted_decrease: float
 
 
-class DampedSystem:
+class LevenbergMarquardtSystem:
     """The hidden-layer system with the output layer eliminated, for any damping.
 
     The unknowns are changes of both layers under the frozen pattern. Eliminating those of the

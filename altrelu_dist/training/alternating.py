@@ -56,7 +56,7 @@ def alternate(
     weights = Weights(W, np.zeros((W.shape[1], zero.size)), zero)
     best, least = weights, np.inf
     journal = monitor.journal
-    entry = journal.entry()
+    entry = journal.restore_point()
     begin, known = 0, None
     if entry is not None:
         W, best, least, begin = entry["W"], entry["best"], entry["least"], entry["iteration"]
@@ -73,7 +73,7 @@ def alternate(
         kept = pattern.state()
         if kept is not None or pattern.rebuilt:  # what is not kept is made again as it was
             here = {"W": W, "best": best, "least": least, "iteration": iteration, "pattern": kept}
-            journal.mark(here.copy, stopping=monitor.stopped)
+            journal.save_point(here.copy, stopping=monitor.stopped)
         hidden = HiddenGram(
             moments.hidden_gram(W, moments.with_features(W), objective.ones),
             moments.hidden_cross(W, zero),
@@ -96,8 +96,8 @@ def alternate(
         loss = objective.value(sums, weights)
         if np.isfinite(loss) and loss < least:
             best, least = weights, loss
-        monitor.fraction = iteration / iterations if iterations else 1.0
-        objective.record(loss, weights, current_loss=loss * monitor.unit)
+        monitor.counts.fraction = iteration / iterations if iterations else 1.0
+        objective.record(loss, weights, current_loss=loss * monitor.counts.unit)
         if last:
             break
     return Outcome(best, least, ran_out=iteration == iterations)

@@ -15,7 +15,7 @@ from altrelu_dist.moments.kinks import KinkMoments
 from altrelu_dist.moments.loss import LossGradient
 from altrelu_dist.moments.pattern import PatternGram
 from altrelu_dist.moments.rows import Floats, Weights
-from altrelu_dist.solvers.hidden_layer import DampedSystem
+from altrelu_dist.solvers.hidden_layer import LevenbergMarquardtSystem
 from altrelu_dist.training.objective import Objective
 from altrelu_dist.training.pattern_state import PatternState
 from altrelu_dist.training.progress import Outcome
@@ -59,14 +59,14 @@ def descend(
     """
     monitor = objective.monitor
     journal = monitor.journal
-    entry = journal.entry()
+    entry = journal.restore_point()
     p, h = weights.W.shape
     width = max(1, min(h, LARGEST_SYSTEM // p))
     curvature = replace(curvature, hurried=True)
     pattern = PatternState(curvature)
     neurons = np.arange(h)
     kinks: Floats | None = None
-    system: DampedSystem | None = None
+    system: LevenbergMarquardtSystem | None = None
     if entry is None:
         weights = weights.balanced()
         loss, gradient = objective.evaluate(weights)
@@ -83,20 +83,20 @@ def descend(
             system = _system(moments, weights.pick(neurons), kinks, curvature)
     solving = 0.0  # seconds, which nothing can cut short
     for taken in range(first, steps):
-        late = monitor.ends_within(solving)
+        late = monitor.clock.ends_within(solving)
         kept = pattern.state()
         if kept is not None or (system is None and (pattern.rebuilds or width < h)):
             here = {"weights": weights, "loss": loss, "gradient": gradient, "damping": damping}
             here |= {"growth": growth, "losses": list(losses), "taken": taken, "pattern": kept}
             here |= {"neurons": neurons, "kinks": None if system is None else kinks}
-            journal.mark(here.copy, stopping=late)
+            journal.save_point(here.copy, stopping=late)
         if late:
             break
         if damping > _MOST_DAMPING:
             if width == h:
                 break
             damping, growth, system = _FIRST_DAMPING, 2.0, None  # the next neurons' turn
-        begun = monitor.seconds
+        begun = monitor.clock.seconds
         if system is None:
             if width < h:
                 neurons = np.sort(rng.choice(h, size=width, replace=False))
@@ -109,22 +109,22 @@ def descend(
                 moments = pattern.at(picked.W)
             except OutOfTimeError:
                 break
-            if monitor.ends_within(solving):
+            if monitor.clock.ends_within(solving):
                 break
-            begun = monitor.seconds
+            begun = monitor.clock.seconds
             system = _system(moments, picked, kinks, curvature)
         if monitor.stopped:
             break
         share = curvature.ones / objective.ones
         step = system.step(_of(gradient, neurons, share), damping)
-        solving = monitor.seconds - begun
+        solving = monitor.clock.seconds - begun
         if monitor.stopped:
             break
         trial = _moved(weights, neurons, step.W, step.output).balanced()
         trial_loss, trial_gradient = objective.evaluate(trial)
-        foreseen = step.foreseen / curvature.ones
+        foreseen = step.predicted_decrease / curvature.ones
         gain = (loss - trial_loss) / foreseen if foreseen > 0 else -1.0
-        monitor.fraction = (taken + 1) / steps
+        monitor.counts.fraction = (taken + 1) / steps
         if np.isfinite(trial_loss) and trial_loss < loss:
             weights, loss, gradient = trial, trial_loss, trial_gradient
             damping *= max(1 / 3, 1 - (2 * min(gain, 1.0) - 1) ** 3)
@@ -144,8 +144,8 @@ def descend(
 
 def _system(
     moments: PatternGram, weights: Weights, kinks: Floats, curvature: Objective
-) -> DampedSystem:
-    return DampedSystem(moments, weights, kinks, curvature.ones, curvature.ridge)
+) -> LevenbergMarquardtSystem:
+    return LevenbergMarquardtSystem(moments, weights, kinks, curvature.ones, curvature.ridge)
 
 
 def _of(gradient: LossGradient, neurons: np.ndarray, share: float) -> LossGradient:

@@ -296,7 +296,7 @@ class KroneckerRounds:
             objective.record(loss, weights, length=self._settings.lengths[best])
             if objective.monitor.stopped or loss > (1 - self._settings.worth) * before:
                 return weights, loss, False
-            objective.monitor.fraction = (number + 1) / rounds
+            objective.monitor.counts.fraction = (number + 1) / rounds
         return weights, loss, True
 
     def _round(
@@ -331,19 +331,19 @@ class KroneckerRounds:
         """One descent; where it ends, and the loss there."""
         objective, n_tiles = self._objective, len(descent.tiles)
         monitor = objective.monitor
-        entry = monitor.journal.entry()
+        entry = monitor.journal.restore_point()
         state = descent.init(begin) if entry is None else descent.restored(entry)
         with np.errstate(over="ignore", invalid="ignore"):  # of a descent that diverges
             while not (descent.done(state) or monitor.stopped):
                 state = descent.step(state)
                 if state.taken % n_tiles == 0:
-                    monitor.visited(self._engine.n_rows, whole=objective.whole)
+                    monitor.counts.count_rows(self._engine.n_rows, whole=objective.whole)
                 if state.taken % _LOOK == 0:
-                    monitor.saw(state.weights.astype(np.float64), whole=False)
-                    monitor.tick()
-                    monitor.journal.mark(partial(descent.kept, state))
+                    monitor.validate(state.weights.astype(np.float64), whole=False)
+                    monitor.notify()
+                    monitor.journal.save_point(partial(descent.kept, state))
         if monitor.stopped:
-            monitor.journal.mark(partial(descent.kept, state), stopping=True)
+            monitor.journal.save_point(partial(descent.kept, state), stopping=True)
         if not state.weights.is_finite():
             return begin, np.inf
         ended = state.weights.astype(np.float64)

@@ -76,22 +76,22 @@ class Monitor:
         """Ask for an end, from anywhere, a signal handler too."""
         self.stopping.request("interrupted")
 
-    def enter(self, stage: str) -> None:
+    def begin_stage(self, stage: str) -> None:
         """Begin a stage."""
         if stage != self.counts.stage and not self.journal.replaying:
             self.memory = measure(self._client, self.memory)
         self.counts.stage = stage
         self.counts.sample_loss = math.nan
-        self.tick()
+        self.notify()
 
-    def tick(self) -> None:
+    def notify(self) -> None:
         """Tell the callback how far the run is."""
         if self._callback is None or self.journal.replaying:
             return
         if self._callback(self._now()):
             self.interrupt()
 
-    def saw(self, weights: Weights, *, whole: bool) -> None:
+    def validate(self, weights: Weights, *, whole: bool) -> None:
         """Validate a network on the way, before the iteration it ends is recorded.
 
         ``whole`` says that it ends one and was trained on all the training rows: only those count
@@ -99,16 +99,16 @@ class Monitor:
         """
         if self.validation is None:
             return
-        self.validation.saw(weights, self.counts.rows, whole=whole)
+        self.validation.validate(weights, self.counts.rows, whole=whole)
         self.counts.validation_loss = self.validation.least * self.counts.unit
         if self.validation.stagnates:
             self.stopping.request("early_stopping")
 
-    def holds(self, weights: Weights, n_rows: int, loss: float) -> None:
+    def update_best(self, weights: Weights, n_rows: int, loss: float) -> None:
         """Keep a network if it is the best so far: over more rows, or better over as many."""
         self.best = self.best.updated(weights, loss, n_rows)
 
-    def so_far(self) -> Weights | None:
+    def best_weights(self) -> Weights | None:
         """The network that the run would end with now, from any thread; None if there is none."""
         return self.best.weights if self.validation is None else self.validation.best
 
@@ -127,7 +127,7 @@ class Monitor:
         entry["iteration"] = len(self.history) + 1
         entry["peak_memory"] = measure(None, self.memory).total
         self.history.append(entry | details)
-        self.tick()
+        self.notify()
 
     def end(self) -> None:
         """Measure once more what the run held."""

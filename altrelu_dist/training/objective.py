@@ -62,12 +62,14 @@ class Objective:
 
     def reduce(self, statistic: Callable[[Any], T], name: str) -> T:
         """Pass over the rows once."""
-        begun = self.monitor.seconds
-        result: T = self.engine.reduce(statistic, name, self.monitor if self.hurried else None)
-        self.monitor.visited(self.engine.n_rows, whole=self.whole)
+        begun = self.monitor.clock.seconds
+        result: T = self.engine.reduce(
+            statistic, name, self.monitor.clock if self.hurried else None
+        )
+        self.monitor.counts.count_rows(self.engine.n_rows, whole=self.whole)
         if self.whole:  # the last refit of the output layer, and in memory the Gram matrix
             passes = 2 if isinstance(self.engine, LocalEngine) else 1
-            self.monitor.reserve = passes * (self.monitor.seconds - begun)
+            self.monitor.clock.final_pass_seconds = passes * (self.monitor.clock.seconds - begun)
         return result
 
     def record(
@@ -77,8 +79,8 @@ class Objective:
 
         ``overall`` is its loss over all rows, where these are not all and it is known.
         """
-        self.monitor.saw(weights, whole=self.whole)
-        self.monitor.holds(weights, self.engine.n_rows, loss)
+        self.monitor.validate(weights, whole=self.whole)
+        self.monitor.update_best(weights, self.engine.n_rows, loss)
         losses = {"loss": loss} if self.whole else {"loss": overall, "sample_loss": loss}
         self.monitor.record(**losses, loss_rows=self.engine.n_rows, **details)
 

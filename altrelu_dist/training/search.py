@@ -91,10 +91,10 @@ def search(
     journal = monitor.journal
     means = _Means(few, n_hidden, rng, descend, overall)
     if start is None:
-        monitor.enter("grow")
+        monitor.begin_stage("grow")
         weights, loss = journal.step("grow", lambda: _grow(few, n_hidden, rng, descend, overall))
     else:
-        monitor.enter("warm")
+        monitor.begin_stage("warm")
         weights, loss = journal.step("warm", partial(_taken_up, means, start))
     done = 0
     for level, objective in enumerate(levels):
@@ -103,19 +103,19 @@ def search(
         if monitor.stopped:
             break
         if level:
-            monitor.enter("widen")
+            monitor.begin_stage("widen")
             widened = partial(_widened, objective, weights, descend, overall)
             weights, loss = journal.step("widen", widened)
         if level == LEVELS_OF_CYCLES:  # rows enough: they would cost more than they are worth
             break
-        monitor.enter("cycle")
+        monitor.begin_stage("cycle")
         left = np.inf if cycles is None else cycles - done
         if level < min(len(levels), LEVELS_OF_CYCLES) - 1:
             left = min(left, _FIRST_CYCLES)
         weights, loss, made = _cycles(objective, means, weights, loss, left, level)
         done += made
         if level == len(levels) - 1 and not monitor.stopped:
-            monitor.enter("settle")
+            monitor.begin_stage("settle")
             settled = partial(_settled, objective, weights, descend)
             weights, loss = journal.step("settle", settled)
     return Outcome(weights, loss, ran_out=cycles is not None and done >= cycles)
@@ -212,7 +212,7 @@ def _cycles(
     assert isinstance(engine, LocalEngine)
     x, y = engine.tiles[0]
     passes = most_passes(engine.n_rows, means.n_hidden, x.shape[1] + y.shape[1], level)
-    begun = monitor.rows
+    begun = monitor.counts.rows
     track = [(0, loss)]
     done = 0
     nothing = max(_NOTHING_LEFT, (_ROUNDING * float(np.finfo(x.dtype).eps)) ** 2)
@@ -225,10 +225,10 @@ def _cycles(
                 objective.record(loss, weights, overall=told)
             break
         done += 1
-        used = monitor.rows - begun
+        used = monitor.counts.rows - begun
         track.append((used, loss))
         share = used / (passes * engine.n_rows)
-        monitor.fraction = (level + min(1.0, share)) / (level + 1)
+        monitor.counts.fraction = (level + min(1.0, share)) / (level + 1)
         objective.record(loss, weights, overall=told, added=added)
         earlier = next(value for at, value in reversed(track) if at <= 2 / 3 * used)
         if share >= 1 or (done >= _LEAST_CYCLES[level] and loss > (1 - _WORTH) * earlier):

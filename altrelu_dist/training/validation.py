@@ -155,7 +155,7 @@ class Validation:
         squares = self._engine.reduce(SquaredResiduals(weights, self._slope), "validation")
         return squares.total / self._ones
 
-    def saw(self, weights: Weights, rows: int, *, whole: bool) -> None:
+    def validate(self, weights: Weights, rows: int, *, whole: bool) -> None:
         """Compare a network with the best.
 
         Parameters

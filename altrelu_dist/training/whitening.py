@@ -52,7 +52,7 @@ class Whitening:
         gram /= objective.ones
         if p > _TIMED:
             part = gram[:_TIMED, :_TIMED]
-            objective.monitor.give_up_before(lambda: _factor(part), (p / _TIMED) ** 3)
+            objective.monitor.clock.give_up_before(lambda: _factor(part), (p / _TIMED) ** 3)
         return cls(*_factor(gram))
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from altrelu_dist.checkpoints.journal import Journal
 from altrelu_dist.memory import PeakMemory, measure
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Monitor"]
 
-T = TypeVar("T")
-
 
 class Monitor:
-    """Counts, records and decides about stopping; one for a run.
+    """The parts of one run, and what several of them do together.
+
+    Attributes ``journal``, ``stopping``, ``clock``, ``counts``, ``history``, ``best`` and, once the
+    rows are known, ``validation`` and ``scaler``.
 
     Parameters
     ----------
@@ -160,99 +161,3 @@ class Monitor:
             fraction=counts.fraction,
             validation_loss=counts.validation_loss,
         )
-
-    # The names by which the parts were reached before.
-
-    @property
-    def seconds(self) -> float:
-        """Time since the start."""
-        return self.clock.seconds
-
-    @property
-    def reason(self) -> str | None:
-        """Why the run ends."""
-        return self.stopping.reason
-
-    @reason.setter
-    def reason(self, reason: str | None) -> None:
-        self.stopping.reason = reason
-
-    def ends_within(self, seconds: float) -> bool:
-        """See `Clock`."""
-        return self.clock.ends_within(seconds)
-
-    def in_time(self, statistic: Callable[[Any], T]) -> Callable[[Any], T]:
-        """See `Clock`."""
-        return self.clock.in_time(statistic)
-
-    def give_up_before(self, part: Callable[[], object], times: float) -> None:
-        """See `Clock`."""
-        self.clock.give_up_before(part, times)
-
-    @property
-    def reserve(self) -> float:
-        """See `Clock`."""
-        return self.clock.final_pass_seconds
-
-    @reserve.setter
-    def reserve(self, seconds: float) -> None:
-        self.clock.final_pass_seconds = seconds
-
-    @property
-    def pass_seconds(self) -> float:
-        """See `Clock`."""
-        return self.clock.first_pass_seconds
-
-    @pass_seconds.setter
-    def pass_seconds(self, seconds: float) -> None:
-        self.clock.first_pass_seconds = seconds
-
-    @property
-    def has_network(self) -> bool:
-        """See `History`."""
-        return self.history.has_network
-
-    def visited(self, rows: int, *, whole: bool) -> None:
-        """See `Counts`."""
-        self.counts.count_rows(rows, whole=whole)
-
-    def met(self, loss: float) -> None:
-        """See `Counts`."""
-        self.counts.update_loss(loss)
-
-    @property
-    def passes(self) -> int:
-        """See `Counts`."""
-        return self.counts.passes
-
-    @property
-    def rows(self) -> int:
-        """See `Counts`."""
-        return self.counts.rows
-
-    @property
-    def unit(self) -> float:
-        """See `Counts`."""
-        return self.counts.unit
-
-    @unit.setter
-    def unit(self, unit: float) -> None:
-        self.counts.unit = unit
-
-    @property
-    def fraction(self) -> float:
-        """See `Counts`."""
-        return self.counts.fraction
-
-    @fraction.setter
-    def fraction(self, share: float) -> None:
-        self.counts.fraction = share
-
-    @property
-    def sample_loss(self) -> float:
-        """See `Counts`."""
-        return self.counts.sample_loss
-
-    @sample_loss.setter
-    def sample_loss(self, loss: float) -> None:
-        self.counts.sample_loss = loss

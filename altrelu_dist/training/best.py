@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from altrelu_dist.moments.rows import Weights
+from altrelu_dist.moments.rows import Weights
 
 __all__ = ["Best"]
 
@@ -18,19 +16,19 @@ class Best:
 
     Parameters
     ----------
-    weights : Weights, optional
-        None before there is a network.
+    weights : Weights
     loss : float
+        Infinite if it is not known: any other network is better.
     n_rows : int
-        Over how many rows the loss is; all the same where only one set of rows is compared on.
+        Over how many rows the loss is; all the same where networks are compared on the same rows.
     """
 
-    weights: Weights | None = None
+    weights: Weights
     loss: float = math.inf
     n_rows: int = 0
 
     def updated(self, weights: Weights, loss: float, n_rows: int = 0) -> Best:
-        """The better of the two: more rows count first, then the lower loss; never a NaN."""
+        """The better of the two: more rows count first, then the lower loss, which is finite."""
         if math.isfinite(loss) and (n_rows, -loss) > (self.n_rows, -self.loss):
             return Best(weights, loss, n_rows)
         return self

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from inspect import isfunction
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -51,6 +52,7 @@ class Clock:
         self.begun = time.perf_counter() if begun is None else begun
         self.first_pass_seconds = 0.0
         self.final_pass_seconds = 0.0  # that the last passes of the run will take
+        self.blocking_seconds = 0.0  # that the last computation took which nothing can cut short
 
     @property
     def seconds(self) -> float:
@@ -89,6 +91,22 @@ class Clock:
         """Raise an `OutOfTimeError` if the run has to end before so many seconds pass."""
         if self.ends_within(seconds):
             raise OutOfTimeError
+
+    @contextmanager
+    def blocking(self) -> Iterator[None]:
+        """Time a computation that nothing can cut short.
+
+        Raises
+        ------
+        OutOfTimeError
+            Before it, if it would take too long, measured by the last one; after it, if the run has
+            to end.
+        """
+        self.require(self.blocking_seconds)
+        begun = self.seconds
+        yield
+        self.blocking_seconds = self.seconds - begun
+        self.require()
 
     def in_time(self, statistic: Callable[[Any], T]) -> Callable[[Any], T]:
         """The same statistic of a tile, which raises an `OutOfTimeError` if the run has to end.

@@ -58,7 +58,7 @@ class Monitor:
         self.clock = Clock(self.stopping, self.journal, max_time, begun)
         self.counts = Counts()
         self.history = History()
-        self.best = Best()
+        self.best: Best | None = None
         self.memory = PeakMemory()
         self.validation: Validation | None = None
         self.scaler: Scaler | None = None
@@ -107,11 +107,16 @@ class Monitor:
 
     def update_best(self, weights: Weights, n_rows: int, loss: float) -> None:
         """Keep a network if it is the best so far: over more rows, or better over as many."""
-        self.best = self.best.updated(weights, loss, n_rows)
+        if self.best is not None:
+            self.best = self.best.updated(weights, loss, n_rows)
+        elif math.isfinite(loss):
+            self.best = Best(weights, loss, n_rows)
 
     def best_weights(self) -> Weights | None:
         """The network that the run would end with now, from any thread; None if there is none."""
-        return self.best.weights if self.validation is None else self.validation.best
+        if self.validation is not None:
+            return self.validation.best
+        return None if self.best is None else self.best.weights
 
     def record(
         self, *, loss: float = math.nan, sample_loss: float = math.nan, **details: Any

@@ -7,8 +7,7 @@ Of a tile of n rows, with S the slopes of the activation, H = X W o S and R = [H
     steps       D_W = C^-1 g_W (G + l I)^-1            D_O = (A + l I)^-1 g_O
 
 G and A are running means over tiles, C is that of all rows. A step changes the outputs by at most
-``length`` in the root mean square, and by ever less towards the end of a descent. How long steps
-may be depends on the data: descents with several lengths race, and the best one is kept.
+``length`` in the root mean square, and by ever less towards the end of a descent.
 
 This is K-FAC (Martens and Grosse, ICML 2015) for a two-layer ReLU network and the square loss.
 """
@@ -16,25 +15,22 @@ This is K-FAC (Martens and Grosse, ICML 2015) for a two-layer ReLU network and t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import lru_cache, partial
-from itertools import pairwise
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from altrelu_dist.engine import LocalEngine
 from altrelu_dist.moments.curvature import kronecker_factors
 from altrelu_dist.moments.loss import backward, forward
 from altrelu_dist.moments.rows import Array, Block, Floats, Weights
 from altrelu_dist.solvers.linalg import Factor
-from altrelu_dist.training.objective import Objective
-from altrelu_dist.training.whitening import Whitening
+from altrelu_dist.training.driver import Report
 
-__all__ = ["SETTINGS", "Descent", "KroneckerRounds", "KroneckerSettings", "State"]
+__all__ = ["LOOK", "SETTINGS", "Descent", "KroneckerSettings", "State"]
 
-_LOOK = 100  # steps between two looks at the clock, the validation rows and the checkpoint
+LOOK = 100  # steps between two looks at the clock, the validation rows and the checkpoint
 
 
 @dataclass(frozen=True)
@@ -186,13 +182,22 @@ class Descent:
         moved = Weights(weights.W + move.W, weights.V + move.V, weights.c + move.c)
         return state._replace(weights=moved, move=move, taken=state.taken + 1)
 
-    def kept(self, state: State) -> dict[str, Any]:
+    def report(self, state: State) -> Report:
+        """The rows of a turn over all tiles, and now and then the network on the way."""
+        rows, weights = 0, None
+        if state.taken and state.taken % len(self.tiles) == 0:
+            rows = sum(len(tile.x) for tile in self.tiles)
+        if state.taken and state.taken % LOOK == 0:
+            weights = state.weights.astype(np.float64)
+        return Report(weights, rows=rows)
+
+    def save(self, state: State) -> dict[str, Any]:
         """What a checkpoint holds of a state."""
         return state._replace(inverses=None)._asdict()
 
-    def restored(self, kept: Mapping[str, Any]) -> State:
+    def restore(self, saved: Mapping[str, Any]) -> State:
         """The state of a checkpoint."""
-        state = State(**kept)
+        state = State(**saved)
         if state.curvature is None:
             return state
         return state._replace(inverses=self._inverses(*state.curvature))
@@ -229,122 +234,3 @@ def _damped_inverse(gram: Floats, damping: float) -> Array:
 @lru_cache(maxsize=4)
 def _order(seed: int, turn: int, n_tiles: int) -> NDArray[np.intp]:
     return np.random.default_rng([seed, turn]).permutation(n_tiles)
-
-
-def _tiles(engine: LocalEngine, rows: int) -> list[Block]:
-    """The rows of an engine, which come in random order, in tiles of about so many, as float32."""
-    tiles = []
-    for x, y in engine.tiles:
-        ends = np.linspace(0, len(x), max(1, round(len(x) / rows)) + 1).astype(int)
-        for start, stop in pairwise(ends):
-            part = x[start:stop], y[start:stop]
-            tiles.append(Block(*(values.astype(np.float32, copy=False) for values in part)))
-    return tiles
-
-
-class KroneckerRounds:
-    """Rounds of descents over rows in memory, in which lengths of steps race.
-
-    Parameters
-    ----------
-    objective : Objective
-        Over rows in memory, in random order.
-    whitening : Whitening
-        Of the inputs; it holds C^-1.
-    seed : int
-    settings : KroneckerSettings
-    """
-
-    def __init__(
-        self,
-        objective: Objective,
-        whitening: Whitening,
-        seed: int,
-        settings: KroneckerSettings = SETTINGS,
-    ) -> None:
-        engine = objective.engine
-        assert isinstance(engine, LocalEngine)
-        self._objective, self._engine, self._settings = objective, engine, settings
-        self._descent = Descent(
-            tiles=_tiles(engine, settings.tile_rows(engine.n_rows)),
-            inverse_gram=(whitening.out @ whitening.out.T).astype(np.float32),
-            mean_weight=objective.ones / engine.n_rows,
-            alpha=objective.alpha,
-            slope=objective.slope,
-            settings=settings,
-            length=0.0,
-            steps=0,
-            seed=seed,
-        )
-
-    def descend(self, weights: Weights, rounds: int) -> tuple[Weights, float, bool]:
-        """Rounds as long as they are worth twice the time of the one before.
-
-        Returns
-        -------
-        weights : Weights
-        loss : float
-        ran_out : bool
-            Whether it ended because it had made so many ``rounds``.
-        """
-        objective, journal = self._objective, self._objective.monitor.journal
-        best, loss = 0, journal.step("loss", lambda: objective.evaluate(weights)[0])
-        for number in range(rounds):
-            before = loss
-            step = partial(self._round, number, weights, loss, best)
-            weights, loss, best = journal.step("round", step)
-            objective.record(loss, weights, length=self._settings.lengths[best])
-            if objective.monitor.stopped or loss > (1 - self._settings.worth) * before:
-                return weights, loss, False
-            objective.monitor.counts.fraction = (number + 1) / rounds
-        return weights, loss, True
-
-    def _round(
-        self, number: int, begin: Weights, least: float, best: int
-    ) -> tuple[Weights, float, int]:
-        """Descents from the same weights; the best end or the start, and which length was best.
-
-        The output layer of the best one ends at its critical point.
-        """
-        objective, settings = self._objective, self._settings
-        found = begin
-        for place in settings.racing(number, best):
-            if objective.monitor.stopped:
-                break
-            descent = replace(
-                self._descent,
-                length=settings.lengths[place],
-                steps=settings.round_steps(number, self._engine.n_rows),
-                seed=self._descent.seed + number,
-            )
-            run = partial(self._run, descent, begin)
-            ended, loss = objective.monitor.journal.step("descent", run)
-            if loss < least:
-                found, least, best = ended, loss, place
-        if not objective.monitor.stopped:
-            refitted, loss = objective.refit_output(found)
-            if loss < least:
-                found, least = refitted, loss
-        return *objective.balanced(found, least), best
-
-    def _run(self, descent: Descent, begin: Weights) -> tuple[Weights, float]:
-        """One descent; where it ends, and the loss there."""
-        objective, n_tiles = self._objective, len(descent.tiles)
-        monitor = objective.monitor
-        entry = monitor.journal.restore_point()
-        state = descent.init(begin) if entry is None else descent.restored(entry)
-        with np.errstate(over="ignore", invalid="ignore"):  # of a descent that diverges
-            while not (descent.done(state) or monitor.stopped):
-                state = descent.step(state)
-                if state.taken % n_tiles == 0:
-                    monitor.counts.count_rows(self._engine.n_rows, whole=objective.whole)
-                if state.taken % _LOOK == 0:
-                    monitor.validate(state.weights.astype(np.float64), whole=False)
-                    monitor.notify()
-                    monitor.journal.save_point(partial(descent.kept, state))
-        if monitor.stopped:
-            monitor.journal.save_point(partial(descent.kept, state), stopping=True)
-        if not state.weights.is_finite():
-            return begin, np.inf
-        ended = state.weights.astype(np.float64)
-        return ended, objective.evaluate(ended)[0]

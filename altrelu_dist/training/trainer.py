@@ -23,7 +23,8 @@ from altrelu_dist.moments.summary import Summary, summarise
 from altrelu_dist.threads import one_blas_thread
 from altrelu_dist.training.alternating import ITERATIONS, alternate, random_directions
 from altrelu_dist.training.damped import LARGEST_SYSTEM, descend
-from altrelu_dist.training.kronecker import SETTINGS, KroneckerRounds
+from altrelu_dist.training.kronecker import SETTINGS
+from altrelu_dist.training.kronecker_rounds import KroneckerRounds
 from altrelu_dist.training.monitor import Monitor
 from altrelu_dist.training.neurons import resized
 from altrelu_dist.training.objective import Objective

@@ -22,6 +22,7 @@ from altrelu_dist.interrupts import catch_interrupts, stop_softly
 from altrelu_dist.moments import Rows, Weights
 from altrelu_dist.moments.rows import Scaler
 from altrelu_dist.training import damped
+from altrelu_dist.training.best import Best
 from altrelu_dist.training.history import last_doubling
 from altrelu_dist.training.monitor import Monitor
 from altrelu_dist.training.neurons import insert
@@ -141,10 +142,10 @@ def test_only_iterations_over_all_rows_count_towards_the_end(rng):
     bad = Weights(start.W, start.V, np.array([9.0]))
     good = Weights(start.W, start.V, np.array([y.mean()]))
     validation = Validation(Rows(0, X, y[:, None]), scaler, 0.0, start)
-    assert validation.least == pytest.approx(np.mean(y**2))
+    assert validation.best.loss == pytest.approx(np.mean(y**2))
     validation.validate(good, 100, whole=False)
-    assert validation.best is good
-    assert validation.least == pytest.approx(np.var(y))
+    assert validation.best.weights is good
+    assert validation.best.loss == pytest.approx(np.var(y))
     for _ in range(20):
         validation.validate(bad, 1000, whole=False)
     assert not validation.stagnates
@@ -154,9 +155,9 @@ def test_only_iterations_over_all_rows_count_towards_the_end(rng):
     validation.validate(bad, 150, whole=True)
     assert validation.stagnates
     large = Weights(np.zeros((5, 3)), np.zeros((3, 1)), np.array([y.mean()]) + 1e-9)
-    validation.least = math.inf
+    validation.best = Best(good)
     validation.validate(large, 160, whole=True)
-    assert validation.best is good, "more neurons than were asked for"
+    assert validation.best.weights is good, "more neurons than were asked for"
 
 
 def test_a_network_that_few_rows_led_to_is_counted_once(rng, small_samples, monkeypatch):

@@ -101,7 +101,7 @@ class Monitor:
         if self.validation is None:
             return
         self.validation.validate(weights, self.counts.rows, whole=whole)
-        self.counts.validation_loss = self.validation.least * self.counts.unit
+        self.counts.validation_loss = self.validation.best.loss * self.counts.unit
         if self.validation.stagnates:
             self.stopping.request("early_stopping")
 
@@ -115,7 +115,7 @@ class Monitor:
     def best_weights(self) -> Weights | None:
         """The network that the run would end with now, from any thread; None if there is none."""
         if self.validation is not None:
-            return self.validation.best
+            return self.validation.best.weights
         return None if self.best is None else self.best.weights
 
     def record(

@@ -230,7 +230,7 @@ def _train(
     if parameters.max_iter is not None and found.ran_out and monitor.stopping.reason is None:
         monitor.stopping.reason = "max_iter"
     if monitor.validation is not None:
-        weights = monitor.validation.best
+        weights = monitor.validation.best.weights
     else:
         weights = found.weights if found.loss < mean_loss else nothing
     if weights is nothing:

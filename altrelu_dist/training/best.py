@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from altrelu_dist.moments.rows import Weights
 
-__all__ = ["Best"]
+__all__ = ["Best", "better"]
 
 
 @dataclass(frozen=True)
@@ -32,3 +32,10 @@ class Best:
         if math.isfinite(loss) and (n_rows, -loss) > (self.n_rows, -self.loss):
             return Best(weights, loss, n_rows)
         return self
+
+
+def better(best: Best | None, weights: Weights, loss: float, n_rows: int = 0) -> Best | None:
+    """The best so far, if there is one, or a network that is better."""
+    if best is not None:
+        return best.updated(weights, loss, n_rows)
+    return Best(weights, loss, n_rows) if math.isfinite(loss) else None

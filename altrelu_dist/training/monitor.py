@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from altrelu_dist.checkpoints.journal import Journal
 from altrelu_dist.memory import PeakMemory, measure
-from altrelu_dist.training.best import Best
+from altrelu_dist.training.best import Best, better
 from altrelu_dist.training.clock import Clock
 from altrelu_dist.training.counts import Counts
 from altrelu_dist.training.history import History
@@ -107,10 +107,7 @@ class Monitor:
 
     def update_best(self, weights: Weights, n_rows: int, loss: float) -> None:
         """Keep a network if it is the best so far: over more rows, or better over as many."""
-        if self.best is not None:
-            self.best = self.best.updated(weights, loss, n_rows)
-        elif math.isfinite(loss):
-            self.best = Best(weights, loss, n_rows)
+        self.best = better(self.best, weights, loss, n_rows)
 
     def best_weights(self) -> Weights | None:
         """The network that the run would end with now, from any thread; None if there is none."""

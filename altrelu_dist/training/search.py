@@ -16,6 +16,7 @@ import numpy as np
 
 from altrelu_dist.engine import TILE, LocalEngine
 from altrelu_dist.moments.rows import Weights
+from altrelu_dist.training.best import Best, better
 from altrelu_dist.training.neurons import insert, remove, resized
 from altrelu_dist.training.objective import Objective
 from altrelu_dist.training.progress import Outcome
@@ -99,7 +100,7 @@ def search(
     done = 0
     for level, objective in enumerate(levels):
         if level:  # also where the run ends here: what was told of all rows is what is kept
-            weights = overall.best or weights
+            weights = weights if overall.best is None else overall.best.weights
         if monitor.stopped:
             break
         if level:
@@ -165,16 +166,18 @@ class Overall:
         self._in_memory = levels[-1] is everything
         self._told = levels[:LEVELS_OF_CYCLES][-1]
         self._left = _TOLD
-        self.best: Weights | None = None
-        self.least = np.inf
+        self.best: Best | None = None
 
     def state(self) -> tuple[Weights | None, float, int]:
         """The best so far, and how many more are told."""
-        return self.best, self.least, self._left
+        if self.best is None:
+            return None, np.inf, self._left
+        return self.best.weights, self.best.loss, self._left
 
     def restore(self, state: tuple[Weights | None, float, int]) -> None:
         """Go on from there."""
-        self.best, self.least, self._left = state
+        weights, loss, self._left = state
+        self.best = None if weights is None else Best(weights, loss)
 
     def loss(self, objective: Objective, weights: Weights) -> float:
         """The loss over all rows of what those of ``objective`` led to.
@@ -188,8 +191,7 @@ class Overall:
                 return np.nan
             self._left -= 1
         loss, _ = self._everything.evaluate(weights)
-        if loss < self.least:
-            self.best, self.least = weights, loss
+        self.best = better(self.best, weights, loss)
         return loss
 
 

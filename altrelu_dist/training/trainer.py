@@ -273,8 +273,8 @@ def _search(problem: Problem, parameters: Parameters) -> Outcome:
     if few is everything and monitor.stopped:
         return found
     weights, loss = _last_steps(problem, found.weights, whitening, rng)
-    if overall.best is not None and overall.least < loss:
-        weights, loss = overall.best, overall.least
+    if overall.best is not None and overall.best.loss < loss:
+        weights, loss = overall.best.weights, overall.best.loss
     return Outcome(weights, loss, found.ran_out)  # the last steps are few by design
 
 

@@ -130,7 +130,7 @@ def test_damped_steps_reach_what_the_same_steps_reach_dense(name, steps):
     found = descend(objective, objective, start, steps, rng).loss
     with np.errstate(over="ignore"):
         expected = dense_descend(block, start, steps, alpha, slope)
-    rounding = 1e-14 * float((block.y**2).sum()) / objective.ones
+    rounding = 1e-14 * float((block.y**2).sum()) / objective.weight_sum
     assert found <= expected * (1 + 1e-6) + rounding
 
 
@@ -145,7 +145,7 @@ def test_alternating_reaches_what_the_same_iterations_reach_dense(name, iteratio
     loss = alternate(objective, W, (block.y**2).sum(axis=0), iterations).loss
     # Where several hidden layers are as good, the next pattern is that of the one that was taken.
     same_steps = losses if clear else losses[:1]
-    rounding = 1e-14 * float((block.y**2).sum()) / objective.ones
+    rounding = 1e-14 * float((block.y**2).sum()) / objective.weight_sum
     assert loss <= min(same_steps) * (1 + 1e-6) + rounding
 
 

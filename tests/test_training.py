@@ -699,7 +699,7 @@ def test_quasi_newton_never_ends_above_its_start(rng):
         for iterations in (1, 5, 60):
             weights, loss = quasi_newton(objective, start, iterations, whitening=whitening)
             assert loss <= value
-            exact = squares(block, weights, 0.0) / objective.ones + alpha * penalty(weights)
+            exact = squares(block, weights, 0.0) / objective.weight_sum + alpha * penalty(weights)
             assert loss == pytest.approx(exact, rel=1e-7)
             assert weights.n_hidden == refitted.n_hidden
 
@@ -711,11 +711,11 @@ def test_whitening_makes_the_inputs_uncorrelated(rng):
     whitening = Whitening.of(objective)
     assert whitening.into @ whitening.out == pytest.approx(np.eye(5), abs=1e-10)
     white = mixed.x @ whitening.out
-    gram = white.T @ white / objective.ones
+    gram = white.T @ white / objective.weight_sum
     # But for the floor under directions of little variance, which are left smaller than one.
     values = np.linalg.eigvalsh(gram)
     assert values.max() <= 1 + 1e-9
-    variances = np.linalg.eigvalsh(mixed.x.T @ mixed.x / objective.ones)
+    variances = np.linalg.eigvalsh(mixed.x.T @ mixed.x / objective.weight_sum)
     floor = 1e-3 * variances.mean()
     assert values == pytest.approx(variances / (variances + floor), rel=1e-6)
 
@@ -753,7 +753,7 @@ def test_inserting_lowers_the_loss_and_removing_raises_it_least(rng):
     assert weights.n_hidden == 8
     removed = remove(objective, weights, 1)
     losses = [objective.refit_output(weights.pick(np.delete(np.arange(8), j)))[1] for j in range(8)]
-    loss = squares(block, removed, 0.0) / objective.ones
+    loss = squares(block, removed, 0.0) / objective.weight_sum
     assert loss == pytest.approx(min(losses), rel=1e-9)
     assert remove(objective, weights, 8).n_hidden == 0
 

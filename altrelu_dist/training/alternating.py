@@ -73,14 +73,14 @@ class Alternation:
 
     def step(self, state: State) -> State:
         """Both layers once."""
-        hurried = replace(self.objective, hurried=True)
-        pattern = state.pattern or PatternState.at(state.W, hurried)
+        interruptible = replace(self.objective, interruptible=True)
+        pattern = state.pattern or PatternState.at(state.W, interruptible)
         weights = self.output_step(pattern, state.W)
         W = self.hidden_step(pattern, weights)
         if not np.isfinite(W).all():
             return self.finish(state._replace(pattern=pattern))
         true_loss = LossAndGradient(weights, self.objective.slope)
-        pattern, sums = PatternState.at_with(W, hurried, true_loss, before=pattern)
+        pattern, sums = PatternState.at_with(W, interruptible, true_loss, before=pattern)
         loss = self.objective.value(sums, weights)
         return _known(state, weights, loss)._replace(W=W, pattern=pattern)
 
@@ -88,7 +88,7 @@ class Alternation:
         """The critical point of the output layer under the hidden layer."""
         moments = pattern.moments
         hidden = HiddenGram(
-            moments.hidden_gram(W, moments.with_features(W), self.objective.ones),
+            moments.hidden_gram(W, moments.with_features(W), self.objective.weight_sum),
             moments.hidden_cross(W, np.zeros(self.target_squares.size)),
             self.target_squares,
         )

@@ -106,7 +106,7 @@ class DampedSteps:
         if not (np.isfinite(loss) and loss < state.loss):
             damping, growth = state.damping * state.growth, state.growth * 2
             return state._replace(damping=damping, growth=growth, taken=taken)
-        predicted = step.predicted_decrease / self.curvature.ones
+        predicted = step.predicted_decrease / self.curvature.weight_sum
         ratio = (state.loss - loss) / predicted if predicted > 0 else -1.0
         damping = state.damping * max(1 / 3, 1 - (2 * min(ratio, 1.0) - 1) ** 3)
         losses = (*state.losses, loss)[-_COMPARED - 1 :]
@@ -157,7 +157,7 @@ class DampedSteps:
 
     def _with_moments(self, state: State) -> State:
         """With what a system at the present weights is made of: two passes."""
-        curvature, before = replace(self.curvature, hurried=True), state.pattern
+        curvature, before = replace(self.curvature, interruptible=True), state.pattern
         neurons, weights = state.neurons, state.weights
         if self._in_blocks(state):
             drawn = self.rng.choice(weights.n_hidden, size=self._width(state), replace=False)
@@ -171,13 +171,15 @@ class DampedSteps:
         assert state.pattern is not None
         assert state.kinks is not None
         weights = state.weights.pick(state.neurons)
-        ones, ridge = self.curvature.ones, self.curvature.ridge
-        return LevenbergMarquardtSystem(state.pattern.moments, weights, state.kinks, ones, ridge)
+        weight_sum, ridge = self.curvature.weight_sum, self.curvature.ridge
+        return LevenbergMarquardtSystem(
+            state.pattern.moments, weights, state.kinks, weight_sum, ridge
+        )
 
     def _solution(self, state: State) -> LayerStep:
         assert state.system is not None
         self.objective.monitor.clock.require()
-        share = self.curvature.ones / self.objective.ones
+        share = self.curvature.weight_sum / self.objective.weight_sum
         return state.system.step(_of(state.gradient, state.neurons, share), state.damping)
 
 

@@ -59,7 +59,7 @@ class KroneckerRounds:
         self._descent = Descent(
             tiles=_tiles(engine, settings.tile_rows(engine.n_rows)),
             inverse_gram=(whitening.out @ whitening.out.T).astype(np.float32),
-            mean_weight=objective.ones / engine.n_rows,
+            mean_weight=objective.weight_sum / engine.n_rows,
             alpha=objective.alpha,
             slope=objective.slope,
             settings=settings,

@@ -59,7 +59,7 @@ def quasi_newton(
     def fun(flat: Floats) -> tuple[float, Floats]:
         at = unpack(flat)
         value, sums = objective.evaluate(at)
-        n, ridge = objective.ones, 2 * objective.alpha
+        n, ridge = objective.weight_sum, 2 * objective.alpha
         in_W = sums.W / n + ridge * (at.W * penalised)
         gradient = np.concatenate(
             [

@@ -212,12 +212,12 @@ def _train(
         alpha=parameters.alpha,
         slope=parameters.negative_slope,
         whole=True,
-        ones=float(engine.n_rows),
+        weight_sum=float(engine.n_rows),
         n_hidden=h,
     )
     held = everything if sample is None else everything.over(sample)
     stages = Stages(everything, tuple(_levels(held, sizes)))
-    squares = summary.targets.squares * everything.ones
+    squares = summary.targets.squares * everything.weight_sum
     squares /= summary.targets.weight * float(summary.targets.variance.sum())
     before = None if begin is None else _known(everything, begin, h)
     try:
@@ -237,7 +237,9 @@ def _train(
         return Trained(nothing, scaler, summary, gram)
     # Of the rows that are held, where some are: it takes no pass over the data.
     kept = HiddenMoments(weights.W, parameters.negative_slope)
-    gram = held.engine.reduce(kept, "hidden-gram").gram * (summary.features.weight / held.ones)
+    gram = held.engine.reduce(kept, "hidden-gram").gram * (
+        summary.features.weight / held.weight_sum
+    )
     if sample is None and not whole:
         monitor.counts.count_rows(held.engine.n_rows, whole=True)
     return Trained(weights, scaler, summary, gram)

@@ -143,7 +143,7 @@ class Validation:
                 "validation_fraction, or train without early stopping"
             )
         self._engine = LocalEngine.of(drawn).prepared(scaler)
-        self._ones = sum(float(np.vdot(x[:, -1], x[:, -1])) for x, _ in self._engine.tiles)
+        self._weight_sum = sum(float(np.vdot(x[:, -1], x[:, -1])) for x, _ in self._engine.tiles)
         self._slope = slope
         self._most = start.n_hidden  # a cycle has more neurons than were asked for
         self.best = Best(start, self.loss(start))
@@ -153,7 +153,7 @@ class Validation:
     def loss(self, weights: Weights) -> float:
         """Mean square over the held-out rows, in standardised units."""
         squares = self._engine.reduce(SquaredResiduals(weights, self._slope), "validation")
-        return squares.total / self._ones
+        return squares.total / self._weight_sum
 
     def validate(self, weights: Weights, rows: int, *, whole: bool) -> None:
         """Compare a network with the best.

@@ -31,15 +31,15 @@ ITERATIONS = 30
 
 
 class State(NamedTuple):
-    """Where an alternation is: what a checkpoint holds, but for the network that was recorded."""
+    """Where an alternation is: what a checkpoint holds, but for the network last recorded."""
 
     W: Floats  # (p, h), the hidden layer
     pattern: PatternState | None  # its moments; None before the first pass
     best: Best
-    weights: Weights  # the last network of which the loss is known
+    weights: Weights  # the last network of which the loss was found
     loss: float
-    taken: int  # losses that are known
-    ended: bool = False  # at an output layer that no hidden layer follows
+    taken: int  # networks of which the loss was found
+    ended: bool = False  # whether no hidden layer follows
 
 
 @dataclass(frozen=True)
@@ -72,17 +72,16 @@ class Alternation:
         return state.ended or state.taken >= self.iterations
 
     def step(self, state: State) -> State:
-        """Both layers once."""
-        interruptible = replace(self.objective, interruptible=True)
-        pattern = state.pattern or PatternState.at(state.W, interruptible)
+        """Both layers once, then one pass: the moments of the new pattern, and the true loss."""
+        rows = replace(self.objective, interruptible=True)
+        pattern = state.pattern or PatternState.at(state.W, rows)
         weights = self.output_step(pattern, state.W)
         W = self.hidden_step(pattern, weights)
         if not np.isfinite(W).all():
             return self.finish(state._replace(pattern=pattern))
-        true_loss = LossAndGradient(weights, self.objective.slope)
-        pattern, sums = PatternState.at_with(W, interruptible, true_loss, before=pattern)
-        loss = self.objective.value(sums, weights)
-        return _known(state, weights, loss)._replace(W=W, pattern=pattern)
+        true_loss = LossAndGradient(weights, rows.slope)
+        pattern, sums = PatternState.at_with(W, rows, true_loss, before=pattern)
+        return _evaluated(state, weights, rows.value(sums, weights))._replace(W=W, pattern=pattern)
 
     def output_step(self, pattern: PatternState, W: Floats) -> Weights:
         """The critical point of the output layer under the hidden layer."""
@@ -106,10 +105,10 @@ class Alternation:
         else:
             weights = self.output_step(state.pattern, state.W)
             loss, _ = self.objective.evaluate(weights)
-        return _known(state, weights, loss)._replace(ended=True)
+        return _evaluated(state, weights, loss)._replace(ended=True)
 
     def report(self, state: State) -> Report:
-        """The last network of which the loss is known."""
+        """The last network of which the loss was found."""
         if state.taken == 0:
             return Report()
         share = (state.taken - 1) / self.iterations if self.iterations else 1.0
@@ -132,8 +131,8 @@ class Alternation:
         return State(saved["W"], pattern, best, best.weights, best.loss, saved["iteration"])
 
 
-def _known(state: State, weights: Weights, loss: float) -> State:
-    """One more network of which the loss is known."""
+def _evaluated(state: State, weights: Weights, loss: float) -> State:
+    """With one more network of which the loss was found."""
     best = state.best.updated(weights, loss)
     return state._replace(weights=weights, loss=loss, best=best, taken=state.taken + 1)
 

@@ -135,3 +135,21 @@ def test_the_best_network_is_over_the_most_rows_and_of_the_least_loss(rng):
     assert best.updated(b, 1.0, n_rows=9) is best
     assert best.updated(b, 1.0, n_rows=10) == Best(b, 1.0, 10)
     assert best.updated(c, 9.0, n_rows=11) == Best(c, 9.0, 11)
+
+
+def test_checkpoints_hold_the_fields_that_they_held_before_there_was_a_driver(rng):
+    """So that a run which an earlier version began goes on."""
+    block = random_block(rng, 200, 3)
+    objective = objective_over(block)
+    alternation = Alternation(objective, (block.y**2).sum(axis=0), 5)
+    state = alternation.step(alternation.init(random_directions(4, 3, rng)))
+    saved = alternation.save(state)
+    assert set(saved) == {"W", "best", "least", "iteration", "pattern"}
+    assert alternation.step(alternation.restore(saved)).loss == alternation.step(state).loss
+    damped = DampedSteps(objective, objective, 5, rng, 1e-4)
+    state = damped.step(damped.init(random_weights(rng, 4, 3)))
+    saved = damped.save(state)
+    fields = {"weights", "loss", "gradient", "damping", "growth", "losses", "taken", "pattern"}
+    assert set(saved) == fields | {"neurons", "kinks"}
+    assert damped.step(damped.restore(saved)).loss == damped.step(state).loss
+    assert isinstance(saved["losses"], list)

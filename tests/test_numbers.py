@@ -38,7 +38,7 @@ def dense_kinks(block, weights, slope):
     rows = root > 0
     x, root = block.x[rows], root[rows]
     plain = x / root[:, None]
-    width = damped._KINK_WIDTH * np.linalg.norm(weights.W, axis=0)
+    width = damped.KINK_WIDTH * np.linalg.norm(weights.W, axis=0)
     error = residual(block, weights, slope)[rows] / root[:, None]
     blocks = []
     for j, band in enumerate(width):

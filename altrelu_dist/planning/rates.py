@@ -385,7 +385,7 @@ class _Bench:
         return _timed(lambda: kernel(block))
 
     def _kinks(self, h: int, p: int) -> float:
-        block, kernel = self._columns(p), KinkMoments(self._network(h, p), damped._KINK_WIDTH)
+        block, kernel = self._columns(p), KinkMoments(self._network(h, p), damped.KINK_WIDTH)
         return _timed(lambda: kernel(block))
 
     def _dense(self, kernel: str) -> Cost:
@@ -394,7 +394,7 @@ class _Bench:
         h = max(1, min(self._h, _SYSTEM // p))
         network, few = self._network(h), self._part(4 * _LEAST_ROWS)
         moments = PatternMoments(network.W)(few)
-        kinks = KinkMoments(network, damped._KINK_WIDTH)(few).blocks
+        kinks = KinkMoments(network, damped.KINK_WIDTH)(few).blocks
 
         def build() -> LevenbergMarquardtSystem:
             return LevenbergMarquardtSystem(moments, network, kinks, float(len(few.x)), 0.0)

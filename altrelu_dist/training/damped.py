@@ -22,10 +22,10 @@ from altrelu_dist.training.objective import Objective
 from altrelu_dist.training.pattern_state import PatternState
 from altrelu_dist.training.progress import Outcome
 
-__all__ = ["LARGEST_SYSTEM", "DampedSteps", "State", "descend"]
+__all__ = ["KINK_WIDTH", "LARGEST_SYSTEM", "DampedSteps", "State", "descend"]
 
 LARGEST_SYSTEM = 2560  # unknowns of one system: of more neurons, random blocks take turns
-_KINK_WIDTH = 0.05  # in standardised units, of a neuron of unit norm
+KINK_WIDTH = 0.05  # in standardised units, of a neuron of unit norm
 _FIRST_DAMPING, _FIRST_GROWTH = 1e-3, 2.0
 _MOST_DAMPING = 1e8
 _COMPARED = 5  # accepted steps, which together have to lower the loss
@@ -162,7 +162,7 @@ class DampedSteps:
         if self._in_blocks(state):
             drawn = self.rng.choice(weights.n_hidden, size=self._width(state), replace=False)
             neurons, before = np.sort(drawn), None
-        statistic = KinkMoments(weights, _KINK_WIDTH, curvature.slope, neurons)
+        statistic = KinkMoments(weights, KINK_WIDTH, curvature.slope, neurons)
         kinks = curvature.reduce(statistic, "kinks").blocks
         pattern = PatternState.at(weights.pick(neurons).W, curvature, before)
         return state._replace(neurons=neurons, kinks=kinks, pattern=pattern)

@@ -328,13 +328,13 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                 )
 
             def so_far() -> Network | None:
-                best, scaler = monitor.so_far(), monitor.scaler
+                best, scaler = monitor.best_weights(), monitor.scaler
                 return None if best is None or scaler is None else network(best, scaler)
 
             self._so_far = so_far
 
             def interrupt(number: int) -> None:
-                if not monitor.has_network:
+                if not monitor.history.has_network:
                     raise_for(number)
                 monitor.interrupt()
                 say_stopping(number)
@@ -344,8 +344,8 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             monitor.end()
         self.network_ = network(trained.weights, trained.scaler, trained.hidden_gram)
         del self._so_far
-        reason = monitor.reason or "converged"
-        self._told_by(monitor.history, monitor.passes, reason, monitor.memory)
+        reason = monitor.stopping.reason or "converged"
+        self._told_by(monitor.history, monitor.counts.passes, reason, monitor.memory)
         return self._shortfall(trained.weights.n_working, reason, monitor)
 
     def network_so_far(self) -> Network | None:
@@ -532,10 +532,11 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def _shortfall(self, n_working: int, reason: str, monitor: Monitor) -> str | None:
         """What to warn of: too little time, or fewer neurons than were asked for."""
         limit = f"{self.max_time:g} s allowed" if self.max_time is not None else ""
-        if limit and monitor.pass_seconds > float(self.max_time or 0):
+        if limit and monitor.clock.first_pass_seconds > float(self.max_time or 0):
             return (
-                f"a single pass over the data takes {monitor.pass_seconds:.3g} s, more than the "
-                f"{limit}: the network has {n_working} of {self.n_hidden} neurons; allow more time"
+                f"a single pass over the data takes {monitor.clock.first_pass_seconds:.3g} s, "
+                f"more than the {limit}: the network has {n_working} of {self.n_hidden} "
+                "neurons; allow more time"
             )
         if n_working >= self.n_hidden:
             return None
@@ -550,7 +551,7 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self, history: list[dict[str, Any]], passes: int, reason: str, memory: PeakMemory
     ) -> None:
         """Set what a run tells of itself."""
-        self.history_ = history
+        self.history_ = list(history)
         self.n_iter_ = len(history)
         self.n_passes_ = passes
         self.stop_reason_ = reason

@@ -415,8 +415,8 @@ def test_a_flipped_bit_is_found(at, bit, cut):
 def test_a_journal_of_nothing_makes_every_step():
     journal = Journal()
     assert [journal.step("a", lambda i=i: i) for i in range(3)] == [0, 1, 2]
-    journal.mark(lambda: pytest.fail("there is nowhere to keep it"))
-    assert journal.entry() is None
+    journal.save_point(lambda: pytest.fail("there is nowhere to keep it"))
+    assert journal.restore_point() is None
     assert not journal.replaying
 
 

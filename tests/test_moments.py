@@ -178,13 +178,13 @@ def test_delta_is_the_difference_of_two_rebuilds(n, d, h, q, slope, dtype, weigh
 def test_pattern_state_follows_a_path(rng, slope, step):
     block = random_block(rng, 600, 3, 2, weighted=True)
     objective = objective_over(block, slope=slope)
-    state = PatternState(objective)
+    state = None
     W = random_weights(rng, 4, 5).W
     for at in range(25):
-        moments = state.at(W)
+        state = PatternState.at(W, objective, state)
         rebuilt = PatternMoments(W, slope)(block)
-        assert_close(moments, rebuilt, 1e-9)
-        assert objective.monitor.passes == at + 1
+        assert_close(state.moments, rebuilt, 1e-9)
+        assert objective.monitor.counts.passes == at + 1
         W = W + step * rng.standard_normal(W.shape)
 
 

@@ -38,7 +38,7 @@ def dense_kinks(block, weights, slope):
     rows = root > 0
     x, root = block.x[rows], root[rows]
     plain = x / root[:, None]
-    width = damped._KINK_WIDTH * np.linalg.norm(weights.W, axis=0)
+    width = damped.KINK_WIDTH * np.linalg.norm(weights.W, axis=0)
     error = residual(block, weights, slope)[rows] / root[:, None]
     blocks = []
     for j, band in enumerate(width):
@@ -130,7 +130,7 @@ def test_damped_steps_reach_what_the_same_steps_reach_dense(name, steps):
     found = descend(objective, objective, start, steps, rng).loss
     with np.errstate(over="ignore"):
         expected = dense_descend(block, start, steps, alpha, slope)
-    rounding = 1e-14 * float((block.y**2).sum()) / objective.ones
+    rounding = 1e-14 * float((block.y**2).sum()) / objective.weight_sum
     assert found <= expected * (1 + 1e-6) + rounding
 
 
@@ -145,7 +145,7 @@ def test_alternating_reaches_what_the_same_iterations_reach_dense(name, iteratio
     loss = alternate(objective, W, (block.y**2).sum(axis=0), iterations).loss
     # Where several hidden layers are as good, the next pattern is that of the one that was taken.
     same_steps = losses if clear else losses[:1]
-    rounding = 1e-14 * float((block.y**2).sum()) / objective.ones
+    rounding = 1e-14 * float((block.y**2).sum()) / objective.weight_sum
     assert loss <= min(same_steps) * (1 + 1e-6) + rounding
 
 

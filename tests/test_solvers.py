@@ -32,7 +32,7 @@ from altrelu_dist.moments import (
     Weights,
 )
 from altrelu_dist.solvers import (
-    DampedSystem,
+    LevenbergMarquardtSystem,
     Removal,
     output_squares,
     solve_hidden,
@@ -268,7 +268,7 @@ def system(block, weights, slope, ridge, kinks=None):
     ones = float((block.x[:, -1] ** 2).sum())
     moments = PatternMoments(weights.W, slope)(block)
     kinks = np.zeros((h, p, p)) if kinks is None else kinks
-    return DampedSystem(moments, weights, kinks, ones, ridge)
+    return LevenbergMarquardtSystem(moments, weights, kinks, ones, ridge)
 
 
 def positive(kinks):
@@ -319,8 +319,8 @@ def test_the_foreseen_decrease_is_that_of_the_model(
 
     change = unknowns(step.W, step.output)
     decrease = model(np.zeros_like(change)) - model(change)
-    assert step.foreseen == pytest.approx(decrease, rel=1e-6, abs=1e-6 * (r @ r))
-    assert step.foreseen >= 0
+    assert step.predicted_decrease == pytest.approx(decrease, rel=1e-6, abs=1e-6 * (r @ r))
+    assert step.predicted_decrease >= 0
     # Under damping it is the minimiser of the model plus the damping's own terms.
     diagonal = (J**2).sum(axis=0) + ridges
     diagonal[: h * p] += np.einsum("juu->ju", curvature).ravel()
@@ -431,7 +431,7 @@ def test_singular_systems_have_finite_solutions_that_fit(name, slope):
         step = system(block, refitted, slope, 0.0, kinks).step(gradient, damping)
         assert np.isfinite(step.W).all()
         assert np.isfinite(step.output).all()
-        assert np.isfinite(step.foreseen)
+        assert np.isfinite(step.predicted_decrease)
 
 
 # Insertion

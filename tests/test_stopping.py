@@ -16,15 +16,17 @@ from oracles import objective_over, random_block, random_weights, same
 from sklearn.exceptions import ConvergenceWarning
 
 from altrelu_dist import AltReLURegressor
-from altrelu_dist.engine import TILE
+from altrelu_dist.engine import TILE, OutOfTimeError
 from altrelu_dist.errors import DataError, ParameterError
 from altrelu_dist.interrupts import catch_interrupts, stop_softly
 from altrelu_dist.moments import Rows, Weights
 from altrelu_dist.moments.rows import Scaler
 from altrelu_dist.training import damped
+from altrelu_dist.training.best import Best
+from altrelu_dist.training.history import last_doubling
 from altrelu_dist.training.kronecker import SETTINGS
+from altrelu_dist.training.monitor import Monitor
 from altrelu_dist.training.neurons import insert
-from altrelu_dist.training.progress import Monitor, OutOfTimeError, last_doubling
 from altrelu_dist.training.search import FullDataBest, Search
 from altrelu_dist.training.validation import HeldOut, Validation
 
@@ -141,34 +143,34 @@ def test_only_iterations_over_all_rows_count_towards_the_end(rng):
     bad = Weights(start.W, start.V, np.array([9.0]))
     good = Weights(start.W, start.V, np.array([y.mean()]))
     validation = Validation(Rows(0, X, y[:, None]), scaler, 0.0, start)
-    assert validation.least == pytest.approx(np.mean(y**2))
-    validation.saw(good, 100, whole=False)
-    assert validation.best is good
-    assert validation.least == pytest.approx(np.var(y))
+    assert validation.best.loss == pytest.approx(np.mean(y**2))
+    validation.validate(good, 100, whole=False)
+    assert validation.best.weights is good
+    assert validation.best.loss == pytest.approx(np.var(y))
     for _ in range(20):
-        validation.saw(bad, 1000, whole=False)
+        validation.validate(bad, 1000, whole=False)
     assert not validation.stagnates
     for rows in range(101, 107):
-        validation.saw(bad, rows, whole=True)
+        validation.validate(bad, rows, whole=True)
     assert not validation.stagnates, "six iterations, but next to no work"
-    validation.saw(bad, 150, whole=True)
+    validation.validate(bad, 150, whole=True)
     assert validation.stagnates
     large = Weights(np.zeros((5, 3)), np.zeros((3, 1)), np.array([y.mean()]) + 1e-9)
-    validation.least = math.inf
-    validation.saw(large, 160, whole=True)
-    assert validation.best is good, "more neurons than were asked for"
+    validation.best = Best(good)
+    validation.validate(large, 160, whole=True)
+    assert validation.best.weights is good, "more neurons than were asked for"
 
 
 def test_a_network_that_few_rows_led_to_is_counted_once(rng, small_samples, monkeypatch):
     del small_samples
     counted = []
-    saw = Validation.saw
+    validate = Validation.validate
 
     def noting(self, weights, rows, *, whole):
         counted.append(whole)
-        saw(self, weights, rows, whole=whole)
+        validate(self, weights, rows, whole=whole)
 
-    monkeypatch.setattr(Validation, "saw", noting)
+    monkeypatch.setattr(Validation, "validate", noting)
     X, y = noisy(rng, n=30_000)
     model = AltReLURegressor(3, early_stopping=True, random_state=0, max_iter=2).fit(X, y)
     made = model.history_[1:]
@@ -198,36 +200,36 @@ def test_max_time_is_kept_and_leaves_a_network(method, n, rng):
 def test_a_pass_that_is_out_of_time_gives_up():
     monitor = Monitor(max_time=0.0)
     with pytest.raises(OutOfTimeError):
-        monitor.in_time(len)(())
-    assert monitor.reason == "max_time"
-    assert Monitor().in_time(len)((1, 2)) == 2
+        monitor.clock.in_time(len)(())
+    assert monitor.stopping.reason == "max_time"
+    assert Monitor().clock.in_time(len)((1, 2)) == 2
 
 
 def test_a_pass_gives_up_before_a_tile_that_would_take_too_long():
     monitor = Monitor(max_time=1000.0)
 
     def long(block):
-        monitor._start -= block
+        monitor.clock.begun -= block
         return block
 
-    timed = monitor.in_time(long)
+    timed = monitor.clock.in_time(long)
     assert timed(300) == 300
     assert timed(400) == 400
     with pytest.raises(OutOfTimeError):  # of 300 seconds that are left
         timed(1)
-    assert monitor.reason == "max_time"
+    assert monitor.stopping.reason == "max_time"
 
 
 def test_a_damped_step_is_not_begun_that_would_take_too_long(rng, monkeypatch):
     monitor = Monitor(max_time=1000.0)
     objective = objective_over(random_block(rng, 300, 3), monitor=monitor)
 
-    class Long(damped.DampedSystem):
+    class Long(damped.LevenbergMarquardtSystem):
         def step(self, gradient, damping):
-            monitor._start -= 400
+            monitor.clock.begun -= 400
             return super().step(gradient, damping)
 
-    monkeypatch.setattr(damped, "DampedSystem", Long)
+    monkeypatch.setattr(damped, "LevenbergMarquardtSystem", Long)
     found = damped.descend(objective, objective, random_weights(rng, 4, 3), 10, rng)
     assert not found.ran_out
     assert len(monitor.history) == 3  # where it began, and two steps
@@ -244,11 +246,11 @@ def test_neurons_are_inserted_even_where_no_time_is_left(rng):
 
 def test_the_last_pass_is_kept_back_but_at_most_half_of_the_time():
     monitor = Monitor(max_time=1000.0)
-    monitor.reserve = 400.0
+    monitor.clock.final_pass_seconds = 400.0
     assert not monitor.stopped
-    monitor.reserve = 5000.0
+    monitor.clock.final_pass_seconds = 5000.0
     assert not monitor.stopped
-    monitor._start -= 500
+    monitor.clock.begun -= 500
     assert monitor.stopped
 
 
@@ -289,8 +291,8 @@ def test_what_is_best_over_all_rows_is_kept(rng):
     search = Search(few, descents, best, 2, rng, settle=lambda _, weights, *__: (weights, 1.0))
     found = search.run(cycles=2)
     assert found.weights is descents.ended[-1]
-    assert best.least == everything.evaluate(best.best)[0]
-    assert best.least < everything.evaluate(found.weights)[0]
+    assert best.best.loss == everything.evaluate(best.best.weights)[0]
+    assert best.best.loss < everything.evaluate(found.weights)[0]
 
 
 # What the last half of the time bought
@@ -468,7 +470,7 @@ def test_too_little_time_is_warned_of(rng):
 
         def callback(now):
             if now.stage == "sample":
-                self._start -= 3600
+                self.clock.begun -= 3600
             return follow(now)
 
         self._callback = callback

@@ -109,7 +109,7 @@ def test_alternating_is_the_papers_iteration_by_iteration(seed, q, slope, alpha,
             size = np.abs(expected).max()
             assert getattr(best, part) == pytest.approx(expected, rel=1e-5, abs=1e-6 * size)
         # A pass an iteration, which brings the true loss of the last along.
-        assert monitor.passes <= iterations + 2
+        assert monitor.counts.passes <= iterations + 2
 
 
 def test_alternating_from_raw_data_is_the_papers_on_standardised_data(rng):
@@ -167,7 +167,7 @@ def test_alternating_that_diverges_keeps_a_network_as_good_as_it_says(alpha, dty
     X, y = X.astype(dtype), y.astype(dtype)
     for seed in range(2):
         trained, monitor = run("alternating", X, y, h=40, alpha=alpha, seed=seed, most=30)
-        found = recomputed(trained, X, y, alpha=alpha) * monitor.unit
+        found = recomputed(trained, X, y, alpha=alpha) * monitor.counts.unit
         # Where weights grow without end, what float32 says of a loss is no closer than this.
         rel = 5e-3 if dtype == "float32" else 1e-3
         assert found == pytest.approx(monitor.history[-1]["loss"], rel=rel)
@@ -219,9 +219,9 @@ def test_the_loss_never_rises_and_is_that_of_the_network(method, alpha, q):
         losses = np.array([entry["loss"] for entry in monitor.history])
         assert np.isfinite(losses).all()
         assert (np.diff(losses) <= 0).all()
-        found = recomputed(trained, X, y, weight, alpha, slope) * monitor.unit
+        found = recomputed(trained, X, y, weight, alpha, slope) * monitor.counts.unit
         assert found == pytest.approx(losses[-1], rel=1e-6)
-        assert found <= monitor.unit * (1 + 1e-9)
+        assert found <= monitor.counts.unit * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("method", ["search", "damped"])
@@ -235,12 +235,12 @@ def test_the_loss_over_all_rows_is_that_of_the_network_found_on_a_sample(method,
     stages = [entry["stage"] for entry in monitor.history]
     assert stages[-1] == "layers"
     last = monitor.history[-1]
-    assert recomputed(trained, X, y) * monitor.unit == pytest.approx(last["loss"], rel=1e-5)
+    assert recomputed(trained, X, y) * monitor.counts.unit == pytest.approx(last["loss"], rel=1e-5)
     sampled = [entry for entry in monitor.history if np.isfinite(entry["sample_loss"])]
     assert sampled
     # The search itself passes over all rows only to tell what it has found so far.
     assert all(entry["passes"] <= 2 + TOLD for entry in sampled)
-    assert monitor.passes <= 15
+    assert monitor.counts.passes <= 15
     losses = [entry["loss"] for entry in monitor.history]
     assert (np.diff(losses) <= 0).all()
 
@@ -700,7 +700,7 @@ def test_quasi_newton_never_ends_above_its_start(rng):
         for iterations in (1, 5, 60):
             weights, loss = quasi_newton(objective, start, iterations, whitening=whitening)
             assert loss <= value
-            exact = squares(block, weights, 0.0) / objective.ones + alpha * penalty(weights)
+            exact = squares(block, weights, 0.0) / objective.weight_sum + alpha * penalty(weights)
             assert loss == pytest.approx(exact, rel=1e-7)
             assert weights.n_hidden == refitted.n_hidden
 
@@ -712,11 +712,11 @@ def test_whitening_makes_the_inputs_uncorrelated(rng):
     whitening = Whitening.of(objective)
     assert whitening.into @ whitening.out == pytest.approx(np.eye(5), abs=1e-10)
     white = mixed.x @ whitening.out
-    gram = white.T @ white / objective.ones
+    gram = white.T @ white / objective.weight_sum
     # But for the floor under directions of little variance, which are left smaller than one.
     values = np.linalg.eigvalsh(gram)
     assert values.max() <= 1 + 1e-9
-    variances = np.linalg.eigvalsh(mixed.x.T @ mixed.x / objective.ones)
+    variances = np.linalg.eigvalsh(mixed.x.T @ mixed.x / objective.weight_sum)
     floor = 1e-3 * variances.mean()
     assert values == pytest.approx(variances / (variances + floor), rel=1e-6)
 
@@ -754,7 +754,7 @@ def test_inserting_lowers_the_loss_and_removing_raises_it_least(rng):
     assert weights.n_hidden == 8
     removed = remove(objective, weights, 1)
     losses = [objective.refit_output(weights.pick(np.delete(np.arange(8), j)))[1] for j in range(8)]
-    loss = squares(block, removed, 0.0) / objective.ones
+    loss = squares(block, removed, 0.0) / objective.weight_sum
     assert loss == pytest.approx(min(losses), rel=1e-9)
     assert remove(objective, weights, 8).n_hidden == 0
 

@@ -3,8 +3,8 @@
 A run is the same to the last bit whenever it is made again, so what it has come to is known from
 the results of its steps: a run that goes on is made anew from its start, each step that is in the
 journal gives what it gave, and the first that is not is made. Steps hold steps; once the outer one
-has ended the inner ones are forgotten. Within a step a long loop notes marks, from which it can
-enter again.
+has ended the inner ones are forgotten. Within a step a long loop sets save points, at which it can
+go on.
 """
 
 from __future__ import annotations
@@ -75,16 +75,16 @@ class Journal:
         self._counts: list[dict[str, int]] = [{}]
         self._records: dict[str, Any] = {}  # by path, in the order in which the steps ended
         self._last: str | None = None  # record up to which the run is known
-        self._mark: tuple[str, Any] | None = None  # later than all records
-        self._enters = False  # whether the run is known up to the mark
-        self._states: dict[str, Any] = {}  # of the parts, at the last record or the mark
+        self._point: tuple[str, Any] | None = None  # later than all records
+        self._at_point = False  # whether the run is known up to the save point
+        self._states: dict[str, Any] = {}  # of the parts, at the last record or save point
         self._stopped: Callable[[], bool] = lambda: False
         self._late = False  # whether a step was begun when the run was being ended already
 
     @property
     def replaying(self) -> bool:
         """Whether steps are still known from the journal."""
-        return self._last is not None or self._enters
+        return self._last is not None or self._at_point
 
     def stops_with(self, stopped: Callable[[], bool]) -> None:
         """Say what tells whether the run is being ended: a step that was cut short is no result."""
@@ -124,12 +124,12 @@ class Journal:
             self.fingerprint = dict(found["fingerprint"])
             self._records = dict(found["records"])
             self._states = found["states"]
-            mark = found["mark"]
-            self._mark = None if mark is None else (str(mark[0]), mark[1])
+            point = found["mark"]
+            self._point = None if point is None else (str(point[0]), point[1])
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise CheckpointError(f"{self._address}: is damaged: {error}") from error
         self._last = next(reversed(self._records), None)
-        self._enters = self._mark is not None
+        self._at_point = self._point is not None
 
     def step(self, name: str, compute: Callable[[], T]) -> T:
         """What a step ends in: as it is known, or by making it.
@@ -148,7 +148,7 @@ class Journal:
                 self._restore(states)
                 if path == self._last:
                     self._last = None
-                    if not self._enters:
+                    if not self._at_point:
                         self._restore(self._states)
                 return result  # type: ignore[no-any-return]
             leads_on = any(known.startswith(f"{path}/") for known in self._records)
@@ -162,38 +162,38 @@ class Journal:
         for inner in [known for known in self._records if known.startswith(f"{path}/")]:
             del self._records[inner]
         self._records[path] = (made, {k: v for k, v in states.items() if k in self._with_steps})
-        self._mark, self._states = None, states
+        self._point, self._states = None, states
         stage = None if self._path else name
         if self._due() or (stage is not None and stage != self._saved_stage):
             self.save()
             self._saved_stage = stage
         return made
 
-    def mark(self, state: Callable[[], Any], *, stopping: bool = False) -> None:
-        """Note where the loop of this step is, if it is time to, or the run is ``stopping``.
+    def save_point(self, state: Callable[[], Any], *, stopping: bool = False) -> None:
+        """Save where the loop of this step is, if it is time to, or the run is ``stopping``.
 
         Parameters
         ----------
         state : callable
-            Gives what `entry` is to give back.
+            Gives what `restore_point` is to give back.
         """
         if self._store is None or self.replaying or not (stopping or self._due()):
             return
         if self._late:  # a run that goes on does so before what only brings its end in order
             return
-        self._mark = ("/".join(self._path), state())
+        self._point = ("/".join(self._path), state())
         self._states = {name: part.state() for name, part in self._parts.items()}
         self.save()
 
-    def entry(self) -> Any:
-        """Where the loop of this step is to enter again; None: at its start."""
-        if self._mark is None or not self._enters or self._mark[0] != "/".join(self._path):
+    def restore_point(self) -> Any:
+        """Where the loop of this step goes on; None: at its start."""
+        if self._point is None or not self._at_point or self._point[0] != "/".join(self._path):
             return None
         if self._last is not None:
             raise CheckpointError(f"{self._address}: does not fit: steps in another order")
-        self._enters = False
+        self._at_point = False
         self._restore(self._states)
-        return self._mark[1]
+        return self._point[1]
 
     def save(self) -> None:
         """Save it now, if there is anything to save that is known."""
@@ -205,7 +205,7 @@ class Journal:
                 "fingerprint": self.fingerprint,
                 "records": self._records,
                 "states": self._states,
-                "mark": self._mark,
+                "mark": self._point,
             }
         )
 

@@ -97,14 +97,14 @@ class PatternGram(Additive):
         out[:, :, h] = self.N[:, :, -1]
         return out.reshape(h * p, h + 1)
 
-    def hidden_gram(self, W: Floats, with_features: Floats, ones: float) -> Floats:
+    def hidden_gram(self, W: Floats, with_features: Floats, weight_sum: float) -> Floats:
         """Gram matrix of the hidden features and the one, (h + 1, h + 1)."""
         h, p = self.n_hidden, self.n_columns
         out = np.empty((h + 1, h + 1))
         out[:h] = np.einsum("juk,uj->jk", with_features.reshape(h, p, h + 1), W)
         out[:h, :h] = (out[:h, :h] + out[:h, :h].T) / 2
         out[h, :h] = out[:h, h]
-        out[h, h] = ones
+        out[h, h] = weight_sum
         return out
 
     def hidden_cross(self, W: Floats, target_sums: Floats) -> Floats:

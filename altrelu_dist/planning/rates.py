@@ -18,10 +18,11 @@ from altrelu_dist.moments.rows import Block, Floats, Rows, Weights
 from altrelu_dist.moments.sample import Sampler, distinct
 from altrelu_dist.moments.summary import summarise
 from altrelu_dist.planning.work import Shape, multiply_adds
-from altrelu_dist.solvers.hidden_layer import DampedSystem
+from altrelu_dist.solvers.hidden_layer import LevenbergMarquardtSystem
 from altrelu_dist.solvers.output_layer import Removal
 from altrelu_dist.threads import n_threads, one_blas_thread
 from altrelu_dist.training import damped, kronecker
+from altrelu_dist.training.monitor import Monitor
 from altrelu_dist.training.neurons import (
     _CANDIDATES,
     CandidateMoments,
@@ -32,7 +33,6 @@ from altrelu_dist.training.neurons import (
     n_compared,
 )
 from altrelu_dist.training.objective import Objective
-from altrelu_dist.training.progress import Monitor
 from altrelu_dist.training.quasi_newton import _MEMORY, quasi_newton
 from altrelu_dist.training.whitening import Whitening
 
@@ -314,10 +314,10 @@ class _Bench:
         objective = self._objective(_LEAST_ROWS)
         network, whitening = self._network(h), Whitening.of(objective)
         objective.reduce(LossAndGradient(network), "loss")
-        before = objective.monitor.passes
+        before = objective.monitor.counts.passes
         begun = time.thread_time()
         quasi_newton(objective, network, _ITERATIONS, whitening=whitening)
-        each = (time.thread_time() - begun) / (objective.monitor.passes - before)
+        each = (time.thread_time() - begun) / (objective.monitor.counts.passes - before)
         part, kernel = self._part(_LEAST_ROWS), LossAndGradient(network)
         return max(0.0, each - _timed(lambda: kernel(part)) - self._metric(h))
 
@@ -385,7 +385,7 @@ class _Bench:
         return _timed(lambda: kernel(block))
 
     def _kinks(self, h: int, p: int) -> float:
-        block, kernel = self._columns(p), KinkMoments(self._network(h, p), damped._KINK_WIDTH)
+        block, kernel = self._columns(p), KinkMoments(self._network(h, p), damped.KINK_WIDTH)
         return _timed(lambda: kernel(block))
 
     def _dense(self, kernel: str) -> Cost:
@@ -394,10 +394,10 @@ class _Bench:
         h = max(1, min(self._h, _SYSTEM // p))
         network, few = self._network(h), self._part(4 * _LEAST_ROWS)
         moments = PatternMoments(network.W)(few)
-        kinks = KinkMoments(network, damped._KINK_WIDTH)(few).blocks
+        kinks = KinkMoments(network, damped.KINK_WIDTH)(few).blocks
 
-        def build() -> DampedSystem:
-            return DampedSystem(moments, network, kinks, float(len(few.x)), 0.0)
+        def build() -> LevenbergMarquardtSystem:
+            return LevenbergMarquardtSystem(moments, network, kinks, float(len(few.x)), 0.0)
 
         if kernel == "system":
             return Cost(p, self._q, h, _timed(build))

@@ -176,7 +176,7 @@ def multiply_adds(kernel: str, p: int, q: int, h: int) -> float:
         case "delta":
             return _FLIPS * h * h * _pairs(p) + 2.0 * h * p
         case "kinks":
-            return h * p + damped._KINK_WIDTH * h * p**2
+            return h * p + damped.KINK_WIDTH * h * p**2
         case "remove":
             return 2 / 3 * h**3
         case "system":

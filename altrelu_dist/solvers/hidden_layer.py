@@ -11,7 +11,7 @@ from altrelu_dist.moments.pattern import PatternGram
 from altrelu_dist.moments.rows import Floats, Weights
 from altrelu_dist.solvers.linalg import Factor
 
-__all__ = ["DampedSystem", "LayerStep", "solve_hidden"]
+__all__ = ["LayerStep", "LevenbergMarquardtSystem", "solve_hidden"]
 
 
 def solve_hidden(moments: PatternGram, weights: Weights, ridge: float) -> Floats:
@@ -47,10 +47,10 @@ class LayerStep:
 
     W: Floats
     output: Floats
-    foreseen: float
+    predicted_decrease: float
 
 
-class DampedSystem:
+class LevenbergMarquardtSystem:
     """The hidden-layer system with the output layer eliminated, for any damping.
 
     The unknowns are changes of both layers under the frozen pattern. Eliminating those of the
@@ -65,21 +65,21 @@ class DampedSystem:
         Under the pattern of ``weights``.
     weights : Weights
     kinks : ndarray of shape (h, p, p)
-    ones : float
+    weight_sum : float
         Sum of the row weights.
     ridge : float
-        Already times ``ones``.
+        Already times ``weight_sum``.
     """
 
     def __init__(
-        self, moments: PatternGram, weights: Weights, kinks: Floats, ones: float, ridge: float
+        self, moments: PatternGram, weights: Weights, kinks: Floats, weight_sum: float, ridge: float
     ) -> None:
         h, p = moments.n_hidden, moments.n_columns
         self._shape = (h, p)
         self._weights = weights
         self._ridge = ridge
         self._E = moments.with_features(weights.W)
-        gram = moments.hidden_gram(weights.W, self._E, ones)
+        gram = moments.hidden_gram(weights.W, self._E, weight_sum)
         np.einsum("jj->j", gram)[:-1] += ridge
         self._output = Factor(gram)
         factor = weights.V @ weights.V.T

@@ -9,38 +9,138 @@ best network is kept.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from altrelu_dist.engine import OutOfTimeError
 from altrelu_dist.moments.loss import HiddenGram, LossAndGradient
 from altrelu_dist.moments.rows import Floats, Weights
 from altrelu_dist.solvers.hidden_layer import solve_hidden
 from altrelu_dist.solvers.output_layer import solve_output
+from altrelu_dist.training.best import Best
+from altrelu_dist.training.driver import Report, record, run
 from altrelu_dist.training.objective import Objective
 from altrelu_dist.training.pattern_state import PatternState
 from altrelu_dist.training.progress import Outcome
 
-__all__ = ["ITERATIONS", "alternate", "random_directions"]
+__all__ = ["ITERATIONS", "Alternation", "State", "alternate", "random_directions"]
 
 ITERATIONS = 30
 
 
-def random_directions(n_columns: int, n_hidden: int, rng: np.random.Generator) -> Floats:
-    """Hidden weights of random direction, each of unit norm; (p, h)."""
-    W = rng.standard_normal((n_columns, n_hidden))
-    W /= np.linalg.norm(W, axis=0)
-    return W
+class State(NamedTuple):
+    """Where an alternation is: what a checkpoint holds, but for the network last recorded."""
+
+    W: Floats  # (p, h), the hidden layer
+    pattern: PatternState | None  # its moments; None before the first pass
+    best: Best
+    weights: Weights  # the last network of which the loss was found
+    loss: float
+    taken: int  # networks of which the loss was found
+    ended: bool = False  # whether no hidden layer follows
+
+
+@dataclass(frozen=True)
+class Alternation:
+    """Both layers in turn at their critical points: ``init``, ``step`` until ``done``, ``finish``.
+
+    One pass a step: the moments under the pattern of the hidden layer hold both layers' systems,
+    and the pass that renews them brings the true loss along.
+
+    Parameters
+    ----------
+    objective : Objective
+    target_squares : ndarray of shape (q,)
+        Sums of squares of the centred targets.
+    iterations : int
+    """
+
+    objective: Objective
+    target_squares: Floats
+    iterations: int
+
+    def init(self, W: Floats) -> State:
+        """Begin at a hidden layer."""
+        zero = np.zeros(self.target_squares.size)
+        weights = Weights(W, np.zeros((W.shape[1], zero.size)), zero)
+        return State(W, None, Best(weights), weights, np.inf, 0)
+
+    def done(self, state: State) -> bool:
+        """Whether all hidden layers are made, or the last one is not finite."""
+        return state.ended or state.taken >= self.iterations
+
+    def step(self, state: State) -> State:
+        """Both layers once, then one pass: the moments of the new pattern, and the true loss."""
+        rows = replace(self.objective, interruptible=True)
+        pattern = state.pattern or PatternState.at(state.W, rows)
+        weights = self.output_step(pattern, state.W)
+        W = self.hidden_step(pattern, weights)
+        if not np.isfinite(W).all():
+            return self.finish(state._replace(pattern=pattern))
+        true_loss = LossAndGradient(weights, rows.slope)
+        pattern, sums = PatternState.at_with(W, rows, true_loss, before=pattern)
+        return _evaluated(state, weights, rows.value(sums, weights))._replace(W=W, pattern=pattern)
+
+    def output_step(self, pattern: PatternState, W: Floats) -> Weights:
+        """The critical point of the output layer under the hidden layer."""
+        moments = pattern.moments
+        hidden = HiddenGram(
+            moments.hidden_gram(W, moments.with_features(W), self.objective.weight_sum),
+            moments.hidden_cross(W, np.zeros(self.target_squares.size)),
+            self.target_squares,
+        )
+        output = solve_output(hidden, self.objective.ridge)
+        return Weights(W, output[:-1], output[-1])
+
+    def hidden_step(self, pattern: PatternState, weights: Weights) -> Floats:
+        """The critical point of the hidden layer under the output layer and the fixed pattern."""
+        return solve_hidden(pattern.moments, weights, self.objective.ridge)
+
+    def finish(self, state: State) -> State:
+        """The output layer under the last hidden layer, and the loss there."""
+        if state.pattern is None:  # there was no time for a step
+            weights, loss = self.objective.refit_output(replace(state.best.weights, W=state.W))
+        else:
+            weights = self.output_step(state.pattern, state.W)
+            loss, _ = self.objective.evaluate(weights)
+        return _evaluated(state, weights, loss)._replace(ended=True)
+
+    def report(self, state: State) -> Report:
+        """The last network of which the loss was found."""
+        if state.taken == 0:
+            return Report()
+        share = (state.taken - 1) / self.iterations if self.iterations else 1.0
+        unit = self.objective.monitor.counts.unit
+        return Report(state.weights, state.loss, share, details={"current_loss": state.loss * unit})
+
+    def save(self, state: State) -> dict[str, Any] | None:
+        """What a checkpoint holds of a state: moments that are too large for it are made again."""
+        pattern = None if state.pattern is None else state.pattern.saved()
+        as_it_was = state.pattern is None or state.pattern.rebuilt
+        if state.ended or (pattern is None and not as_it_was):
+            return None
+        best = {"best": state.best.weights, "least": state.best.loss}
+        return {"W": state.W, **best, "iteration": state.taken, "pattern": pattern}
+
+    def restore(self, saved: Mapping[str, Any]) -> State:
+        """The state of a checkpoint."""
+        best = Best(saved["best"], saved["least"])
+        pattern = PatternState.restored(saved["pattern"])
+        return State(saved["W"], pattern, best, best.weights, best.loss, saved["iteration"])
+
+
+def _evaluated(state: State, weights: Weights, loss: float) -> State:
+    """With one more network of which the loss was found."""
+    best = state.best.updated(weights, loss)
+    return state._replace(weights=weights, loss=loss, best=best, taken=state.taken + 1)
 
 
 def alternate(
     objective: Objective, W: Floats, target_squares: Floats, iterations: int = ITERATIONS
 ) -> Outcome:
-    """Alternate from a hidden layer; the best network met and its objective.
-
-    One pass an iteration: the moments under the pattern of the hidden layer hold both layers'
-    systems. One more where that is the least so far, to make sure of it.
+    """Alternate from a hidden layer; the best network on the way and its objective.
 
     Parameters
     ----------
@@ -50,54 +150,16 @@ def alternate(
         Sums of squares of the centred targets.
     iterations : int
     """
-    pattern = PatternState(replace(objective, hurried=True))
-    monitor = objective.monitor
-    zero = np.zeros(target_squares.size)
-    weights = Weights(W, np.zeros((W.shape[1], zero.size)), zero)
-    best, least = weights, np.inf
-    journal = monitor.journal
-    entry = journal.entry()
-    begin, known = 0, None
-    if entry is not None:
-        W, best, least, begin = entry["W"], entry["best"], entry["least"], entry["iteration"]
-        known = pattern.restore(entry["pattern"])
-    try:
-        moments = pattern.at(W) if known is None else known
-    except OutOfTimeError:
-        if entry is not None:
-            return Outcome(best, least, ran_out=False)
-        best, least = objective.refit_output(weights)
-        objective.record(least, best)
-        return Outcome(best, least, ran_out=False)
-    for iteration in range(begin, iterations + 1):
-        kept = pattern.state()
-        if kept is not None or pattern.rebuilt:  # what is not kept is made again as it was
-            here = {"W": W, "best": best, "least": least, "iteration": iteration, "pattern": kept}
-            journal.mark(here.copy, stopping=monitor.stopped)
-        hidden = HiddenGram(
-            moments.hidden_gram(W, moments.with_features(W), objective.ones),
-            moments.hidden_cross(W, zero),
-            target_squares,
-        )
-        output = solve_output(hidden, objective.ridge)
-        weights = Weights(W, output[:-1], output[-1])
-        last = iteration == iterations or monitor.stopped
-        W = W if last else solve_hidden(moments, weights, objective.ridge)
-        last = last or not np.isfinite(W).all()
-        # The true loss needs the rows once more: the next pass over them brings it along.
-        true_loss = LossAndGradient(weights, objective.slope)
-        if not last:
-            try:
-                moments, sums = pattern.at_with(W, true_loss)
-            except OutOfTimeError:
-                last = True
-        if last:
-            sums = objective.reduce(true_loss, "loss-and-gradient")
-        loss = objective.value(sums, weights)
-        if np.isfinite(loss) and loss < least:
-            best, least = weights, loss
-        monitor.fraction = iteration / iterations if iterations else 1.0
-        objective.record(loss, weights, current_loss=loss * monitor.unit)
-        if last:
-            break
-    return Outcome(best, least, ran_out=iteration == iterations)
+    method = Alternation(objective, target_squares, iterations)
+    state = run(method, W, objective)
+    if not state.ended:
+        state = method.finish(state)
+        record(method.report(state), objective)
+    return Outcome(state.best.weights, state.best.loss, ran_out=state.taken > iterations)
+
+
+def random_directions(n_columns: int, n_hidden: int, rng: np.random.Generator) -> Floats:
+    """Hidden weights of random direction, each of unit norm; (p, h)."""
+    W = rng.standard_normal((n_columns, n_hidden))
+    W /= np.linalg.norm(W, axis=0)
+    return W

@@ -11,13 +11,13 @@ import numpy as np
 
 from altrelu_dist.engine import LocalEngine
 from altrelu_dist.moments.rows import Block, Weights
-from altrelu_dist.training.kronecker import SETTINGS, Descent, KroneckerSettings, State
+from altrelu_dist.training.driver import run
+from altrelu_dist.training.kronecker import LOOK, SETTINGS, Descent, KroneckerSettings
 from altrelu_dist.training.objective import Objective
 from altrelu_dist.training.whitening import Whitening
 
 __all__ = ["Descents"]
 
-_LOOK = 100  # steps between two looks at the clock, the validation rows and the checkpoint
 _TIMED = 20  # steps from which the time of one is known
 
 
@@ -46,7 +46,7 @@ class Descents:
         self._descent = Descent(
             tiles=list(_tiles(engine, settings.tile_rows(engine.n_rows))),
             inverse_gram=(whitening.out @ whitening.out.T).astype(np.float32),
-            mean_weight=objective.ones / engine.n_rows,
+            mean_weight=objective.weight_sum / engine.n_rows,
             alpha=objective.alpha,
             slope=objective.slope,
             settings=settings,
@@ -73,8 +73,8 @@ class Descents:
         if begin.n_hidden == 0:
             return begin
         descent = replace(self._descent, length=length, steps=steps, seed=seed)
-        run = partial(self._run, descent, begin)
-        ended: Weights = self.objective.monitor.journal.step("descent", run)
+        made = partial(self._run, descent, begin)
+        ended: Weights = self.objective.monitor.journal.step("descent", made)
         return ended
 
     def loss(self, weights: Weights) -> float:
@@ -94,45 +94,28 @@ class Descents:
 
         The first time a few steps from ``weights`` are made to know it.
         """
-        monitor = self.objective.monitor
-        if not monitor.limited or monitor.journal.replaying or weights.n_hidden == 0:
+        clock, journal = self.objective.monitor.clock, self.objective.monitor.journal
+        if not clock.limited or journal.replaying or weights.n_hidden == 0:
             return np.inf
         if self._seconds == 0.0:
             descent = replace(self._descent, length=self.settings.lengths[-1], steps=_TIMED)
-            begun = monitor.seconds
+            begun = clock.seconds
             state = descent.init(weights)
             while not descent.done(state):
                 state = descent.step(state)
-            self._seconds = (monitor.seconds - begun) / (_TIMED * weights.n_hidden)
-        return monitor.seconds_left / self._seconds
+            self._seconds = (clock.seconds - begun) / (_TIMED * weights.n_hidden)
+        return clock.seconds_left / self._seconds
 
     def _run(self, descent: Descent, begin: Weights) -> Weights:
-        monitor, n_tiles = self.objective.monitor, len(descent.tiles)
-        entry = monitor.journal.entry()
-        state = descent.init(begin) if entry is None else descent.restored(entry)
-        begun, before = monitor.seconds, state.taken
+        clock = self.objective.monitor.clock
+        begun = clock.seconds
         with np.errstate(over="ignore", invalid="ignore"):  # of a descent that diverges
-            while not (descent.done(state) or monitor.stopped):
-                state = descent.step(state)
-                if state.taken % n_tiles == 0:
-                    monitor.visited(self.n_rows, whole=self.objective.whole)
-                if state.taken % _LOOK == 0:
-                    self._look(descent, state)
-        if state.taken - before >= _LOOK:
-            made = (state.taken - before) * begin.n_hidden
-            self._seconds = (monitor.seconds - begun) / made
-        if monitor.stopped:
-            monitor.journal.mark(partial(descent.kept, state), stopping=True)
+            state = run(descent, begin, self.objective, save_every=LOOK)
+        if state.taken == descent.steps:
+            self._seconds = (clock.seconds - begun) / (state.taken * begin.n_hidden)
         if not state.weights.is_finite():
             return begin
         return state.weights.astype(np.float64).balanced()
-
-    def _look(self, descent: Descent, state: State) -> None:
-        """Note where a descent is, for the caller, the validation rows and the checkpoint."""
-        monitor = self.objective.monitor
-        monitor.saw(state.weights.astype(np.float64), whole=False)
-        monitor.tick()
-        monitor.journal.mark(partial(descent.kept, state))
 
 
 def _tiles(engine: LocalEngine, rows: int) -> Iterator[Block]:

@@ -7,8 +7,7 @@ Of a tile of n rows, with S the slopes of the activation, H = X W o S and R = [H
     steps       D_W = C^-1 g_W (G + l I)^-1            D_O = (A + l I)^-1 g_O
 
 G and A are running means over tiles, C is that of all rows. A step changes the outputs by at most
-``length`` in the root mean square, and by ever less towards the end of a descent. How long steps
-may be depends on the data: descents with several lengths race, and the best one is kept.
+``length`` in the root mean square, and by ever less towards the end of a descent.
 
 This is K-FAC (Martens and Grosse, ICML 2015) for a two-layer ReLU network and the square loss.
 """
@@ -27,8 +26,11 @@ from altrelu_dist.moments.curvature import kronecker_factors
 from altrelu_dist.moments.loss import backward, forward
 from altrelu_dist.moments.rows import Array, Block, Floats, Weights
 from altrelu_dist.solvers.linalg import Factor
+from altrelu_dist.training.driver import Report
 
-__all__ = ["SETTINGS", "Descent", "KroneckerSettings", "State"]
+__all__ = ["LOOK", "SETTINGS", "Descent", "KroneckerSettings", "State"]
+
+LOOK = 100  # steps between two looks at the clock, the validation rows and the checkpoint
 
 
 @dataclass(frozen=True)
@@ -180,13 +182,22 @@ class Descent:
         moved = Weights(weights.W + move.W, weights.V + move.V, weights.c + move.c)
         return state._replace(weights=moved, move=move, taken=state.taken + 1)
 
-    def kept(self, state: State) -> dict[str, Any]:
+    def report(self, state: State) -> Report:
+        """The rows of a turn over all tiles, and now and then the network on the way."""
+        rows, weights = 0, None
+        if state.taken and state.taken % len(self.tiles) == 0:
+            rows = sum(len(tile.x) for tile in self.tiles)
+        if state.taken and state.taken % LOOK == 0:
+            weights = state.weights.astype(np.float64)
+        return Report(weights, rows=rows)
+
+    def save(self, state: State) -> dict[str, Any]:
         """What a checkpoint holds of a state."""
         return state._replace(inverses=None)._asdict()
 
-    def restored(self, kept: Mapping[str, Any]) -> State:
+    def restore(self, saved: Mapping[str, Any]) -> State:
         """The state of a checkpoint."""
-        state = State(**kept)
+        state = State(**saved)
         if state.curvature is None:
             return state
         return state._replace(inverses=self._inverses(*state.curvature))

@@ -220,12 +220,12 @@ def _best(
 ) -> NDArray[np.intp]:
     """Which of the candidates to insert: the best of those that are good each by itself."""
     monitor, slope = objective.monitor, objective.slope
-    sums = part.reduce(CandidateMoments(drawn, weights, slope), "candidates", monitor)
-    monitor.visited(part.n_rows, whole=False)
+    sums = part.reduce(CandidateMoments(drawn, weights, slope), "candidates", monitor.clock)
+    monitor.counts.count_rows(part.n_rows, whole=False)
     candidates = Projected.of(sums)
     some = np.argsort(-candidates.gains(), kind="stable")[: n_compared(count)]
-    gram = part.reduce(CandidateProducts(drawn[:, some], slope), "candidates", monitor).gram
-    monitor.visited(part.n_rows, whole=False)
+    gram = part.reduce(CandidateProducts(drawn[:, some], slope), "candidates", monitor.clock).gram
+    monitor.counts.count_rows(part.n_rows, whole=False)
     order = insertion_order(candidates.pick(some), gram, count, lambda: monitor.stopped)
     return some[order]
 

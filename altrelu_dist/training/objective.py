@@ -12,7 +12,7 @@ from altrelu_dist.engine import Engine, LocalEngine
 from altrelu_dist.moments.loss import HiddenGram, HiddenMoments, LossAndGradient, LossGradient
 from altrelu_dist.moments.rows import Floats, Weights
 from altrelu_dist.solvers.output_layer import output_squares, solve_output
-from altrelu_dist.training.progress import Monitor
+from altrelu_dist.training.monitor import Monitor
 
 __all__ = ["Objective"]
 
@@ -33,11 +33,11 @@ class Objective:
         Ridge, and negative slope of the activation.
     whole : bool
         Whether the rows are the whole data and not a sample of it.
-    ones : float
+    weight_sum : float
         Sum of the row weights, those normalised to a mean of one over the whole data.
     n_hidden : int
         Neurons that the run may end with; on the way there can be more.
-    hurried : bool
+    interruptible : bool
         Whether passes give up, by an `OutOfTimeError`, when the run has to end.
     """
 
@@ -46,14 +46,14 @@ class Objective:
     alpha: float
     slope: float
     whole: bool
-    ones: float
+    weight_sum: float
     n_hidden: int
-    hurried: bool = False
+    interruptible: bool = False
 
     def over(self, engine: LocalEngine) -> Objective:
         """The same objective over some of the rows."""
-        ones = sum(np.vdot(x[:, -1], x[:, -1]) for x, _ in engine.tiles)
-        return replace(self, engine=engine, whole=False, ones=float(ones))
+        weight_sum = sum(np.vdot(x[:, -1], x[:, -1]) for x, _ in engine.tiles)
+        return replace(self, engine=engine, whole=False, weight_sum=float(weight_sum))
 
     @property
     def columns(self) -> tuple[int, int]:
@@ -65,16 +65,18 @@ class Objective:
     @property
     def ridge(self) -> float:
         """The ridge on the scale of sums over rows."""
-        return self.alpha * self.ones
+        return self.alpha * self.weight_sum
 
     def reduce(self, statistic: Callable[[Any], T], name: str) -> T:
         """Pass over the rows once."""
-        begun = self.monitor.seconds
-        result: T = self.engine.reduce(statistic, name, self.monitor if self.hurried else None)
-        self.monitor.visited(self.engine.n_rows, whole=self.whole)
+        begun = self.monitor.clock.seconds
+        result: T = self.engine.reduce(
+            statistic, name, self.monitor.clock if self.interruptible else None
+        )
+        self.monitor.counts.count_rows(self.engine.n_rows, whole=self.whole)
         if self.whole:  # the last refit of the output layer, and in memory the Gram matrix
             passes = 2 if isinstance(self.engine, LocalEngine) else 1
-            self.monitor.reserve = passes * (self.monitor.seconds - begun)
+            self.monitor.clock.final_pass_seconds = passes * (self.monitor.clock.seconds - begun)
         return result
 
     def record(
@@ -84,8 +86,8 @@ class Objective:
 
         ``overall`` is its loss over all rows, where these are not all and it is known.
         """
-        self.monitor.saw(weights, whole=self.whole)
-        self.monitor.holds(weights, self.engine.n_rows, loss)
+        self.monitor.validate(weights, whole=self.whole)
+        self.monitor.update_best(weights, self.engine.n_rows, loss)
         losses = {"loss": loss} if self.whole else {"loss": overall, "sample_loss": loss}
         self.monitor.record(**losses, loss_rows=self.engine.n_rows, **details)
 
@@ -104,7 +106,7 @@ class Objective:
 
     def value(self, sums: LossGradient, weights: Weights) -> float:
         """Objective, from a sum of squares."""
-        return float(sums.squares.sum()) / self.ones + self.penalty(weights)
+        return float(sums.squares.sum()) / self.weight_sum + self.penalty(weights)
 
     def hidden_moments(self, W: Floats) -> HiddenGram:
         """What the output layer's least squares need."""
@@ -115,7 +117,7 @@ class Objective:
         moments = self.hidden_moments(weights.W)
         output = solve_output(moments, self.ridge)
         refitted = weights.with_output(output)
-        return refitted, output_squares(moments, output) / self.ones + self.penalty(refitted)
+        return refitted, output_squares(moments, output) / self.weight_sum + self.penalty(refitted)
 
     def balanced(self, weights: Weights, value: float) -> tuple[Weights, float]:
         """The neurons balanced, and what their smaller ridge makes of the objective."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from altrelu_dist.moments.pattern import (
@@ -26,75 +27,86 @@ _MANY_FLIPS = 0.04  # of all signs: above it a rebuild costs no more than an upd
 _MOST_KEPT = 2**27  # bytes of moments in a checkpoint; larger ones are made again
 
 
+@dataclass(frozen=True)
 class PatternState:
-    """Keeps M and N of the last hidden layer it was asked for.
+    """M and N under the pattern of a hidden layer; `at` and `at_with` give those of another one.
 
-    Where few signs flipped since then it adds their change, else it rebuilds.
+    Where few signs flipped since then they add the change, else they rebuild.
+
+    Parameters
+    ----------
+    W : ndarray of shape (p, h)
+    moments : PatternGram
+    updates : int
+        Since the moments were rebuilt.
+    calm : bool
+        Whether few signs flipped at the last update.
     """
 
-    def __init__(self, objective: Objective) -> None:
-        self._objective = objective
-        self._W: Floats | None = None
-        self._moments: PatternGram | None = None
-        self._updates = 0
-        self._calm = False
+    W: Floats
+    moments: PatternGram
+    updates: int = 0
+    calm: bool = True
+
+    @staticmethod
+    def at(W: Floats, objective: Objective, before: PatternState | None = None) -> PatternState:
+        """M and N under the pattern of a hidden layer; one pass."""
+        statistic, name = _statistic(W, objective, before)
+        return _updated(W, objective, before, objective.reduce(statistic, name))
+
+    @staticmethod
+    def at_with(
+        W: Floats,
+        objective: Objective,
+        other: Callable[[Block], T],
+        before: PatternState | None = None,
+    ) -> tuple[PatternState, T]:
+        """The same, and in the same pass another statistic."""
+        statistic, name = _statistic(W, objective, before)
+        both = objective.reduce(Together(statistic, other), name)
+        return _updated(W, objective, before, both.first), both.second
 
     @property
     def rebuilt(self) -> bool:
-        """Whether the moments it has are not those of an earlier pattern and what changed."""
-        return self._updates == 0
+        """Whether the moments are not those of an earlier pattern and what changed."""
+        return self.updates == 0
 
     @property
-    def rebuilds(self) -> bool:
-        """Whether the next moments will be such, whatever the pattern."""
-        return self._moments is None or self._worn
+    def worn(self) -> bool:
+        """Whether the next moments are rebuilt, whatever their pattern."""
+        return not self.calm or self.updates >= _REBUILD_AFTER or self.W.shape[0] > WIDE
 
-    def state(self) -> dict[str, Any] | None:
-        """The moments it has, for a checkpoint; None if it has none, or ones too large for that."""
-        if self._moments is None or self._moments.M.nbytes > _MOST_KEPT:
+    def saved(self) -> dict[str, Any] | None:
+        """What a checkpoint holds of it; None if the moments are too large for one."""
+        if self.moments.M.nbytes > _MOST_KEPT:
             return None
-        kept = {"W": self._W, "M": self._moments.M, "N": self._moments.N}
-        return kept | {"updates": self._updates, "calm": self._calm}
+        kept = {"W": self.W, "M": self.moments.M, "N": self.moments.N}
+        return kept | {"updates": self.updates, "calm": self.calm}
 
-    def restore(self, state: Mapping[str, Any] | None) -> PatternGram | None:
-        """Have the moments of a state, where there is one, and give them."""
-        if state is None:
+    @staticmethod
+    def restored(saved: Mapping[str, Any] | None) -> PatternState | None:
+        """That of a checkpoint, where it holds one."""
+        if saved is None:
             return None
-        self._W, self._moments = state["W"], PatternGram(state["M"], state["N"])
-        self._updates, self._calm = state["updates"], state["calm"]
-        return self._moments
+        moments = PatternGram(saved["M"], saved["N"])
+        return PatternState(saved["W"], moments, saved["updates"], saved["calm"])
 
-    @property
-    def _worn(self) -> bool:
-        wide = self._W is not None and self._W.shape[0] > WIDE
-        return not self._calm or self._updates >= _REBUILD_AFTER or wide
 
-    def at(self, W: Floats) -> PatternGram:
-        """M and N under the pattern of a hidden layer; one pass."""
-        statistic, name = self._statistic(W)
-        return self._updated(W, self._objective.reduce(statistic, name))
+def _statistic(
+    W: Floats, objective: Objective, before: PatternState | None
+) -> tuple[Callable[[Block], _Found], str]:
+    if before is None or before.worn:
+        return PatternMoments(W, objective.slope), "pattern-gram"
+    return PatternDelta(before.W, W, objective.slope), "pattern-delta"
 
-    def at_with(self, W: Floats, other: Callable[[Block], T]) -> tuple[PatternGram, T]:
-        """The same, and in the same pass another statistic."""
-        statistic, name = self._statistic(W)
-        both = self._objective.reduce(Together(statistic, other), name)
-        return self._updated(W, both.first), both.second
 
-    def _statistic(self, W: Floats) -> tuple[Callable[[Block], _Found], str]:
-        slope = self._objective.slope
-        if self._W is None or self.rebuilds:
-            return PatternMoments(W, slope), "pattern-gram"
-        return PatternDelta(self._W, W, slope), "pattern-delta"
-
-    def _updated(self, W: Floats, found: _Found) -> PatternGram:
-        if isinstance(found, PatternGram):
-            # How far a pattern moves is only known by moving it: the next one is an update.
-            self._moments, self._calm, self._updates = found, True, 0
-        else:
-            assert self._moments is not None
-            self._moments = found.applied_to(self._moments)
-            signs = self._objective.engine.n_rows * W.shape[1]
-            self._calm = found.flips <= _MANY_FLIPS * signs
-            self._updates += 1
-        self._W = W
-        return self._moments
+def _updated(
+    W: Floats, objective: Objective, before: PatternState | None, found: _Found
+) -> PatternState:
+    if isinstance(found, PatternGram):
+        # How far a pattern moves is only known by moving it: the next one is an update.
+        return PatternState(W, found)
+    assert before is not None
+    signs = objective.engine.n_rows * W.shape[1]
+    calm = bool(found.flips <= _MANY_FLIPS * signs)
+    return PatternState(W, found.applied_to(before.moments), before.updates + 1, calm)

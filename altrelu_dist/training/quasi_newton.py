@@ -59,7 +59,7 @@ def quasi_newton(
     def fun(flat: Floats) -> tuple[float, Floats]:
         at = unpack(flat)
         value, sums = objective.evaluate(at)
-        n, ridge = objective.ones, 2 * objective.alpha
+        n, ridge = objective.weight_sum, 2 * objective.alpha
         in_W = sums.W / n + ridge * (at.W * penalised)
         gradient = np.concatenate(
             [
@@ -71,29 +71,31 @@ def quasi_newton(
         return value, gradient
 
     journal = monitor.journal
-    entry = journal.entry()
+    entry = journal.restore_point()
     if entry is None and monitor.stopped:
         return start, value
     values = [value] if entry is None else list(entry["values"])
-    begun = monitor.seconds
+    begun = monitor.clock.seconds
 
     def after_step(state: State) -> bool:
         nonlocal begun
         flat, now = state.x, state.value
         values.append(now)
         if not objective.whole:
-            monitor.sample_loss = now * monitor.unit
+            monitor.counts.sample_loss = now * monitor.counts.unit
         elif h <= objective.n_hidden:
-            monitor.met(now)
+            monitor.counts.update_loss(now)
         if len(values) % _LOOK == 0:
-            monitor.saw(unpack(flat), whole=False)
-        monitor.tick()
+            monitor.validate(unpack(flat), whole=False)
+        monitor.notify()
         long = len(values) > max(iterations, _SPAN)
         slow = long and now > (1 - _WORTH) * values[-_SPAN - 1]
-        begun, took = monitor.seconds, monitor.seconds - begun
-        stopped = monitor.ends_within(took)  # where another step would take too long
+        begun, took = monitor.clock.seconds, monitor.clock.seconds - begun
+        stopped = monitor.clock.ends_within(took)  # where another step would take too long
         if not slow:
-            journal.mark(lambda: state.kept() | {"values": np.array(values)}, stopping=stopped)
+            journal.save_point(
+                lambda: state.kept() | {"values": np.array(values)}, stopping=stopped
+            )
         return stopped or slow
 
     flat = np.concatenate([(whitening.into @ start.W).ravel(), start.V.ravel(), start.c])

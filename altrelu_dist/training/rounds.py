@@ -45,7 +45,7 @@ class Rounds:
             objective.record(loss, weights, length=settings.lengths[best])
             if objective.monitor.stopped or loss > (1 - settings.worth) * before:
                 return weights, loss, False
-            objective.monitor.fraction = (number + 1) / rounds
+            objective.monitor.counts.fraction = (number + 1) / rounds
         return weights, loss, True
 
     def _round(self, number: int, begin: Weights, least: float, best: int) -> _Round:

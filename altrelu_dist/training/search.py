@@ -17,6 +17,7 @@ import numpy as np
 
 from altrelu_dist.engine import LocalEngine
 from altrelu_dist.moments.rows import Weights
+from altrelu_dist.training.best import Best, better
 from altrelu_dist.training.descents import Descents
 from altrelu_dist.training.neurons import insert, remove, resized
 from altrelu_dist.training.objective import Objective
@@ -50,16 +51,18 @@ class FullDataBest:
         self._full = full
         self._same = in_memory is full
         self._left = TOLD
-        self.best: Weights | None = None
-        self.least = np.inf
+        self.best: Best | None = None
 
     def state(self) -> tuple[Weights | None, float, int]:
         """The best so far, and how many more are compared."""
-        return self.best, self.least, self._left
+        if self.best is None:
+            return None, np.inf, self._left
+        return self.best.weights, self.best.loss, self._left
 
     def restore(self, state: tuple[Weights | None, float, int]) -> None:
         """Go on from there."""
-        self.best, self.least, self._left = state
+        weights, loss, self._left = state
+        self.best = None if weights is None else Best(weights, loss)
 
     def loss(self, weights: Weights) -> float:
         """The loss over all rows; NaN where it is known already, or a pass is too much."""
@@ -67,8 +70,7 @@ class FullDataBest:
             return np.nan
         self._left -= 1
         loss, _ = self._full.evaluate(weights)
-        if loss < self.least:
-            self.best, self.least = weights, loss
+        self.best = better(self.best, weights, loss)
         return loss
 
 
@@ -119,13 +121,13 @@ class Search:
             A network, of any number of neurons, to go on from.
         """
         objective, monitor = self.descents.objective, self.descents.objective.monitor
-        monitor.enter("grow" if start is None else "warm")
+        monitor.begin_stage("grow" if start is None else "warm")
         found = Found(*monitor.journal.step("race", partial(self._race, start)))
         self._record(found)
         most = self.settings.most_cycles if cycles is None else cycles
         found, made = self._cycles(found, most)
         if not monitor.stopped:
-            monitor.enter("settle")
+            monitor.begin_stage("settle")
             steps = self.settings.settling, self.settings.most_settling
             settled = partial(self.settle, objective, found.weights, *steps)
             weights, loss = monitor.journal.step("settle", settled)
@@ -137,7 +139,7 @@ class Search:
     def _cycles(self, found: Found, most: int) -> tuple[Found, int]:
         """Cycles as long as they are worth their while; how many were made."""
         monitor, settings = self.descents.objective.monitor, self.settings
-        monitor.enter("cycle")
+        monitor.begin_stage("cycle")
         made = 0
         nothing = self._nothing_left()
         while found.loss > nothing and made < most and not monitor.stopped:
@@ -148,7 +150,7 @@ class Search:
                     self._record(found)
                 break
             made += 1
-            monitor.fraction = made / most
+            monitor.counts.fraction = made / most
             self._record(found, added=found.added)
             small = found.loss > (1 - settings.worth) * before
             if made >= settings.least_cycles and small:

@@ -26,9 +26,10 @@ from altrelu_dist.training.alternating import ITERATIONS, alternate, random_dire
 from altrelu_dist.training.damped import LARGEST_SYSTEM, descend
 from altrelu_dist.training.descents import Descents
 from altrelu_dist.training.kronecker import SETTINGS
+from altrelu_dist.training.monitor import Monitor
 from altrelu_dist.training.neurons import resized
 from altrelu_dist.training.objective import Objective
-from altrelu_dist.training.progress import Monitor, Outcome
+from altrelu_dist.training.progress import Outcome
 from altrelu_dist.training.quasi_newton import quasi_newton
 from altrelu_dist.training.rounds import Rounds
 from altrelu_dist.training.search import FullDataBest, Search
@@ -133,8 +134,8 @@ def _train(
     target_names: Sequence[str] | None,
     start: RawLayers | None,
 ) -> Trained:
-    monitor.enter("summary")
-    begun = monitor.seconds
+    monitor.begin_stage("summary")
+    begun = monitor.clock.seconds
     held_out = None
     if parameters.validation_fraction:
         held_out = HeldOut.of(parameters.validation_fraction, engine.n_rows, parameters.seed)
@@ -145,8 +146,8 @@ def _train(
         monitor.journal.is_of_data(data_fingerprint(summary, both.second), known)
     else:
         summary = engine.reduce(look, "summary")
-    monitor.visited(engine.n_rows, whole=True)
-    monitor.pass_seconds = monitor.seconds - begun
+    monitor.counts.count_rows(engine.n_rows, whole=True)
+    monitor.clock.first_pass_seconds = monitor.clock.seconds - begun
     check_summary(summary, feature_names, target_names)
     p, q = summary.features.mean.size + 1, summary.targets.mean.size
     h = parameters.n_hidden
@@ -161,7 +162,7 @@ def _train(
             del drawn
             summary = engine.reduce(summarise, "summary")
     scaler = monitor.scaler = summary.scaler(dtype)
-    monitor.unit = scaler.target_scale**2 / q
+    monitor.counts.unit = scaler.target_scale**2 / q
     nothing = Weights(np.zeros((p, h)), np.zeros((h, q)), np.zeros(q))
     varies = bool((summary.targets.variance > 0).any())
     mean_loss = 1.0 if varies else 0.0
@@ -179,13 +180,15 @@ def _train(
     with suppress(OutOfTimeError):
         if not whole and (sampled or held_out):
             chance = rows / summary.weighted if sampled else 0.0
-            begun = monitor.seconds
+            begun = monitor.clock.seconds
             drawn, validation = _draw(engine, Sampler(chance, parameters.seed), held_out, monitor)
-            monitor.reserve = monitor.seconds - begun
-            sample = LocalEngine.of(drawn).prepared(monitor.in_time(scaler)) if sampled else None
+            monitor.clock.final_pass_seconds = monitor.clock.seconds - begun
+            sample = (
+                LocalEngine.of(drawn).prepared(monitor.clock.in_time(scaler)) if sampled else None
+            )
             del drawn
         if whole:
-            engine = engine.prepared(monitor.in_time(scaler))
+            engine = engine.prepared(monitor.clock.in_time(scaler))
     if monitor.stopped:
         return untrained
     if validation is not None:
@@ -200,12 +203,12 @@ def _train(
         alpha=parameters.alpha,
         slope=parameters.negative_slope,
         whole=True,
-        ones=float(engine.n_rows),
+        weight_sum=float(engine.n_rows),
         n_hidden=h,
     )
     held = everything if sample is None else everything.over(sample)
     stages = Stages(everything, held, _few(held, sizes))
-    squares = summary.targets.squares * everything.ones
+    squares = summary.targets.squares * everything.weight_sum
     squares /= summary.targets.weight * float(summary.targets.variance.sum())
     before = None if begin is None else _known(everything, begin, h)
     try:
@@ -214,20 +217,22 @@ def _train(
         found = Outcome(nothing, mean_loss, ran_out=False)
     if before is not None and not found.loss < before.loss:
         found = before._replace(ran_out=found.ran_out)
-    monitor.fraction = 1.0
-    if parameters.max_iter is not None and found.ran_out and monitor.reason is None:
-        monitor.reason = "max_iter"
+    monitor.counts.fraction = 1.0
+    if parameters.max_iter is not None and found.ran_out and monitor.stopping.reason is None:
+        monitor.stopping.reason = "max_iter"
     if monitor.validation is not None:
-        weights = monitor.validation.best
+        weights = monitor.validation.best.weights
     else:
         weights = found.weights if found.loss < mean_loss else nothing
     if weights is nothing:
         return Trained(nothing, scaler, summary, gram)
     # Of the rows that are held, where some are: it takes no pass over the data.
     kept = HiddenMoments(weights.W, parameters.negative_slope)
-    gram = held.engine.reduce(kept, "hidden-gram").gram * (summary.features.weight / held.ones)
+    gram = held.engine.reduce(kept, "hidden-gram").gram * (
+        summary.features.weight / held.weight_sum
+    )
     if sample is None and not whole:
-        monitor.visited(held.engine.n_rows, whole=True)
+        monitor.counts.count_rows(held.engine.n_rows, whole=True)
     return Trained(weights, scaler, summary, gram)
 
 
@@ -235,7 +240,7 @@ def _known(everything: Objective, start: Weights, h: int) -> Outcome | None:
     """A network to go on from, if the run may end with it too: nothing is lost by going on."""
     if start.n_hidden > h:
         return None
-    everything.monitor.enter("warm")
+    everything.monitor.begin_stage("warm")
 
     def told() -> float:
         loss, _ = everything.evaluate(start)
@@ -261,8 +266,8 @@ def _search(problem: Problem, parameters: Parameters) -> Outcome:
     if held is everything and monitor.stopped:
         return found
     weights, loss = _last_steps(problem, found.weights, whitening, rng)
-    if best.best is not None and best.least < loss:
-        weights, loss = best.best, best.least
+    if best.best is not None and best.best.loss < loss:
+        weights, loss = best.best.weights, best.best.loss
     return Outcome(weights, loss, found.ran_out)  # the last steps are few by design
 
 
@@ -271,7 +276,7 @@ def _last_steps(
 ) -> tuple[Weights, float]:
     """A few layer solves over all rows; where the network is too wide for them, L-BFGS steps."""
     everything, few = problem.stages.everything, problem.stages.few
-    everything.monitor.enter("layers")
+    everything.monitor.begin_stage("layers")
 
     def layers() -> tuple[Weights, float]:
         if weights.W.size > _MOST_BLOCKS * LARGEST_SYSTEM:
@@ -290,7 +295,7 @@ def _kronecker(problem: Problem, parameters: Parameters) -> Outcome:
     everything, held, _ = problem.stages
     monitor = everything.monitor
     rng = _random(parameters.seed, monitor.journal, problem.start)
-    monitor.enter("rounds")
+    monitor.begin_stage("rounds")
     whitening = Whitening.of(held)
     rounds = Rounds(Descents(held, whitening), parameters.seed)
     weights, _ = monitor.journal.step("start", partial(_started, problem, parameters, rng))
@@ -320,11 +325,11 @@ def _damped(problem: Problem, parameters: Parameters) -> Outcome:
     steps = _DAMPED_STEPS if parameters.max_iter is None else parameters.max_iter
     ran_out = None
     if few is not everything:
-        everything.monitor.enter("sample")
+        everything.monitor.begin_stage("sample")
         on_few = partial(descend, few, few, weights, steps, rng)
         weights, _, ran_out = journal.step("sample", on_few)
         steps = min(steps, _LAST_STEPS)
-    everything.monitor.enter("layers")
+    everything.monitor.begin_stage("layers")
     on_all = partial(descend, everything, few, weights, steps, rng)
     last = Outcome(*journal.step("layers", on_all))
     weights, loss = _refitted(everything, last.weights, last.loss)
@@ -363,7 +368,7 @@ def _alternating(problem: Problem, parameters: Parameters) -> Outcome:
     everything = problem.stages.everything
     p, h = problem.n_columns, parameters.n_hidden
     check_alternation(h, p)
-    everything.monitor.enter("alternating")
+    everything.monitor.begin_stage("alternating")
     W = random_directions(p, h, np.random.default_rng(parameters.seed))
     if problem.start is not None:
         some = min(h, problem.start.n_hidden)
@@ -400,21 +405,21 @@ def _draw(
     engine: Engine, sampler: Sampler, held_out: HeldOut | None, monitor: Monitor
 ) -> tuple[Rows, Rows | None]:
     """A random sample of the training rows, and the rows held out, in memory here."""
-    monitor.enter("sample")
+    monitor.begin_stage("sample")
     if held_out is None:
-        sample, validation = engine.reduce(sampler, "sample", monitor), None
+        sample, validation = engine.reduce(sampler, "sample", monitor.clock), None
     else:
-        both = engine.reduce(DrawBoth(held_out, sampler), "sample", monitor)
+        both = engine.reduce(DrawBoth(held_out, sampler), "sample", monitor.clock)
         sample, validation = both.first, both.second.shuffled()
-    monitor.visited(engine.n_rows, whole=True)
+    monitor.counts.count_rows(engine.n_rows, whole=True)
     if sample.X.nbytes > _LONG:
         part = replace(sample, draw=sample.draw[: len(sample.X) // _TIMED])
-        monitor.give_up_before(part.shuffled, _TIMED)
+        monitor.clock.give_up_before(part.shuffled, _TIMED)
     return sample.shuffled(), validation
 
 
 def _distinct(rows: Rows, seed: int, monitor: Monitor) -> Rows:
     if rows.X.nbytes > _LONG:
         part = rows.part(0, len(rows.X) // _TIMED)
-        monitor.give_up_before(lambda: distinct(part, seed), _TIMED)
+        monitor.clock.give_up_before(lambda: distinct(part, seed), _TIMED)
     return distinct(rows, seed)

@@ -19,6 +19,7 @@ from altrelu_dist.errors import DataError
 from altrelu_dist.moments.loss import activate
 from altrelu_dist.moments.rows import Additive, Block, Both, Rows, Scaler, Weights
 from altrelu_dist.moments.sample import Sample, Sampler
+from altrelu_dist.training.best import Best
 
 __all__ = ["DrawBoth", "HeldOut", "OfTraining", "Validation"]
 
@@ -142,20 +143,19 @@ class Validation:
                 "validation_fraction, or train without early stopping"
             )
         self._engine = LocalEngine.of(drawn).prepared(scaler)
-        self._ones = sum(float(np.vdot(x[:, -1], x[:, -1])) for x, _ in self._engine.tiles)
+        self._weight_sum = sum(float(np.vdot(x[:, -1], x[:, -1])) for x, _ in self._engine.tiles)
         self._slope = slope
-        self.best = start
         self._most = start.n_hidden  # a cycle has more neurons than were asked for
-        self.least = self.loss(start)
+        self.best = Best(start, self.loss(start))
         self._patience = _PATIENCE
         self._rows_then = self._rows_now = 0
 
     def loss(self, weights: Weights) -> float:
         """Mean square over the held-out rows, in standardised units."""
         squares = self._engine.reduce(SquaredResiduals(weights, self._slope), "validation")
-        return squares.total / self._ones
+        return squares.total / self._weight_sum
 
-    def saw(self, weights: Weights, rows: int, *, whole: bool) -> None:
+    def validate(self, weights: Weights, rows: int, *, whole: bool) -> None:
         """Compare a network with the best.
 
         Parameters
@@ -168,8 +168,10 @@ class Validation:
         """
         loss = self.loss(weights)
         self._rows_now = rows
-        if loss < self.least and weights.n_hidden <= self._most:
-            self.best, self.least = weights, loss
+        before = self.best
+        if weights.n_hidden <= self._most:
+            self.best = before.updated(weights, loss)
+        if self.best is not before:
             self._patience, self._rows_then = _PATIENCE, rows
         elif whole:
             self._patience -= 1
@@ -177,8 +179,8 @@ class Validation:
     def state(self) -> dict[str, Any]:
         """The best network so far, and how long it has been the best."""
         return {
-            "best": self.best,
-            "least": self.least,
+            "best": self.best.weights,
+            "least": self.best.loss,
             "patience": self._patience,
             "then": self._rows_then,
             "now": self._rows_now,
@@ -186,12 +188,12 @@ class Validation:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from there."""
-        self.best, self.least = state["best"], state["least"]
+        self.best = Best(state["best"], state["least"])
         self._patience = state["patience"]
         self._rows_then, self._rows_now = state["then"], state["now"]
 
     @property
     def stagnates(self) -> bool:
-        """Whether the least loss is some iterations, and a good part of the work, ago."""
+        """Whether the validation loss has stopped improving."""
         waited = self._rows_now - self._rows_then
         return self._patience <= 0 and waited >= _AGAIN * self._rows_then

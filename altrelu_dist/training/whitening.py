@@ -46,13 +46,13 @@ class Whitening:
         OutOfTimeError
             If the run has to end before it is there.
         """
-        gram = replace(objective, hurried=True).reduce(_input_moments, "input-gram").gram
+        gram = replace(objective, interruptible=True).reduce(_input_moments, "input-gram").gram
         p = gram.shape[0]
         np.einsum("ii->i", gram)[:] += _FLOOR * np.trace(gram) / p
-        gram /= objective.ones
+        gram /= objective.weight_sum
         if p > _TIMED:
             part = gram[:_TIMED, :_TIMED]
-            objective.monitor.give_up_before(lambda: _factor(part), (p / _TIMED) ** 3)
+            objective.monitor.clock.give_up_before(lambda: _factor(part), (p / _TIMED) ** 3)
         return cls(*_factor(gram))
 
 

@@ -28,6 +28,8 @@ class Descents:
     ----------
     objective : Objective
         Over rows in memory, in random order.
+    few : Objective
+        Over enough of them for the output layer's system; the same object if they are all.
     whitening : Whitening
         Of the inputs; it holds the inverse of their Gram matrix.
     settings : KroneckerSettings
@@ -36,12 +38,13 @@ class Descents:
     def __init__(
         self,
         objective: Objective,
+        few: Objective,
         whitening: Whitening,
         settings: KroneckerSettings = SETTINGS,
     ) -> None:
         engine = objective.engine
         assert isinstance(engine, LocalEngine)
-        self.objective, self.settings = objective, settings
+        self.objective, self._few, self.settings = objective, few, settings
         self.n_rows = engine.n_rows
         self._descent = Descent(
             tiles=list(_tiles(engine, settings.tile_rows(engine.n_rows))),
@@ -84,7 +87,9 @@ class Descents:
     def refitted(self, weights: Weights, loss: float) -> tuple[Weights, float]:
         """With the output layer at its critical point where that lowers ``loss``, and balanced."""
         if not self.objective.monitor.stopped:
-            refitted, refitted_loss = self.objective.refit_output(weights)
+            refitted, refitted_loss = self._few.refit_output(weights)
+            if self._few is not self.objective:
+                refitted_loss = self.loss(refitted)
             if refitted_loss < loss:
                 weights, loss = refitted, refitted_loss
         return self.objective.balanced(weights, loss)

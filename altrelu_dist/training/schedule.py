@@ -48,8 +48,9 @@ class SearchSettings:
         The part of the loss that a cycle has to take off for another one to follow.
     settling, most_settling : int
         Steps of L-BFGS at the end: at least, and at most while they are worth it.
-    least_limited : float
-        Where the time is limited a cycle is made shorter to end in time, but not by more.
+    fits : float
+        Where the time is limited, a cycle is begun only if it fits so many times: what a cycle
+        leads to pays only with descents after it.
     race_share : float
         Of the time, where it is limited, for the first descents.
     """
@@ -67,10 +68,10 @@ class SearchSettings:
     prunings: int = 3
     least_cycles: int = 2
     most_cycles: int = 3
-    worth: float = 0.02
-    settling: int = 100
+    worth: float = 0.01
+    settling: int = 300
     most_settling: int = 600
-    least_limited: float = 0.5
+    fits: float = 3.0
     race_share: float = 0.1
 
     def growth(self, n_hidden: int) -> list[int]:

@@ -225,10 +225,8 @@ class Search:
         monitor = descents.objective.monitor
         scale = settings.scale(number, descents.n_rows)
         affordable = descents.affordable(found.weights) / settings.work(h, number)
-        if affordable < scale:
-            if affordable < settings.least_limited * scale:
-                return self._lengthened(found, affordable, number)
-            scale = affordable
+        if affordable < settings.fits * scale:
+            return self._lengthened(found, affordable, number)
         length = descents.settings.lengths[found.place]
         best = found
         if number == 0:

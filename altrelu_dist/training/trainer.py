@@ -226,11 +226,11 @@ def _train(
         weights = found.weights if found.loss < mean_loss else nothing
     if weights is nothing:
         return Trained(nothing, scaler, summary, gram)
-    # Of the rows that are held, where some are: it takes no pass over the data.
+    # Of a subsample, where there is one: it takes no pass over the data.
+    counted = held if held is everything else stages.few
     kept = HiddenMoments(weights.W, parameters.negative_slope)
-    gram = held.engine.reduce(kept, "hidden-gram").gram * (
-        summary.features.weight / held.weight_sum
-    )
+    gram = counted.engine.reduce(kept, "hidden-gram").gram
+    gram *= summary.features.weight / counted.weight_sum
     if sample is None and not whole:
         monitor.counts.count_rows(held.engine.n_rows, whole=True)
     return Trained(weights, scaler, summary, gram)
@@ -259,7 +259,7 @@ def _search(problem: Problem, parameters: Parameters) -> Outcome:
     best = FullDataBest(everything, held)
     monitor.journal.attach("overall", best)
     settle = partial(quasi_newton, whitening=whitening)
-    descents = Descents(held, whitening)
+    descents = Descents(held, few, whitening)
     found = Search(few, descents, best, parameters.n_hidden, rng, settle).run(
         parameters.max_iter, problem.start
     )
@@ -279,6 +279,10 @@ def _last_steps(
     everything.monitor.begin_stage("layers")
 
     def layers() -> tuple[Weights, float]:
+        if everything.monitor.stopped:  # the loss over all rows has to be known
+            loss, _ = everything.evaluate(weights)
+            everything.record(loss, weights)
+            return weights, loss
         if weights.W.size > _MOST_BLOCKS * LARGEST_SYSTEM:
             # Too wide for layer solves to reach every neuron in so few passes.
             moved, loss = quasi_newton(everything, weights, _LAST_STEPS, whitening=whitening)
@@ -292,12 +296,12 @@ def _last_steps(
 
 def _kronecker(problem: Problem, parameters: Parameters) -> Outcome:
     """Kronecker-factored steps from hinges through pairs of rows, then layer solves on all rows."""
-    everything, held, _ = problem.stages
+    everything, held, few = problem.stages
     monitor = everything.monitor
     rng = _random(parameters.seed, monitor.journal, problem.start)
     monitor.begin_stage("rounds")
     whitening = Whitening.of(held)
-    rounds = Rounds(Descents(held, whitening), parameters.seed)
+    rounds = Rounds(Descents(held, few, whitening), parameters.seed)
     weights, _ = monitor.journal.step("start", partial(_started, problem, parameters, rng))
     most = SETTINGS.most_rounds if parameters.max_iter is None else parameters.max_iter
     weights, loss, ran_out = rounds.descend(weights, most)

@@ -210,7 +210,7 @@ def test_an_interrupted_run_goes_on(tmp_path):
     assert_same_run(model, expected)
     begun = next(report for report in seen if report.stage != "summary")
     assert begun.seconds > 0.9 * first.history_[-1]["seconds"]
-    late = AltReLURegressor(**options, **kept, resume=True, max_time=1e-3).fit(X, y)
+    late = AltReLURegressor(**options, **kept, resume=True, max_time=1e-2).fit(X, y)
     assert late.network_.n_hidden == 5
 
 

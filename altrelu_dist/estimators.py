@@ -144,7 +144,7 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         Share of the loss that the second half of the run's time took off it, from 0 to 1: what
         as much time again might be worth. NaN where losses over the same rows do not tell.
     n_features_in_ : int
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Where X was a table with names that are all strings.
 
     References

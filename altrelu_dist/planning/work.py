@@ -208,7 +208,8 @@ def stages_of(shape: Shape, method: str) -> tuple[Stage, ...]:
     held = n if whole else sizes.drawn(method)
     if whole or method != "alternating":
         made.append(_drawing(n, held, whole=whole))
-    few = schedule.ROWS.few(sizes, held)
+    few = schedule.ROWS.part(sizes.few, held)
+    fewest = schedule.ROWS.part(schedule.ROWS.fewest(h), few)
     if method == "alternating":
         return (*made, _alternation(shape, local=whole))
     if method == "kronecker":
@@ -220,7 +221,11 @@ def stages_of(shape: Shape, method: str) -> tuple[Stage, ...]:
             made.append(_steps("sample", shape, few, few, steps, local=True, hinges=True))
             steps = trainer._LAST_STEPS
         return (*made, _steps("layers", shape, n, few, steps, local=whole, hinges=whole))
-    return (*made, *_search(shape, few, held, local=whole))
+    return (
+        *made,
+        *_search(shape, fewest, held, told=not whole),
+        _last_steps(shape, few, local=whole),
+    )
 
 
 def _last_steps(shape: Shape, few: int, *, local: bool) -> Stage:
@@ -283,8 +288,8 @@ def _descent(
     ]
 
 
-def _search(shape: Shape, few: int, held: int, *, local: bool) -> list[Stage]:
-    """The race of lengths, the cycles, L-BFGS to settle, and the last steps on all rows."""
+def _search(shape: Shape, few: int, held: int, *, told: bool) -> list[Stage]:
+    """The race of lengths, the cycles, and L-BFGS to settle."""
     settings, h = schedule.SEARCH, shape.h
     racing = len(kronecker.SETTINGS.lengths)
     raced = settings.raced(settings.share(held))
@@ -293,8 +298,9 @@ def _search(shape: Shape, few: int, held: int, *, local: bool) -> list[Stage]:
         *_insertion(few, h),
         Call("output", few, h, Range.exactly(1)),
         *_kronecker(held, h, racing * raced),
-        Call("loss", held, h, Range.exactly(racing + 1)),
-        Call("output", held, h, Range.exactly(1)),
+        Call("loss", few, h, Range.exactly(racing)),
+        Call("loss", held, h, Range.exactly(1)),
+        *_refit(few, held, h),
     ]
     cycles = Range(settings.least_cycles, settings.most_cycles, settings.most_cycles)
     calls = [
@@ -302,18 +308,22 @@ def _search(shape: Shape, few: int, held: int, *, local: bool) -> list[Stage]:
         for number in range(settings.most_cycles)
         for call in _cycle(shape, few, held, number)
     ]
-    if not local:
+    if told:
         tell = Call("loss", shape.n, h, Range.exactly(1), everywhere=True)
-        told = Range(*(min(search.TOLD, ends) for ends in cycles))
-        calls.append(replace(tell, count=told._replace(least=0)))
+        most = Range(*(min(search.TOLD, ends) for ends in cycles))
+        calls.append(replace(tell, count=most._replace(least=0)))
     settle = _descent(held, h, settings.settling, settings.most_settling)
     once = Range.exactly(1)
     return [
         Stage("grow", held, (0, h), once, tuple(race)),
         Stage("cycle", held, (h, 2 * h), cycles, tuple(calls)),
         Stage("settle", held, (h, h), once, tuple(settle)),
-        _last_steps(shape, few, local=local),
     ]
+
+
+def _refit(few: int, held: int, h: int) -> list[Call]:
+    """The output layer refitted, where few rows are all."""
+    return [Call("output", held, h, Range.exactly(1))] if few == held else []
 
 
 def _cycle(shape: Shape, few: int, held: int, number: int) -> list[Call]:
@@ -335,8 +345,7 @@ def _cycle(shape: Shape, few: int, held: int, number: int) -> list[Call]:
         before = leg.neurons
         calls += _kronecker(held, leg.neurons, leg.steps * (ends if leg is legs[-1] else 1))
     calls.append(Call("loss", held, h, Range.exactly(ends)))
-    calls.append(Call("output", held, h, Range.exactly(1)))
-    return calls
+    return calls + _refit(few, held, h)
 
 
 def _kronecker(held: int, h: int, steps: int) -> list[Call]:

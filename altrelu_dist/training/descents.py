@@ -58,6 +58,7 @@ class Descents:
             seed=0,
         )
         self._seconds = 0.0  # of a step, for each neuron
+        self._loss_seconds = 0.0  # of a pass that tells where a descent ended
 
     def descend(self, begin: Weights, steps: int, length: float, seed: int) -> Weights:
         """Take some steps; where they end, the neurons balanced.
@@ -82,14 +83,20 @@ class Descents:
 
     def loss(self, weights: Weights) -> float:
         """The objective over the rows."""
-        return self.objective.evaluate(weights)[0]
+        clock = self.objective.monitor.clock
+        begun = clock.seconds
+        loss, _ = self.objective.evaluate(weights)
+        self._loss_seconds = clock.seconds - begun
+        return loss
 
     def refitted(self, weights: Weights, loss: float) -> tuple[Weights, float]:
-        """With the output layer at its critical point where that lowers ``loss``, and balanced."""
-        if not self.objective.monitor.stopped:
-            refitted, refitted_loss = self._few.refit_output(weights)
-            if self._few is not self.objective:
-                refitted_loss = self.loss(refitted)
+        """With the output layer at its critical point where that lowers ``loss``, and balanced.
+
+        Only where few rows are all: its Gram matrix over many rows costs hundreds of steps, which
+        lower the loss by more.
+        """
+        if self._few is self.objective and not self.objective.monitor.stopped:
+            refitted, refitted_loss = self.objective.refit_output(weights)
             if refitted_loss < loss:
                 weights, loss = refitted, refitted_loss
         return self.objective.balanced(weights, loss)
@@ -109,7 +116,7 @@ class Descents:
             while not descent.done(state):
                 state = descent.step(state)
             self._seconds = (clock.seconds - begun) / (_TIMED * weights.n_hidden)
-        return clock.seconds_left / self._seconds
+        return max(0.0, clock.seconds_left - self._loss_seconds) / self._seconds
 
     def _run(self, descent: Descent, begin: Weights) -> Weights:
         clock = self.objective.monitor.clock

@@ -74,9 +74,8 @@ class Objective:
             statistic, name, self.monitor.clock if self.interruptible else None
         )
         self.monitor.counts.count_rows(self.engine.n_rows, whole=self.whole)
-        if self.whole:  # the last refit of the output layer, and in memory the Gram matrix
-            passes = 2 if isinstance(self.engine, LocalEngine) else 1
-            self.monitor.clock.final_pass_seconds = passes * (self.monitor.clock.seconds - begun)
+        if self.whole:  # the run ends with such a pass
+            self.monitor.clock.final_pass_seconds = self.monitor.clock.seconds - begun
         return result
 
     def record(

@@ -125,7 +125,7 @@ SEARCH = SearchSettings()
 class RowStages(NamedTuple):
     """How many rows the stages work on."""
 
-    few: int  # for structure: enough for the weights of the network, no more than memory has
+    few: int  # enough for the weights of the network, no more than memory has
     damped: int  # drawn for damped steps, if not all are
     held: int  # in memory, to descend on
     whole: bool  # whether all rows are held, and nothing else is
@@ -145,6 +145,8 @@ class RowSettings:
         Of a subsample, for each weight of the network.
     least, most : int
         Of a subsample.
+    a_neuron : int
+        Of a smaller one, for each neuron, where only the output layer is solved for.
     damped : int
         Times as many for damped steps.
     held_a_weight : int
@@ -158,6 +160,7 @@ class RowSettings:
     a_weight: int = 20
     least: int = 32_768
     most: int = 262_144
+    a_neuron: int = 64
     damped: int = 4
     held_a_weight: int = 200
     nearly_all: float = 1.25
@@ -175,9 +178,13 @@ class RowSettings:
             held = n_rows
         return RowStages(few, damped, held, n_rows <= self.nearly_all * damped)
 
-    def few(self, stages: RowStages, held: int) -> int:
-        """Of so many rows in memory those for structure, in whole tiles."""
-        part = -(-stages.few // TILE) * TILE
+    def fewest(self, n_hidden: int) -> int:
+        """Enough for the output layer, and to choose neurons."""
+        return max(self.least, self.a_neuron * n_hidden)
+
+    def part(self, wanted: int, held: int) -> int:
+        """So many of the rows in memory, in whole tiles; all, if that is nearly all."""
+        part = -(-wanted // TILE) * TILE
         return part if held > self.nearly_all * part else held
 
 

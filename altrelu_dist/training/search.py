@@ -125,8 +125,8 @@ class Search:
         found = Found(*monitor.journal.step("race", partial(self._race, start)))
         self._record(found)
         most = self.settings.most_cycles if cycles is None else cycles
-        found, made = self._cycles(found, most)
-        if not monitor.stopped:
+        found, made, ended = self._cycles(found, most)
+        if not (ended or monitor.stopped):
             monitor.begin_stage("settle")
             steps = self.settings.settling, self.settings.most_settling
             settled = partial(self.settle, objective, found.weights, *steps)
@@ -136,8 +136,8 @@ class Search:
             objective.record(found.loss, found.weights)
         return Outcome(found.weights, found.loss, ran_out=cycles is not None and made >= cycles)
 
-    def _cycles(self, found: Found, most: int) -> tuple[Found, int]:
-        """Cycles as long as they are worth their while; how many were made."""
+    def _cycles(self, found: Found, most: int) -> tuple[Found, int, bool]:
+        """Cycles as long as they are worth their while; how many, and whether the time is over."""
         monitor, settings = self.descents.objective.monitor, self.settings
         monitor.begin_stage("cycle")
         made = 0
@@ -148,14 +148,14 @@ class Search:
             if found.added is None:  # the run ends here, perhaps with a network of the cycle
                 if found.loss < before:
                     self._record(found)
-                break
+                return found, made, True
             made += 1
             monitor.counts.fraction = made / most
             self._record(found, added=found.added)
             small = found.loss > (1 - settings.worth) * before
             if made >= settings.least_cycles and small:
                 break
-        return found, made
+        return found, made, False
 
     def _record(self, found: Found, **details: int) -> None:
         objective = self.descents.objective
@@ -181,17 +181,17 @@ class Search:
         steps = self.settings.raced(self.settings.share(descents.n_rows))
         affordable = self.settings.race_share * descents.affordable(begin) / self.n_hidden
         steps = max(1, int(min(steps, affordable / len(lengths))))
-        found = Found(*self.few.balanced(begin, descents.loss(begin)), 0)
+        best, least, best_place = begin, np.inf, 0
         for place, length in enumerate(lengths):
             if descents.objective.monitor.stopped:
                 break
             ended = descents.descend(begin, steps, length, self._seed())
-            loss = descents.loss(ended)
-            if loss < found.loss:
-                found = Found(ended, loss, place)
-            self._record(found)
-        weights, loss = descents.refitted(found.weights, found.loss)
-        return Found(weights, loss, found.place)
+            loss, _ = self.few.evaluate(ended)
+            if loss < least:
+                best, least, best_place = ended, loss, place
+            self.few.record(least, best, length=lengths[best_place])
+        weights, loss = descents.refitted(best, descents.loss(best))
+        return Found(weights, loss, best_place)
 
     def _started(self, start: Weights | None = None) -> Weights:
         """All neurons inserted at once, or a network to go on from made to have as many."""

@@ -63,11 +63,12 @@ class Parameters:
 
 
 class Stages(NamedTuple):
-    """The objective over all rows, over those in memory, and over a subsample of these."""
+    """The objective over all rows, over those in memory, and over subsamples of these."""
 
     everything: Objective
     held: Objective
-    few: Objective
+    few: Objective  # enough rows for the weights of both layers
+    fewest: Objective  # enough for the output layer, and to choose neurons
 
 
 class Problem(NamedTuple):
@@ -207,7 +208,8 @@ def _train(
         n_hidden=h,
     )
     held = everything if sample is None else everything.over(sample)
-    stages = Stages(everything, held, _few(held, sizes))
+    few = _leading(held, sizes.few)
+    stages = Stages(everything, held, few, _leading(few, schedule.ROWS.fewest(h)))
     squares = summary.targets.squares * everything.weight_sum
     squares /= summary.targets.weight * float(summary.targets.variance.sum())
     before = None if begin is None else _known(everything, begin, h)
@@ -227,7 +229,7 @@ def _train(
     if weights is nothing:
         return Trained(nothing, scaler, summary, gram)
     # Of a subsample, where there is one: it takes no pass over the data.
-    counted = held if held is everything else stages.few
+    counted = held if parameters.method == "alternating" else stages.fewest
     kept = HiddenMoments(weights.W, parameters.negative_slope)
     gram = counted.engine.reduce(kept, "hidden-gram").gram
     gram *= summary.features.weight / counted.weight_sum
@@ -252,7 +254,7 @@ def _known(everything: Objective, start: Weights, h: int) -> Outcome | None:
 
 def _search(problem: Problem, parameters: Parameters) -> Outcome:
     """Neuron search on rows in memory, damped steps on all."""
-    everything, held, few = problem.stages
+    everything, held, _, few = problem.stages
     monitor = everything.monitor
     rng = _random(parameters.seed, monitor.journal, problem.start)
     whitening = Whitening.of(held)
@@ -265,6 +267,10 @@ def _search(problem: Problem, parameters: Parameters) -> Outcome:
     )
     if held is everything and monitor.stopped:
         return found
+    known = best.best is not None and best.best.weights is found.weights
+    if known and _too_late(problem, found.weights):
+        assert best.best is not None
+        return found._replace(loss=best.best.loss)
     weights, loss = _last_steps(problem, found.weights, whitening, rng)
     if best.best is not None and best.best.loss < loss:
         weights, loss = best.best.weights, best.best.loss
@@ -279,7 +285,7 @@ def _last_steps(
     everything.monitor.begin_stage("layers")
 
     def layers() -> tuple[Weights, float]:
-        if everything.monitor.stopped:  # the loss over all rows has to be known
+        if _too_late(problem, weights):  # the loss over all rows has to be known
             loss, _ = everything.evaluate(weights)
             everything.record(loss, weights)
             return weights, loss
@@ -294,9 +300,17 @@ def _last_steps(
     return everything.monitor.journal.step("layers", layers)
 
 
+def _too_late(problem: Problem, weights: Weights) -> bool:
+    """Whether no time is left for the last steps, which begin with a Gram matrix over all rows."""
+    clock = problem.stages.everything.monitor.clock
+    # So many times as long as a pass for the loss.
+    passes = 2 + weights.n_hidden / (problem.n_columns + problem.target_squares.size)
+    return clock.ends_within(passes * clock.final_pass_seconds)
+
+
 def _kronecker(problem: Problem, parameters: Parameters) -> Outcome:
     """Kronecker-factored steps from hinges through pairs of rows, then layer solves on all rows."""
-    everything, held, few = problem.stages
+    everything, held, _, few = problem.stages
     monitor = everything.monitor
     rng = _random(parameters.seed, monitor.journal, problem.start)
     monitor.begin_stage("rounds")
@@ -314,7 +328,7 @@ def _started(
     problem: Problem, parameters: Parameters, rng: np.random.Generator
 ) -> tuple[Weights, float]:
     """Hinges through pairs of rows, or the network to go on from, with as many neurons as asked."""
-    few, p, q = problem.stages.few, problem.n_columns, problem.target_squares.size
+    few, p, q = problem.stages.fewest, problem.n_columns, problem.target_squares.size
     none = Weights(np.zeros((p, 0)), np.zeros((0, q)), np.zeros(q))
     begin = none if problem.start is None else problem.start
     return few.refit_output(resized(few, begin, parameters.n_hidden, rng))
@@ -358,12 +372,11 @@ def _refitted(everything: Objective, weights: Weights, loss: float) -> tuple[Wei
     return refitted, refitted_loss
 
 
-def _few(held: Objective, sizes: schedule.RowStages) -> Objective:
-    """Over a subsample of the rows in memory."""
+def _leading(held: Objective, rows: int) -> Objective:
+    """Over so many of the rows in memory, in whole tiles; over all, if that is nearly all."""
     if not isinstance(held.engine, LocalEngine):
         return held
-    rows = schedule.ROWS.few(sizes, held.engine.n_rows)
-    part = held.engine.leading(-(-rows // TILE))
+    part = held.engine.leading(-(-schedule.ROWS.part(rows, held.engine.n_rows) // TILE))
     return held if part is held.engine else held.over(part)
 
 

@@ -123,7 +123,6 @@ class Search:
         objective, monitor = self.descents.objective, self.descents.objective.monitor
         monitor.begin_stage("grow" if start is None else "warm")
         found = Found(*monitor.journal.step("race", partial(self._race, start)))
-        self._record(found)
         most = self.settings.most_cycles if cycles is None else cycles
         found, made, ended = self._cycles(found, most)
         if not (ended or monitor.stopped):
@@ -191,7 +190,9 @@ class Search:
                 best, least, best_place = ended, loss, place
             self.few.record(least, best, length=lengths[best_place])
         weights, loss = descents.refitted(best, descents.loss(best))
-        return Found(weights, loss, best_place)
+        found = Found(weights, loss, best_place)
+        self._record(found)
+        return found
 
     def _started(self, start: Weights | None = None) -> Weights:
         """All neurons inserted at once, or a network to go on from made to have as many."""

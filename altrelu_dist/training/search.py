@@ -270,10 +270,12 @@ class Search:
         """No time is left for a cycle: a descent for as long as there is."""
         descents = self.descents
         steps = int(affordable * self.settings.work(self.n_hidden, number) / self.n_hidden)
-        length = descents.settings.lengths[found.place]
+        # The longer a descent, the shorter the best steps.
+        place = min(found.place + 1, len(descents.settings.lengths) - 1)
+        length = descents.settings.lengths[place]
         ended = descents.descend(found.weights, max(1, steps), length, self._seed())
         loss = descents.loss(ended)
-        best = Found(ended, loss, found.place) if loss < found.loss else found
+        best = Found(ended, loss, place) if loss < found.loss else found
         done = self._ended(found, best, 0)
         return Found(done.weights, done.loss, done.place, done.full_loss)
 

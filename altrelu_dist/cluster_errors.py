@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from altrelu_dist.errors import AltReLUError, ClusterError, Remedy
 
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["explained"]
+__all__ = ["explained", "workers_of"]
 
 
 @contextmanager
@@ -40,7 +40,26 @@ def explained(client: Client | None = None) -> Iterator[None]:
         lost = isinstance(error, CancelledError | CommClosedError)
         if not lost and (client is None or client.status != "closed"):
             raise
-        raise ClusterError(
-            "the connection to the scheduler is lost: it has ended, or cannot be reached",
-            Remedy.GO_ON,
-        ) from error
+        raise _lost() from error
+
+
+def workers_of(client: Client) -> list[dict[str, Any]]:
+    """What the scheduler knows of each worker.
+
+    Raises
+    ------
+    ClusterError
+        If the connection to the scheduler is lost: Dask's client then knows nothing of any.
+    """
+    with explained(client):
+        known = client.scheduler_info(n_workers=-1)
+    if "workers" not in known:
+        raise _lost()
+    return list(known["workers"].values())
+
+
+def _lost() -> ClusterError:
+    return ClusterError(
+        "the connection to the scheduler is lost: it has ended, or cannot be reached",
+        Remedy.GO_ON,
+    )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from altrelu_dist.cluster_errors import workers_of
 from altrelu_dist.dask_frames import read_together
 from altrelu_dist.engine import DaskEngine, Engine, LocalEngine
 from altrelu_dist.errors import ClusterError, DataError
@@ -286,7 +287,7 @@ def kept(engine: Engine) -> Engine:
     _, _, row_bytes = engine.blocks
     if engine.client is None:
         return engine.persisted() if engine.n_rows * row_bytes <= SMALL else engine
-    workers = engine.client.scheduler_info(n_workers=-1)["workers"].values()
+    workers = workers_of(engine.client)
     room = sum(room_for_data(worker["memory_limit"] or 0) for worker in workers)
     return engine.persisted() if engine.n_rows * row_bytes <= room else engine
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from oracles import same
 
 from altrelu_dist import inputs
+from altrelu_dist.cluster_errors import workers_of
 from altrelu_dist.engine import DaskEngine, LocalEngine
 from altrelu_dist.errors import ClusterError, DataError
 from altrelu_dist.inputs import current_client, engine_of, is_lazy, kept, lazy_array, local_rows
@@ -279,3 +280,17 @@ def test_a_client_that_is_closed_is_refused(data):
 
     with pytest.raises(ClusterError, match="client is closed"):
         engine_of(*data, client=Closed())
+
+
+def test_a_scheduler_that_is_gone_is_told_of_in_one_line():
+    """Dask's client then knows of no workers, not even that there are none."""
+
+    class Closed:
+        status = "closed"
+
+        def scheduler_info(self, n_workers):
+            del n_workers
+            return {}
+
+    with pytest.raises(ClusterError, match="connection to the scheduler is lost"):
+        workers_of(Closed())

@@ -9,6 +9,7 @@ import typer
 from altrelu_dist.cli.cluster import connect
 from altrelu_dist.cli.grouped import grouped
 from altrelu_dist.cli.options import Connection, Json, Memory, Target, Weight
+from altrelu_dist.cluster_errors import workers_of
 from altrelu_dist.errors import ParameterError
 from altrelu_dist.runs.output import Output, bytes_text, number, seconds_text, table
 
@@ -133,7 +134,7 @@ def plan(
 def _sizes(client: Client | None) -> tuple[int, int, int | None]:
     """Workers of a cluster that is there, and the threads and memory of the smallest."""
     assert client is not None
-    found = client.scheduler_info(n_workers=-1)["workers"].values()
+    found = workers_of(client)
     limits = [worker["memory_limit"] for worker in found if worker["memory_limit"]]
     return len(found), min(worker["nthreads"] for worker in found), min(limits, default=None)
 

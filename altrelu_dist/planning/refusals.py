@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from altrelu_dist.cluster_errors import workers_of
 from altrelu_dist.engine import DaskEngine, Engine
 from altrelu_dist.errors import ParameterError
 from altrelu_dist.planning.memory import Blocks, resident, solver_bytes, worker_bytes
@@ -68,7 +69,7 @@ def check_run(engine: Engine, shape: Shape, method: str) -> None:
         check_solver(shape, needed, machine_memory())
     if lazy is None or lazy.client is None:
         return
-    workers = lazy.client.scheduler_info(n_workers=-1)["workers"].values()
+    workers = workers_of(lazy.client)
     for threads, memory in {(one["nthreads"], one["memory_limit"]) for one in workers}:
         if memory:
             check_worker(shape, blocks, method, Cluster(len(workers), threads, memory))

@@ -1,4 +1,4 @@
-"""Two-layer ReLU regression networks on data larger than memory, without gradient descent."""
+"""Two-layer ReLU regression networks on data larger than memory, with nothing to tune."""
 
 from __future__ import annotations
 

@@ -72,11 +72,11 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     n_hidden : int, default 64
         Number of hidden neurons: the one parameter to think about.
     method : {"search", "kronecker", "damped", "alternating"}, default "search"
-        ``"search"`` inserts and removes neurons in closed form on a sample, with cheap passes
-        between, then solves the layers with damping on all rows. ``"kronecker"`` makes many cheap
-        layer solves, each on a tile of rows with Kronecker-factored curvature: quickest where rows
-        are many or the network is wide. ``"damped"`` only solves the layers with damping, from one
-        start. ``"alternating"`` is the algorithm of [1]_ to the letter, the best network kept.
+        ``"search"`` inserts and removes neurons in closed form, with descents between: many cheap
+        layer solves, each on a tile of rows with Kronecker-factored curvature. It ends with damped
+        layer solves on all rows. ``"kronecker"`` makes these descents alone, from one start, and
+        neither adds nor removes a neuron. ``"damped"`` only solves the layers with damping, from
+        one start. ``"alternating"`` is the algorithm of [1]_ to the letter, the best network kept.
     alpha : float, default 0
         Ridge of both layers, relative to the mean square over rows, for standardised features and
         targets. Biases are not penalised.

@@ -107,8 +107,8 @@ Out = Annotated[
 Method = Annotated[
     Literal["search", "kronecker", "damped", "alternating"],
     typer.Option(
-        help="search is the deepest on few rows, kronecker the quickest on many; alternating is "
-        "the paper's plain algorithm."
+        help="search is the deepest; kronecker is its descents from one start, without a search; "
+        "alternating is the paper's plain algorithm."
     ),
 ]
 Ridge = Annotated[float | None, typer.Option(min=0.0, help="Ridge penalty of both layers.")]

@@ -24,8 +24,10 @@ __all__ = [
     "insert",
     "insertion_order",
     "n_compared",
+    "no_neurons",
     "remove",
     "resized",
+    "started",
 ]
 
 _CANDIDATES = 512
@@ -255,3 +257,20 @@ def resized(
     if weights.n_hidden > n_hidden:
         weights = remove(objective, weights, weights.n_hidden - n_hidden)
     return weights.pick(np.arange(min(n_hidden, weights.n_hidden)))
+
+
+def no_neurons(objective: Objective) -> Weights:
+    """A network of an output bias alone, which is zero."""
+    p, q = objective.columns
+    return Weights(np.zeros((p, 0)), np.zeros((0, q)), np.zeros(q))
+
+
+def started(
+    objective: Objective, start: Weights | None, n_hidden: int, rng: np.random.Generator
+) -> tuple[Weights, float]:
+    """Begin with all neurons inserted at once, or a network to go on from resized; and the loss.
+
+    The output layer is at its critical point.
+    """
+    begin = no_neurons(objective) if start is None else start
+    return objective.refit_output(resized(objective, begin, n_hidden, rng))

@@ -1,7 +1,7 @@
 """Cheap passes: L-BFGS on both layers, two products of n h p a pass and no Gram matrix.
 
-It learns the curvature of the kinks from the gradients themselves, which makes it the means by
-which the neuron search arranges neurons between two closed-form steps. It works on whitened inputs:
+It learns the curvature of the kinks from the gradients themselves. The search settles by it at the
+end, and grows by it where early stopping may keep a small network. It works on whitened inputs:
 that halves the iterations to the same loss, and it ends deeper.
 """
 

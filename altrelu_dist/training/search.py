@@ -19,7 +19,7 @@ from altrelu_dist.engine import LocalEngine
 from altrelu_dist.moments.rows import Weights
 from altrelu_dist.training.best import Best, better
 from altrelu_dist.training.descents import Descents
-from altrelu_dist.training.neurons import insert, remove, resized
+from altrelu_dist.training.neurons import insert, no_neurons, remove, started
 from altrelu_dist.training.objective import Objective
 from altrelu_dist.training.progress import Outcome
 from altrelu_dist.training.schedule import SEARCH, SearchSettings
@@ -196,14 +196,12 @@ class Search:
 
     def _started(self, start: Weights | None = None) -> Weights:
         """All neurons inserted at once, or a network to go on from made to have as many."""
-        start = self._empty() if start is None else start
-        begun, _ = self.few.refit_output(resized(self.few, start, self.n_hidden, self.rng))
-        return begun
+        return started(self.few, start, self.n_hidden, self.rng)[0]
 
     def _grown(self) -> Weights:
         """Neurons inserted in stages with L-BFGS between: of these the best on new rows is kept."""
         few, monitor = self.few, self.few.monitor
-        weights = self._empty()
+        weights = no_neurons(few)
         for size in self.settings.growth(self.n_hidden):
             more = insert(few, weights, size - weights.n_hidden, self.rng)
             iterations = self.settings.growth_iterations
@@ -212,10 +210,6 @@ class Search:
             if not monitor.stopped:
                 few.record(loss, weights, neurons=weights.n_hidden)
         return weights
-
-    def _empty(self) -> Weights:
-        p, q = self.few.columns
-        return Weights(np.zeros((p, 0)), np.zeros((0, q)), np.zeros(q))
 
     def _seed(self) -> int:
         return int(self.rng.integers(2**32))

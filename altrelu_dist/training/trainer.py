@@ -27,7 +27,7 @@ from altrelu_dist.training.damped import LARGEST_SYSTEM, descend
 from altrelu_dist.training.descents import Descents
 from altrelu_dist.training.kronecker import SETTINGS
 from altrelu_dist.training.monitor import Monitor
-from altrelu_dist.training.neurons import resized
+from altrelu_dist.training.neurons import started
 from altrelu_dist.training.objective import Objective
 from altrelu_dist.training.progress import Outcome
 from altrelu_dist.training.quasi_newton import quasi_newton
@@ -316,7 +316,8 @@ def _kronecker(problem: Problem, parameters: Parameters) -> Outcome:
     monitor.begin_stage("rounds")
     whitening = Whitening.of(held)
     rounds = Rounds(Descents(held, few, whitening), parameters.seed)
-    weights, _ = monitor.journal.step("start", partial(_started, problem, parameters, rng))
+    begin = partial(started, few, problem.start, parameters.n_hidden, rng)
+    weights, _ = monitor.journal.step("start", begin)
     most = SETTINGS.most_rounds if parameters.max_iter is None else parameters.max_iter
     weights, loss, ran_out = rounds.descend(weights, most)
     if held is not everything:
@@ -324,22 +325,13 @@ def _kronecker(problem: Problem, parameters: Parameters) -> Outcome:
     return Outcome(weights, loss, ran_out)
 
 
-def _started(
-    problem: Problem, parameters: Parameters, rng: np.random.Generator
-) -> tuple[Weights, float]:
-    """Hinges through pairs of rows, or the network to go on from, with as many neurons as asked."""
-    few, p, q = problem.stages.fewest, problem.n_columns, problem.target_squares.size
-    none = Weights(np.zeros((p, 0)), np.zeros((0, q)), np.zeros(q))
-    begin = none if problem.start is None else problem.start
-    return few.refit_output(resized(few, begin, parameters.n_hidden, rng))
-
-
 def _damped(problem: Problem, parameters: Parameters) -> Outcome:
     """Damped steps from hinges through pairs of rows: on few rows, then on all."""
     everything, few = problem.stages.everything, problem.stages.few
     journal = everything.monitor.journal
     rng = _random(parameters.seed, journal, problem.start)
-    weights, _ = journal.step("start", partial(_started, problem, parameters, rng))
+    begin = partial(started, problem.stages.fewest, problem.start, parameters.n_hidden, rng)
+    weights, _ = journal.step("start", begin)
     steps = _DAMPED_STEPS if parameters.max_iter is None else parameters.max_iter
     ran_out = None
     if few is not everything:

@@ -152,20 +152,9 @@ class LocalEngine(Engine):
 
     def leading(self, n_tiles: int) -> LocalEngine:
         """Only the first tiles."""
-        return self.some(n_tiles, 0)
-
-    def some(self, n_tiles: int, turn: int) -> LocalEngine:
-        """Only some of the tiles: at each turn the next so many, and the first after the last."""
-        total = len(self.tiles)
-        if n_tiles >= total:
+        if n_tiles >= len(self.tiles):
             return self
-        first = turn * n_tiles % total
-        # A part that is to be gone over must be of whole tiles, but for its last.
-        picked = sorted((first + i) % total for i in range(n_tiles))
-        n_rows = n_tiles * TILE
-        if picked[-1] == total - 1:
-            n_rows -= total * TILE - self.n_rows
-        return LocalEngine([self.tiles[i] for i in picked], n_rows)
+        return LocalEngine(self.tiles[:n_tiles], n_tiles * TILE)
 
     def reduce(self, statistic: Callable[[Any], C], name: str, hurry: Hurry | None = None) -> C:
         """Pass over all rows once."""

@@ -1,0 +1,207 @@
+"""Raw columns to what the hidden layer takes: blocks of encoded columns, side by side."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Integral
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from altrelu_dist.encoding.block import Arrays, ColumnBlock, finite
+from altrelu_dist.encoding.pieces import PieceColumns
+from altrelu_dist.encoding.sketch import CAPACITY, ColumnSketch
+from altrelu_dist.encoding.standard import StandardColumns
+from altrelu_dist.errors import DataError, ModelFileError, ParameterError
+from altrelu_dist.moments.rows import Floats
+
+__all__ = ["Encoder"]
+
+_KINDS: Mapping[str, type[ColumnBlock]] = {"standard": StandardColumns, "pieces": PieceColumns}
+_NAME = re.compile(r"block(0|[1-9]\d{0,3})_([a-z]+)_([a-z_]+)")
+_VALUES_AT_ONCE = 1 << 18  # encoded numbers held beside the result: they stay in the cache
+
+
+@dataclass(frozen=True, eq=False)
+class Encoder:
+    """Map from raw columns to encoded ones.
+
+    Parameters
+    ----------
+    n_features : int
+        Number of raw columns.
+    blocks : tuple of ColumnBlock
+        The encoded columns, in their order.
+    """
+
+    n_features: int
+    blocks: tuple[ColumnBlock, ...]
+
+    @classmethod
+    def learn(cls, sketch: ColumnSketch, pieces: Sequence[int] = (16,)) -> Encoder:
+        """Encode columns as their distribution suggests.
+
+        Block 0 holds the standardised columns, clipped at 6 standard deviations. Every further
+        block holds piecewise-linear features on quantile knots, centred, and scaled so that their
+        variances sum to those of block 0. Constant columns are in none of them.
+
+        Parameters
+        ----------
+        sketch : ColumnSketch
+            Of the training rows.
+        pieces : sequence of int, default (16,)
+            Most intervals of a column, one number for each block. A column with at most one value
+            more has a knot at each; one with two values is in block 0 alone.
+
+        Returns
+        -------
+        Encoder
+
+        Raises
+        ------
+        ParameterError
+            If a number of pieces is not from 2 to `CAPACITY`.
+        """
+        for intervals in pieces:
+            whole = isinstance(intervals, Integral) and not isinstance(intervals, bool)
+            if not whole or not 2 <= intervals <= CAPACITY:
+                raise ParameterError(
+                    f"holds {intervals!r}; expected whole numbers from 2 to {CAPACITY}",
+                    parameter="pieces",
+                )
+        standard = StandardColumns.learn(sketch)
+        variance = standard.variance(sketch)
+        more = [PieceColumns.learn(sketch, int(intervals), variance) for intervals in pieces]
+        return cls(sketch.n_columns, (standard, *more))
+
+    @property
+    def n_columns(self) -> int:
+        """Number of encoded columns."""
+        return sum(block.n_columns for block in self.blocks)
+
+    def columns_of(self, block: int) -> slice:
+        """Where the encoded columns of a block are, by its number."""
+        start = sum(before.n_columns for before in self.blocks[:block])
+        return slice(start, start + self.blocks[block].n_columns)
+
+    def take(self, blocks: Iterable[int]) -> Encoder:
+        """The encoder of some blocks alone, by their numbers."""
+        return Encoder(self.n_features, tuple(self.blocks[block] for block in blocks))
+
+    def transform(self, X: ArrayLike, dtype: DTypeLike = np.float64) -> NDArray[np.floating]:
+        """Encode raw rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_rows, n_features)
+            Numbers. Computed in float64, so that columns far from zero keep their differences.
+        dtype : dtype, default float64
+            Of the result; rounded once.
+
+        Returns
+        -------
+        ndarray of shape (n_rows, n_columns)
+
+        Raises
+        ------
+        DataError
+            If the number of columns is not ``n_features``.
+        """
+        rows = np.asarray(X)
+        if rows.ndim != 2 or rows.shape[1] != self.n_features:
+            raise DataError(
+                f"the encoder takes {self.n_features} columns, found an array of shape {rows.shape}"
+            )
+        out: NDArray[np.floating] = np.empty((len(rows), self.n_columns), dtype=dtype)
+        step = max(1, _VALUES_AT_ONCE // max(1, self.n_columns, self.n_features))
+        for at in range(0, len(rows), step):
+            part = rows[at : at + step].astype(np.float64)
+            for number, block in enumerate(self.blocks):
+                out[at : at + step, self.columns_of(number)] = block.encode(part)
+        return out
+
+    def names_out(self, feature_names: Sequence[str] | None = None) -> tuple[str, ...]:
+        """A name for each encoded column: that of its column, and where it is one, the interval.
+
+        Parameters
+        ----------
+        feature_names : sequence of str, optional
+            Of the raw columns; by default x0, x1 and so on.
+
+        Returns
+        -------
+        tuple of str
+            Of ``n_columns`` different names, if the given ones are.
+        """
+        raw = feature_names or [f"x{column}" for column in range(self.n_features)]
+        names: dict[str, None] = {}
+        for number, block in enumerate(self.blocks):
+            for name in block.names_out(raw):
+                # Columns of few levels have the same intervals in every block of pieces.
+                names[f"{name} (block {number})" if name in names else name] = None
+        return tuple(names)
+
+    def to_arrays(self) -> dict[str, Floats]:
+        """The encoder as arrays of finite numbers, for a file.
+
+        Returns
+        -------
+        dict of str to ndarray
+        """
+        kind_of = {kind: name for name, kind in _KINDS.items()}
+        arrays = {"features": np.array([float(self.n_features)])}
+        for number, block in enumerate(self.blocks):
+            for name, values in block.to_arrays().items():
+                arrays[f"block{number}_{kind_of[type(block)]}_{name}"] = values
+        return arrays
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> Encoder:
+        """Undo `to_arrays`.
+
+        Parameters
+        ----------
+        arrays : mapping of str to ndarray
+
+        Returns
+        -------
+        Encoder
+
+        Raises
+        ------
+        ModelFileError
+            If an array is missing, is none of an encoder, or holds what cannot be.
+        """
+        parts: dict[int, dict[str, dict[str, NDArray[np.generic]]]] = {}
+        for name, values in arrays.items():
+            if name == "features":
+                continue
+            found = _NAME.fullmatch(name)
+            if found is None or found[2] not in _KINDS:
+                raise ModelFileError(f"the encoder has an array {name!r} that is unknown")
+            parts.setdefault(int(found[1]), {}).setdefault(found[2], {})[found[3]] = values
+        features = float(finite(arrays, "features", 1)[0])
+        if features < 0 or not features.is_integer():
+            raise ModelFileError(f"the encoder is of {features!r} columns, not of a whole number")
+        if sorted(parts) != list(range(len(parts))) or any(len(p) != 1 for p in parts.values()):
+            raise ModelFileError("the encoder's blocks are not numbered from 0, one kind each")
+        blocks = []
+        for _, part in sorted(parts.items()):
+            ((kind, own),) = part.items()
+            block = _KINDS[kind].from_arrays(own, int(features))
+            unknown = own.keys() - block.to_arrays().keys()
+            if unknown:
+                raise ModelFileError(f"the encoder has an array {min(unknown)!r} that is unknown")
+            blocks.append(block)
+        return cls(int(features), tuple(blocks))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Encoder):
+            return NotImplemented
+        one, two = self.to_arrays(), other.to_arrays()
+        return one.keys() == two.keys() and all(np.array_equal(one[k], two[k]) for k in one)
+
+    def __hash__(self) -> int:
+        return hash(tuple((name, values.tobytes()) for name, values in self.to_arrays().items()))

@@ -14,7 +14,7 @@ import numpy as np
 from altrelu_dist.engine import Engine
 from altrelu_dist.errors import DataError
 from altrelu_dist.moments.refusals import check_summary
-from altrelu_dist.moments.rows import Additive, Floats, Rows
+from altrelu_dist.moments.rows import Additive, Floats, Rows, Together
 from altrelu_dist.moments.summary import summarise
 from altrelu_dist.network import Network
 from altrelu_dist.solvers.linalg import Factor
@@ -55,8 +55,31 @@ class _Moments:
             return _Sums(weighted.T @ features, weighted.T @ residual, bad)
 
 
+@dataclass(frozen=True)
+class _Range:
+    """Least and greatest value of each target."""
+
+    low: Floats  # (q,)
+    high: Floats  # (q,)
+
+    def merge(self, other: _Range) -> _Range:
+        """Both ranges of rows together."""
+        return _Range(np.minimum(self.low, other.low), np.maximum(self.high, other.high))
+
+
+def _range_of(rows: Rows) -> _Range:
+    """Contribute some rows; those of weight zero do not count."""
+    y = rows.y.astype(np.float64)
+    if rows.weight is not None:
+        y = y[rows.weight.astype(np.float64) > 0]
+    return _Range(y.min(axis=0, initial=np.inf), y.max(axis=0, initial=-np.inf))
+
+
 def folded(network: Network, engine: Engine, alpha: float) -> Network:
     """The network with its output layer at the critical point over the rows of before and more.
+
+    The encoder stays as it is, as the hidden layer does. A range of targets grows by those of the
+    further rows, which are training rows as those of before.
 
     Parameters
     ----------
@@ -73,7 +96,8 @@ def folded(network: Network, engine: Engine, alpha: float) -> Network:
         If a value is not finite, or a weight negative.
     """
     with one_blas_thread():
-        more = engine.reduce(_Moments(network), "fold")
+        both = engine.reduce(Together(_Moments(network), _range_of), "fold")
+        more = both.first
         if more.bad_weights:
             raise DataError(
                 "sample_weight holds values that are negative or not finite; remove them"
@@ -87,4 +111,14 @@ def folded(network: Network, engine: Engine, alpha: float) -> Network:
         output = np.vstack([network.output_weights, network.output_bias])
         downhill = more.residual - (ridge * more.gram[-1, -1])[:, None] * output
         output += Factor(gram + np.diag(ridge * gram[-1, -1])).solve(downhill)
-    return replace(network, output_weights=output[:-1], output_bias=output[-1], hidden_gram=gram)
+    span = network.target_range
+    if span is not None:
+        low, high = np.minimum(span[0], both.second.low), np.maximum(span[1], both.second.high)
+        span = np.vstack([low, high])
+    return replace(
+        network,
+        output_weights=output[:-1],
+        output_bias=output[-1],
+        hidden_gram=gram,
+        target_range=span,
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from hashlib import sha256
 
+from altrelu_dist.encoding import Encoder
 from altrelu_dist.errors import DataError, ParameterError
 from altrelu_dist.network import Network
 from altrelu_dist.training.trainer import RawLayers
@@ -18,15 +19,28 @@ def start_from(
     n_targets: int,
     negative_slope: float,
     feature_names: Sequence[str] | None,
+    encoder: Encoder | None = None,
 ) -> RawLayers:
     """Its layers, if it fits what is to be trained.
+
+    Parameters
+    ----------
+    network : Network
+    n_features, n_targets : int
+        Of the data.
+    negative_slope : float
+    feature_names : sequence of str, optional
+        Of the data.
+    encoder : Encoder, optional
+        Under which the network is to be trained: the layers are over its columns. By default it is
+        trained on the columns as they are.
 
     Raises
     ------
     DataError
         If the columns are not those that it takes.
     ParameterError
-        If it has another activation.
+        If it has another activation, or its hidden layer is over columns encoded otherwise.
     """
     for what, now, then in (
         ("X", n_features, network.n_features),
@@ -40,6 +54,12 @@ def start_from(
         raise ParameterError(
             f"is {negative_slope}; that of the network to go on from is {network.negative_slope}",
             parameter="negative_slope",
+        )
+    if network.encoder != encoder:
+        raise ParameterError(
+            f"cannot go on from a network on {_columns(network.encoder)} with one on "
+            f"{_columns(encoder)}; use warm_start=False, or partial_fit, which keeps its columns",
+            parameter="warm_start",
         )
     known = network.feature_names
     if known is not None and feature_names is not None:
@@ -55,6 +75,13 @@ def start_from(
         network.output_weights,
         network.output_bias,
     )
+
+
+def _columns(encoder: Encoder | None) -> str:
+    """In words."""
+    if encoder is None:
+        return "the columns as they are"
+    return f"columns encoded as {encoder.n_columns} numbers ({encoder.digest()[:8]})"
 
 
 def digest(layers: RawLayers) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from numbers import Integral
 
 import numpy as np
@@ -97,6 +98,7 @@ class Encoder:
         ----------
         X : array-like of shape (n_rows, n_features)
             Numbers. Computed in float64, so that columns far from zero keep their differences.
+            What is not finite becomes NaN in all encoded columns of its column.
         dtype : dtype, default float64
             Of the result; rounded once.
 
@@ -118,6 +120,9 @@ class Encoder:
         step = max(1, _VALUES_AT_ONCE // max(1, self.n_columns, self.n_features))
         for at in range(0, len(rows), step):
             part = rows[at : at + step].astype(np.float64)
+            finite_part = np.isfinite(part)
+            if not finite_part.all():
+                part[~finite_part] = np.nan
             for number, block in enumerate(self.blocks):
                 out[at : at + step, self.columns_of(number)] = block.encode(part)
         return out
@@ -197,6 +202,17 @@ class Encoder:
             blocks.append(block)
         return cls(int(features), tuple(blocks))
 
+    def digest(self) -> str:
+        """What the encoder is known by: SHA-256 of its arrays, in hexadecimal digits."""
+        found = sha256()
+        for name, values in sorted(self.to_arrays().items()):
+            found.update(f"{name} {values.shape}".encode())
+            found.update(values.astype("<f8").tobytes())
+        return found.hexdigest()
+
+    def __repr__(self) -> str:
+        return f"Encoder({self.n_features} columns to {self.n_columns}, {len(self.blocks)} blocks)"
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Encoder):
             return NotImplemented
@@ -204,4 +220,4 @@ class Encoder:
         return one.keys() == two.keys() and all(np.array_equal(one[k], two[k]) for k in one)
 
     def __hash__(self) -> int:
-        return hash(tuple((name, values.tobytes()) for name, values in self.to_arrays().items()))
+        return hash(self.digest())

@@ -236,18 +236,22 @@ def _kept(values: Floats, weights: Floats) -> tuple[Floats, Floats, NDArray[np.b
     values, weights = _distinct(values, weights)
     many = np.count_nonzero(weights, axis=1) > CAPACITY
     if many.any():
-        ranks = np.cumsum(weights[many], axis=1)
-        share = ranks[:, -1:] / CAPACITY
+        ranks = np.cumsum(weights, axis=1)
+        share = np.where(many, ranks[:, -1] / CAPACITY, 1.0)
         # How many of the ranks (k + 1/2) share are below that of each value. Those at it count by
         # turns (half to even): all or none of them would move all ranks to the same side.
-        ranks /= share
+        ranks /= share[:, None]
         below = np.rint(ranks, out=ranks)
-        fewer = weights.copy()
-        fewer[many] = np.diff(below, axis=1, prepend=0.0) * share
-        counted = fewer > 0
+        steps = below.copy()
+        steps[:, 1:] -= below[:, :-1]
+        if not many.all():
+            steps[~many] = weights[~many]
+        counted = steps > 0
         counts = np.count_nonzero(counted, axis=1)
         at = np.flatnonzero(counted)
-        values, weights = _rows(values.ravel()[at], fewer.ravel()[at], counts)
+        values, weights = _rows(
+            values.ravel()[at], steps.ravel()[at] * np.repeat(share, counts), counts
+        )
     return values, weights, ~many
 
 

@@ -26,7 +26,8 @@ from sklearn.utils.validation import (
 )
 
 from altrelu_dist.checkpoints.opening import opened
-from altrelu_dist.errors import DataError
+from altrelu_dist.errors import DataError, ParameterError
+from altrelu_dist.fitting import Naming, PlainFit, fit_of
 from altrelu_dist.folding import folded
 from altrelu_dist.frames import Given, dask_dtype, given, is_dask_frame, real_numbers
 from altrelu_dist.inputs import engine_of, is_lazy, kept, lazy_array, on_client
@@ -37,7 +38,7 @@ from altrelu_dist.moments.refusals import check_finite
 from altrelu_dist.network import Network
 from altrelu_dist.parameters import checked, one_name_a_column
 from altrelu_dist.prediction import predict_blocks
-from altrelu_dist.training import Callback, Monitor, last_doubling, train
+from altrelu_dist.training import Callback, Monitor, last_doubling
 from altrelu_dist.version import __version__
 from altrelu_dist.warm_start import digest, start_from
 
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from distributed import Client
 
     from altrelu_dist.engine import Engine
-    from altrelu_dist.moments.rows import Scaler, Weights
 
 __all__ = ["AltReLURegressor"]
 
@@ -169,9 +169,11 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     def __init__(
         self,
-        n_hidden: int = 64,
+        n_hidden: int | None = None,
         *,
-        method: str = "search",
+        method: str | None = None,
+        max_size: int | None = None,
+        extrapolate: bool = False,
         alpha: float = 0.0,
         negative_slope: float = 0.0,
         max_iter: int | None = None,
@@ -189,6 +191,8 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     ) -> None:
         self.n_hidden = n_hidden
         self.method = method
+        self.max_size = max_size
+        self.extrapolate = extrapolate
         self.alpha = alpha
         self.negative_slope = negative_slope
         self.max_iter = max_iter
@@ -288,6 +292,11 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         targets = names_of_y if target_names is None else tuple(target_names)
         start = None
         if self.warm_start and hasattr(self, "network_"):
+            if parameters.method == "committee":
+                raise ParameterError(
+                    "goes on from one plain network; give its n_hidden, or fit a committee anew",
+                    parameter="warm_start",
+                )
             start = start_from(
                 self.network_, self.n_features_in_, n_targets, float(self.negative_slope), names
             )
@@ -314,24 +323,14 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             if journal.kept:
                 parameters = replace(parameters, seed=journal.fingerprint["parameters"]["seed"])
 
-            def network(weights: Weights, scaler: Scaler, gram: Any = None) -> Network:
-                hidden, bias, output, output_bias = scaler.to_raw(weights)
-                return Network(
-                    hidden,
-                    bias,
-                    output,
-                    output_bias,
-                    negative_slope=float(self.negative_slope),
-                    feature_names=None if names is None else tuple(str(name) for name in names),
-                    target_names=targets,
-                    hidden_gram=gram,
-                )
-
-            def so_far() -> Network | None:
-                best, scaler = monitor.best_weights(), monitor.scaler
-                return None if best is None or scaler is None else network(best, scaler)
-
-            self._so_far = so_far
+            naming = Naming(
+                float(self.negative_slope),
+                None if names is None else tuple(str(name) for name in names),
+                targets,
+            )
+            extrapolate = bool(self.extrapolate)
+            made = fit_of(parameters, monitor, naming, start, extrapolate=extrapolate)
+            self._so_far = made.so_far
 
             def interrupt(number: int) -> None:
                 if not monitor.history.has_network:
@@ -340,13 +339,14 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                 say_stopping(number)
 
             with stop_softly(interrupt):
-                trained = train(kept(engine), parameters, monitor, dtype, names, targets, start)
+                network = made.train(kept(engine), dtype)
             monitor.end()
-        self.network_ = network(trained.weights, trained.scaler, trained.hidden_gram)
+        self.network_ = network
         del self._so_far
         reason = monitor.stopping.reason or "converged"
         self._told_by(monitor.history, monitor.counts.passes, reason, monitor.memory)
-        return self._shortfall(trained.weights.n_working, reason, monitor)
+        working = made.n_working if isinstance(made, PlainFit) else None
+        return self._shortfall(parameters.n_hidden, working, reason, monitor)
 
     def network_so_far(self) -> Network | None:
         """What a `fit` that is under way would end with now: for its callback, or another thread.
@@ -529,18 +529,20 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             )
         return bool(self.callback(progress)) if self.callback is not None else False
 
-    def _shortfall(self, n_working: int, reason: str, monitor: Monitor) -> str | None:
+    def _shortfall(
+        self, asked: int, working: int | None, reason: str, monitor: Monitor
+    ) -> str | None:
         """What to warn of: too little time, or fewer neurons than were asked for."""
         limit = f"{self.max_time:g} s allowed" if self.max_time is not None else ""
+        has = f"the network has {working} of {asked} neurons"
         if limit and monitor.clock.first_pass_seconds > float(self.max_time or 0):
+            result = "the network is what one pass gives" if working is None else has
             return (
                 f"a single pass over the data takes {monitor.clock.first_pass_seconds:.3g} s, "
-                f"more than the {limit}: the network has {n_working} of {self.n_hidden} "
-                "neurons; allow more time"
+                f"more than the {limit}: {result}; allow more time"
             )
-        if n_working >= self.n_hidden:
+        if working is None or working >= asked:
             return None
-        has = f"the network has {n_working} of {self.n_hidden} neurons"
         if reason == "max_time" and not self.early_stopping:
             return f"{has}, since the {limit} were over before it was trained; allow more seconds"
         if reason in ("converged", "max_iter") and not self.early_stopping:
@@ -557,6 +559,10 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.stop_reason_ = reason
         self.peak_memory_ = memory
         self.last_doubling_ = last_doubling(history)
+        for name in ("expected_r2", "expected_r2_spread"):
+            self.__dict__.pop(f"{name}_", None)  # of an earlier fit
+            if name in self.network_.info:
+                setattr(self, f"{name}_", float(self.network_.info[name]))
 
     def _rows(
         self, X: Any, y: Any, sample_weight: Any, client: Client | None, *, reset: bool = True

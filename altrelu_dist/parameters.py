@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.utils import check_random_state
 
+from altrelu_dist.committee import COMMITTEE
 from altrelu_dist.errors import ParameterError
 from altrelu_dist.training import METHODS, Parameters
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from altrelu_dist.estimators import AltReLURegressor
 
-__all__ = ["checked", "known_method", "one_name_a_column", "whole_number"]
+__all__ = ["checked", "known_method", "one_name_a_column", "resolved", "whole_number"]
 
 _MOST_ALPHA = 1e100  # sums of squares times more would not be finite
 
@@ -30,7 +31,9 @@ def checked(asked: AltReLURegressor) -> Parameters:
     ParameterError
         If one has a value that it cannot have.
     """
-    whole_number("n_hidden", asked.n_hidden, 1)
+    for name in ("n_hidden", "max_size"):
+        if getattr(asked, name) is not None:
+            whole_number(name, getattr(asked, name), 1)
     if asked.max_iter is not None:
         whole_number("max_iter", asked.max_iter, 1)
     _real("alpha", asked.alpha, 0, _MOST_ALPHA)
@@ -38,7 +41,7 @@ def checked(asked: AltReLURegressor) -> Parameters:
     if asked.max_time is not None:
         _real("max_time", asked.max_time, 0, math.inf)
     _real("checkpoint_interval", asked.checkpoint_interval, 0, math.inf)
-    for name in ("early_stopping", "resume", "warm_start"):
+    for name in ("early_stopping", "extrapolate", "resume", "warm_start"):
         _flag(name, getattr(asked, name))
     if asked.resume and asked.checkpoint is None:
         raise ParameterError("is for a checkpoint, and none is given", parameter="resume")
@@ -48,16 +51,55 @@ def checked(asked: AltReLURegressor) -> Parameters:
             raise ParameterError(
                 "is 0; early stopping needs rows of its own", parameter="validation_fraction"
             )
-    known_method(asked.method)
+    method, n_hidden = resolved(asked.method, asked.n_hidden, asked.max_size)
     return Parameters(
-        n_hidden=int(asked.n_hidden),
-        method=asked.method,
+        n_hidden=n_hidden,
+        method=method,
         alpha=float(asked.alpha),
         negative_slope=float(asked.negative_slope),
         max_iter=None if asked.max_iter is None else int(asked.max_iter),
         seed=_seed(asked.random_state),
-        validation_fraction=float(asked.validation_fraction) if asked.early_stopping else 0.0,
+        validation_fraction=float(asked.validation_fraction)
+        if asked.early_stopping and method != "committee"
+        else 0.0,
     )
+
+
+def resolved(
+    method: str | None, n_hidden: int | None, max_size: int | None = None
+) -> tuple[str, int]:
+    """The method that is meant, and its neurons: of a committee the most it may have.
+
+    Parameters
+    ----------
+    method : str, optional
+        By default a committee, or with ``n_hidden`` the search.
+    n_hidden : int, optional
+        By default 64, but of a committee.
+    max_size : int, optional
+        Of a committee.
+
+    Raises
+    ------
+    ParameterError
+        If the method is unknown, or two of these do not go together.
+    """
+    if method is not None:
+        known_method(method)
+    if method == "committee" and n_hidden is not None:
+        raise ParameterError(
+            "is for one plain network, and method='committee' chooses the neurons itself; leave "
+            "n_hidden out, or bound them by max_size",
+            parameter="n_hidden",
+        )
+    if method in (None, "committee") and n_hidden is None:
+        return "committee", COMMITTEE.most_neurons if max_size is None else int(max_size)
+    if max_size is not None:
+        raise ParameterError(
+            "bounds the neurons of a committee; a plain network has those of n_hidden",
+            parameter="max_size",
+        )
+    return method or "search", 64 if n_hidden is None else int(n_hidden)
 
 
 def one_name_a_column(what: str, names: Sequence[str] | None, of: str, count: int) -> None:

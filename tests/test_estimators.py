@@ -303,7 +303,7 @@ def test_a_second_fit_forgets_the_first(data, frame):
         ({"n_hidden": "many"}, "n_hidden is 'many'"),
         (
             {"method": "adam"},
-            "method is 'adam'; expected one of search, kronecker, damped, alternating",
+            "method is 'adam'; expected one of committee, search, kronecker, damped, alternating",
         ),
         ({"method": None}, "method is None"),
         ({"alpha": -1e-9}, "alpha is -1e-09; expected a number of at least 0"),

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from altrelu_dist.engine import OutOfTimeError
 from altrelu_dist.moments.rows import Weights
-from altrelu_dist.training.objective import Objective
+from altrelu_dist.training.monitor import Monitor
 
-__all__ = ["Method", "Report", "record", "run"]
+__all__ = ["Method", "Recorder", "Report", "record", "run"]
 
 B = TypeVar("B", contravariant=True)
 S = TypeVar("S", bound="HasSteps")
@@ -37,6 +37,22 @@ class Report(NamedTuple):
     fraction: float = math.nan  # of all steps that is done; NaN if unknown
     rows: int = 0  # that were visited without a pass of the engine
     details: Mapping[str, Any] = {}  # of the iteration
+    tell: bool = False  # whether the callback hears of it where no weights are recorded
+
+
+class Recorder(Protocol):
+    """What is told of the steps: an `Objective`, or what stands for one."""
+
+    @property
+    def monitor(self) -> Monitor:
+        """Of the run."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether the rows are the whole data and not a sample of it."""
+
+    def record(self, loss: float, weights: Weights, **details: Any) -> None:
+        """Note an iteration."""
 
 
 class Method(Protocol[B, S]):
@@ -61,7 +77,7 @@ class Method(Protocol[B, S]):
         """The state of a checkpoint."""
 
 
-def run(method: Method[B, S], begin: B, objective: Objective, save_every: int = 1) -> S:
+def run(method: Method[B, S], begin: B, objective: Recorder, save_every: int = 1) -> S:
     """Run a method until it is done or the run has to end; the last state.
 
     Parameters
@@ -69,7 +85,7 @@ def run(method: Method[B, S], begin: B, objective: Objective, save_every: int = 
     method : Method
     begin : object
         What the method begins with, if it does not go on from a checkpoint.
-    objective : Objective
+    objective : Recorder
         Its monitor says when to stop, and its journal holds the checkpoint.
     save_every : int
         Steps between two save points.
@@ -98,13 +114,15 @@ def run(method: Method[B, S], begin: B, objective: Objective, save_every: int = 
         record(method.report(state), objective)
 
 
-def record(report: Report, objective: Objective) -> None:
+def record(report: Report, objective: Recorder) -> None:
     """Record a step; the callback of the run hears of it."""
     monitor = objective.monitor
     if report.rows:
         monitor.counts.count_rows(report.rows, whole=objective.whole)
     monitor.counts.fraction = report.fraction
     if report.weights is None:
+        if report.tell:
+            monitor.notify()
         return
     if report.loss is None:
         monitor.validate(report.weights, whole=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 from zlib import crc32
@@ -18,13 +18,14 @@ from altrelu_dist.errors import ParameterError
 from altrelu_dist.moments.loss import HiddenMoments
 from altrelu_dist.moments.refusals import check_summary
 from altrelu_dist.moments.rows import Floats, Rows, Scaler, Together, Weights
-from altrelu_dist.moments.sample import Sampler, distinct
+from altrelu_dist.moments.sample import Sampler
 from altrelu_dist.moments.summary import Summary, summarise
 from altrelu_dist.threads import one_blas_thread
 from altrelu_dist.training import schedule
 from altrelu_dist.training.alternating import ITERATIONS, alternate, random_directions
 from altrelu_dist.training.damped import LARGEST_SYSTEM, descend
 from altrelu_dist.training.descents import Descents
+from altrelu_dist.training.drawing import distinct_rows, draw
 from altrelu_dist.training.kronecker import SETTINGS
 from altrelu_dist.training.monitor import Monitor
 from altrelu_dist.training.neurons import started
@@ -33,7 +34,7 @@ from altrelu_dist.training.progress import Outcome
 from altrelu_dist.training.quasi_newton import quasi_newton
 from altrelu_dist.training.rounds import Rounds
 from altrelu_dist.training.search import FullDataBest, Search
-from altrelu_dist.training.validation import DrawBoth, HeldOut, OfTraining, Validation
+from altrelu_dist.training.validation import HeldOut, OfTraining, Validation
 from altrelu_dist.training.whitening import Whitening
 
 __all__ = [
@@ -41,7 +42,6 @@ __all__ = [
 ]  # fmt: skip
 
 _LARGEST_ALTERNATION = 16_384  # unknowns of the paper's hidden-layer system: 2 GiB of float64
-_LONG, _TIMED = 2**25, 16  # bytes of rows, of which first a part is put in order, to be timed
 _DAMPED_STEPS = 200
 _MOST_BLOCKS = 4  # of neurons, each with a system of its own, for the last steps to take turns
 _LAST_STEPS = 6  # on all rows where the search saw a sample: each is a pass over the data
@@ -158,8 +158,8 @@ def _train(
     if whole:
         # All rows fit in memory here: from now on there is nothing else.
         with suppress(OutOfTimeError):
-            drawn, validation = _draw(engine, Sampler(1.0, parameters.seed), held_out, monitor)
-            engine = LocalEngine.of(_distinct(drawn, parameters.seed, monitor))
+            drawn, validation = draw(engine, Sampler(1.0, parameters.seed), held_out, monitor)
+            engine = LocalEngine.of(distinct_rows(drawn, parameters.seed, monitor))
             del drawn
             summary = engine.reduce(summarise, "summary")
     scaler = monitor.scaler = summary.scaler(dtype)
@@ -182,7 +182,7 @@ def _train(
         if not whole and (sampled or held_out):
             chance = rows / summary.weighted if sampled else 0.0
             begun = monitor.clock.seconds
-            drawn, validation = _draw(engine, Sampler(chance, parameters.seed), held_out, monitor)
+            drawn, validation = draw(engine, Sampler(chance, parameters.seed), held_out, monitor)
             monitor.clock.final_pass_seconds = monitor.clock.seconds - begun
             sample = (
                 LocalEngine.of(drawn).prepared(monitor.clock.in_time(scaler)) if sampled else None
@@ -407,28 +407,4 @@ _METHODS: dict[str, Callable[[Problem, Parameters], Outcome]] = {
     "damped": _damped,
     "alternating": _alternating,
 }
-METHODS = tuple(_METHODS)
-
-
-def _draw(
-    engine: Engine, sampler: Sampler, held_out: HeldOut | None, monitor: Monitor
-) -> tuple[Rows, Rows | None]:
-    """A random sample of the training rows, and the rows held out, in memory here."""
-    monitor.begin_stage("sample")
-    if held_out is None:
-        sample, validation = engine.reduce(sampler, "sample", monitor.clock), None
-    else:
-        both = engine.reduce(DrawBoth(held_out, sampler), "sample", monitor.clock)
-        sample, validation = both.first, both.second.shuffled()
-    monitor.counts.count_rows(engine.n_rows, whole=True)
-    if sample.X.nbytes > _LONG:
-        part = replace(sample, draw=sample.draw[: len(sample.X) // _TIMED])
-        monitor.clock.give_up_before(part.shuffled, _TIMED)
-    return sample.shuffled(), validation
-
-
-def _distinct(rows: Rows, seed: int, monitor: Monitor) -> Rows:
-    if rows.X.nbytes > _LONG:
-        part = rows.part(0, len(rows.X) // _TIMED)
-        monitor.clock.give_up_before(lambda: distinct(part, seed), _TIMED)
-    return distinct(rows, seed)
+METHODS = ("committee", *_METHODS)  # a committee is no method of one network: see there

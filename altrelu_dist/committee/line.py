@@ -1,0 +1,79 @@
+"""The ridge line: what a linear model of the encoded columns says of rows that it has not seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from altrelu_dist.moments.rows import Block, Floats
+
+__all__ = ["ridge_lines"]
+
+_PENALTIES = 10.0 ** np.arange(-6, 2.5, 0.5)  # in parts of the columns' mean square
+
+
+def ridge_lines(tiles: Iterable[tuple[int, Block]], n_folds: int) -> Floats:
+    """Of each fold the line that the other rows give, at the penalty that is best for all folds.
+
+    One pass: the Gram matrix of all rows less that of a fold is that of the others.
+
+    Parameters
+    ----------
+    tiles : iterable of (int, Block)
+        With the number of their first row; row i is of fold ``i % n_folds``.
+    n_folds : int
+        At least 2.
+
+    Returns
+    -------
+    ndarray of shape (n_folds, p, q)
+        Coefficients of the columns of a block; that of the ones, last, is not penalised.
+    """
+    grams, right, squares = _moments(tiles, n_folds)
+    scale = np.trace(grams.sum(axis=0)[:-1, :-1]) / max(1, grams.shape[1] - 1)
+    lines = [
+        _path(grams.sum(axis=0) - gram, right.sum(axis=0) - own, scale)
+        for gram, own in zip(grams, right, strict=True)
+    ]
+    losses = sum(
+        squares[fold]
+        - 2 * np.einsum("lpq,pq->l", lines[fold], right[fold])
+        + np.einsum("lpq,pr,lrq->l", lines[fold], grams[fold], lines[fold], optimize=True)
+        for fold in range(n_folds)
+    )
+    best = int(np.argmin(losses))
+    return np.stack([path[best] for path in lines])
+
+
+def _moments(tiles: Iterable[tuple[int, Block]], n_folds: int) -> tuple[Floats, Floats, Floats]:
+    """Gram matrix, right-hand side and squares of the targets of each fold."""
+    grams: list[Floats] = []
+    right: list[Floats] = []
+    squares = np.zeros(n_folds)
+    for start, (x, y) in tiles:
+        for fold in range(n_folds):
+            own = slice((fold - start) % n_folds, None, n_folds)
+            X, Y = x[own].astype(np.float64), y[own].astype(np.float64)
+            if len(grams) < n_folds:
+                grams.append(X.T @ X)
+                right.append(X.T @ Y)
+            else:
+                grams[fold] += X.T @ X
+                right[fold] += X.T @ Y
+            squares[fold] += np.vdot(Y, Y)
+    return np.stack(grams), np.stack(right), squares
+
+
+def _path(gram: Floats, right: Floats, scale: float) -> Floats:
+    """Coefficients at each penalty, (l, p, q); the ones are eliminated first."""
+    weight = gram[-1, -1]
+    mean, target_mean = gram[:-1, -1] / weight, right[-1] / weight
+    centred = gram[:-1, :-1] - np.outer(mean, mean) * weight
+    values, axes = np.linalg.eigh(centred)
+    turned = axes.T @ (right[:-1] - np.outer(mean, target_mean) * weight)
+    penalties = _PENALTIES * max(float(scale), np.finfo(float).tiny)
+    shrunk = turned / (np.maximum(values, 0)[:, None] + penalties[:, None, None])
+    slopes = axes @ shrunk
+    constant = target_mean - np.einsum("p,lpq->lq", mean, slopes)
+    return np.concatenate([slopes, constant[:, None]], axis=1)

@@ -1,0 +1,351 @@
+"""Members of a committee, trained side by side by Kronecker-factored steps on the same tiles.
+
+Member k is a network of h neurons that is trained on all rows but those of its fold. All members of
+a group see the same tile in a step, so that one product of matrices serves them all; a row of fold
+k has the weight zero for member k. The steps are those of `altrelu_dist.training.kronecker`, for
+each member with its own curvature G (h, h) and A (h + 1, h + 1); the columns of their inputs are
+whitened beforehand, or taken as uncorrelated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from altrelu_dist.committee.settings import CommitteeSettings
+from altrelu_dist.moments.rows import Array, Block, Floats
+from altrelu_dist.solvers.linalg import Factor
+from altrelu_dist.training.driver import Report
+
+__all__ = ["Group", "GroupDescent", "GroupState", "Tiles", "hinges", "out_of_fold"]
+
+LOOK = 100  # steps between two looks at the clock and the checkpoint
+_PATTERNS = 2048  # rows of the dropout patterns that steps begin at
+
+
+class Tiles(Protocol):
+    """Tiles of encoded rows, in random order; those of a fold are every n-th row."""
+
+    starts: Sequence[int]  # of each tile, and the number of rows
+
+    def __getitem__(self, number: int) -> Block:
+        """One of them."""
+
+
+class Group(NamedTuple):
+    """Networks of the same size side by side, of float32."""
+
+    W: Array  # (p, K h) hidden layers, their biases last
+    V: Array  # (K, h, q) output layers
+    c: Array  # (K, q) output biases
+
+    def balanced(self) -> Group:
+        """The same functions, each neuron's norm shared equally by its two layers."""
+        into = np.linalg.norm(self.W[:-1], axis=0)
+        out = np.linalg.norm(self.V, axis=2).ravel()
+        usable = (into > 0) & (out > 0)
+        scale = np.ones_like(into)
+        scale[usable] = np.sqrt(out[usable] / into[usable])
+        return Group(self.W * scale, self.V / scale.reshape(*self.V.shape[:2], 1), self.c)
+
+    def only(self, members: NDArray[np.bool_], other: Group) -> Group:
+        """These members of another group, and the rest of this one."""
+        neurons = np.repeat(members, self.V.shape[1])
+        return Group(
+            np.where(neurons, other.W, self.W),
+            np.where(members[:, None, None], other.V, self.V),
+            np.where(members[:, None], other.c, self.c),
+        )
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether every weight is a number."""
+        return all(bool(np.isfinite(part).all()) for part in self)
+
+
+class GroupState(NamedTuple):
+    """Where a descent is: what a checkpoint holds, but for the inverses, which follow from it."""
+
+    group: Group
+    move: Group  # the last step
+    curvature: tuple[Array, Array] | None  # G (K, h, h) and A (K, h + 1, h + 1), running means
+    inverses: tuple[Array, Array] | None  # damped
+    best: Group  # each member where its loss on its own fold was least
+    losses: Array  # (K,), these
+    taken: int  # steps
+
+
+@dataclass(frozen=True)
+class GroupDescent:
+    """A number of steps over tiles of rows: ``init``, then ``step`` until ``done``.
+
+    Parameters
+    ----------
+    tiles : Tiles
+        Of float32.
+    judged : Sequence of Block
+        Leading tiles, on whose rows members are validated: each on those of its fold.
+    n_folds : int
+        Row i is of fold ``i % n_folds``; member k is not trained on fold k.
+    alpha, slope : float
+        Ridge, and negative slope of the activation.
+    dropout : float
+    settings : CommitteeSettings
+    steps : int
+    seed : int
+        Of the order of the tiles and of the dropout.
+    """
+
+    tiles: Tiles
+    judged: Sequence[tuple[int, Block]]
+    n_folds: int
+    alpha: float
+    slope: float
+    dropout: float
+    settings: CommitteeSettings
+    steps: int
+    seed: int
+
+    def init(self, group: Group) -> GroupState:
+        """Begin at some weights."""
+        begin = group.balanced()
+        still = Group(*(np.zeros_like(part) for part in begin))
+        return GroupState(begin, still, None, None, begin, self._losses(begin), 0)
+
+    def done(self, state: GroupState) -> bool:
+        """Whether all steps are made."""
+        return state.taken >= self.steps
+
+    def step(self, state: GroupState) -> GroupState:
+        """Take the step of the next tile."""
+        (W, V, c), settings = state.group, self.settings
+        members, h, _ = V.shape
+        number = self._tile(state.taken)
+        x, y = self.tiles[number]
+        n = len(x)
+        mask = _mask(self.tiles.starts[number], n, members)
+        features = x @ W
+        slopes = (features > 0).astype(x.dtype)
+        if self.slope:
+            np.maximum(slopes, x.dtype.type(self.slope), out=slopes)
+        if self.dropout:
+            slopes *= self._kept(n, members * h, state.taken)
+        features *= slopes
+        hidden = features.reshape(n, members, h).transpose(1, 0, 2)  # (K, n, h)
+        residual = hidden @ V + x[:, -1:] * c[:, None] - y  # (K, n, q)
+        residual *= mask.T[:, :, None] / mask.sum(axis=0)[:, None, None]
+        if state.inverses is None or state.taken % settings.renewal == 0:
+            state = self._renewed(state, slopes, hidden, x[:, -1:], n)
+        assert state.inverses is not None
+        hidden_inverse, output_inverse = state.inverses
+        g_V = hidden.transpose(0, 2, 1) @ residual
+        g_c = (x[:, -1] @ residual)[:, None]
+        slopes *= _spread(residual, V)
+        g_W = x.T @ slopes
+        if self.alpha:
+            g_W[:-1] += np.float32(self.alpha) * W[:-1]
+            g_V += np.float32(self.alpha) * V
+        g_O = np.concatenate([g_V, g_c], axis=1)
+        D_W = np.empty_like(g_W)
+        for member, inverse in enumerate(hidden_inverse):
+            own = slice(member * h, (member + 1) * h)
+            np.matmul(g_W[:, own], inverse, out=D_W[:, own])
+        D_O = output_inverse @ g_O
+        # g'D is the mean square by which the whole step would change a member's outputs.
+        change = np.einsum("pj,pj->j", g_W, D_W).reshape(members, h).sum(axis=1)
+        change += np.einsum("kjq,kjq->k", g_O, D_O)
+        fading = 0.5 * (1 + np.cos(np.pi * state.taken / self.steps))
+        rate = settings.length / np.sqrt(np.maximum(change, np.float32(1e-30)))
+        rate = np.minimum(settings.rate * fading, rate).astype(np.float32)
+        momentum = np.float32(settings.momentum)
+        D_W *= np.repeat(rate, h)
+        move = Group(
+            momentum * state.move.W - D_W,
+            momentum * state.move.V - rate[:, None, None] * D_O[:, :-1],
+            momentum * state.move.c - rate[:, None] * D_O[:, -1],
+        )
+        group = Group(W + move.W, V + move.V, c + move.c)
+        state = state._replace(group=group, move=move, taken=state.taken + 1)
+        if state.taken % max(1, self.steps // settings.looks) == 0:
+            losses = self._losses(group)
+            better = losses < state.losses
+            best = state.best.only(better, group)
+            state = state._replace(best=best, losses=np.where(better, losses, state.losses))
+        return state
+
+    def report(self, state: GroupState) -> Report:
+        """The rows of a turn over all tiles, and now and then how far the descent is."""
+        starts = self.tiles.starts
+        rows = starts[-1] if state.taken and state.taken % (len(starts) - 1) == 0 else 0
+        return Report(rows=rows, tell=state.taken % LOOK == 0)
+
+    def save(self, state: GroupState) -> dict[str, Any]:
+        """What a checkpoint holds of a state."""
+        return state._replace(inverses=None)._asdict()
+
+    def restore(self, saved: Mapping[str, Any]) -> GroupState:
+        """The state of a checkpoint."""
+        groups = {name: Group(*saved[name]) for name in ("group", "move", "best")}
+        state = GroupState(**{**saved, **groups})
+        if state.curvature is None:
+            return state
+        return state._replace(inverses=self._inverses(*state.curvature))
+
+    def _tile(self, taken: int) -> int:
+        """All tiles once in random order, then all of them again in another one."""
+        n_tiles = len(self.tiles.starts) - 1
+        turn, place = divmod(taken, n_tiles)
+        return int(_order(self.seed, turn, n_tiles)[place])
+
+    def _kept(self, n: int, neurons: int, taken: int) -> Array:
+        """What the features of some rows are multiplied by: 0, or what keeps their mean."""
+        most = max(b - a for a, b in zip(self.tiles.starts, self.tiles.starts[1:], strict=False))
+        patterns = _dropped(self.seed, _PATTERNS + most, neurons, self.dropout)
+        begin = int(np.random.default_rng([self.seed, taken]).integers(_PATTERNS))
+        return patterns[begin : begin + n]
+
+    def _losses(self, group: Group) -> Array:
+        """Mean square of each member on the rows of its own fold."""
+        squares, weight = np.zeros(self.n_folds), np.zeros(self.n_folds)
+        for start, block in self.judged:
+            for fold, rows in enumerate(_folds(start, self.n_folds)):
+                x, y = block.x[rows], block.y[rows]
+                error = _predicted(x, group, fold, self.slope) - y
+                squares[fold] += np.einsum("nq,nq->", error, error, dtype=np.float64)
+                weight[fold] += np.vdot(x[:, -1], x[:, -1])
+        losses: Array = squares / np.maximum(weight, np.finfo(float).tiny)
+        return np.where(np.isfinite(losses), losses, np.inf)
+
+    def _renewed(
+        self, state: GroupState, slopes: Array, hidden: Array, ones: Array, n: int
+    ) -> GroupState:
+        """With the curvature of another tile in the running means."""
+        V = state.group.V
+        members, h, _ = V.shape
+        by_member = slopes.reshape(n, members, h).transpose(1, 0, 2)
+        active = by_member.transpose(0, 2, 1) @ by_member
+        G = (active * (V @ V.transpose(0, 2, 1))).astype(np.float64) / n
+        extended = np.concatenate([hidden, np.broadcast_to(ones, (members, n, 1))], axis=2)
+        A = (extended.transpose(0, 2, 1) @ extended).astype(np.float64) / n
+        if state.curvature is not None:
+            decay = self.settings.decay
+            G = decay * state.curvature[0] + (1 - decay) * G
+            A = decay * state.curvature[1] + (1 - decay) * A
+        return state._replace(curvature=(G, A), inverses=self._inverses(G, A))
+
+    def _inverses(self, G: Array, A: Array) -> tuple[Array, Array]:
+        damping = self.settings.damping
+        return _damped_inverses(G, damping), _damped_inverses(A, damping)
+
+
+def hinges(
+    tiles: Sequence[tuple[int, Block]], members: int, h: int, slope: float, seed: int
+) -> Group:
+    """Members whose neurons bend at random rows towards others; their output layers solved.
+
+    Parameters
+    ----------
+    tiles : sequence of (int, Block)
+        Enough of the rows for the output layer's systems, with the number of their first row.
+    members, h : int
+    slope : float
+        Negative slope of the activation.
+    seed : int
+    """
+    rng = np.random.default_rng(seed)
+    x = np.concatenate([block.x for _, block in tiles])
+    y = np.concatenate([block.y for _, block in tiles])
+    fold = np.concatenate([np.arange(at, at + len(block.x)) for at, block in tiles]) % members
+    root = np.where(x[:, -1:] > 0, x[:, -1:], 1)
+    features = x[:, :-1] / root
+    neurons = members * h
+    first, second = features[rng.integers(len(x), size=(2, neurons))]
+    direction = second - first
+    length = np.linalg.norm(direction, axis=1)
+    same = length < 1e-4
+    direction[same] = rng.standard_normal((int(same.sum()), x.shape[1] - 1)).astype(x.dtype)
+    direction /= np.maximum(np.linalg.norm(direction, axis=1), np.float32(1e-30))[:, None]
+    bend = first + rng.random((neurons, 1)).astype(x.dtype) * (second - first)
+    W = np.vstack([direction.T, -np.einsum("np,np->n", bend, direction)])
+    W = np.ascontiguousarray(W, np.float32)  # all that follows keeps the order in memory
+    hidden = x @ W
+    np.maximum(hidden, np.float32(slope) * hidden if slope else 0, out=hidden)
+    V = np.empty((members, h, y.shape[1]), np.float32)
+    c = np.empty((members, y.shape[1]), np.float32)
+    for member in range(members):
+        own = fold != member
+        A = np.hstack([hidden[own, member * h : (member + 1) * h], x[own, -1:]]).astype(np.float64)
+        gram = A.T @ A
+        np.einsum("ii->i", gram)[:] += 0.01 * np.trace(gram) / len(gram)
+        output = Factor(gram).solve(A.T @ y[own])
+        V[member], c[member] = output[:-1], output[-1]
+    return Group(W, V, c)
+
+
+def out_of_fold(tiles: Sequence[tuple[int, Block]], group: Group, slope: float) -> Floats:
+    """Of each row what the member says that was not trained on it, (n, q)."""
+    n_folds, _, q = group.V.shape
+    parts = []
+    for start, (x, _) in tiles:
+        part = np.empty((len(x), q))
+        for fold, rows in enumerate(_folds(start, n_folds)):
+            part[rows] = _predicted(x[rows], group, fold, slope)
+        parts.append(part)
+    return np.concatenate(parts)
+
+
+def _folds(start: int, n_folds: int) -> list[slice]:
+    """Where the rows of each fold are in a tile."""
+    return [slice((fold - start) % n_folds, None, n_folds) for fold in range(n_folds)]
+
+
+def _predicted(x: Array, group: Group, member: int, slope: float) -> Array:
+    """What one member makes of some rows."""
+    h = group.V.shape[1]
+    hidden = x @ group.W[:, member * h : (member + 1) * h]
+    np.maximum(hidden, np.float32(slope) * hidden if slope else 0, out=hidden)
+    out: Array = hidden @ group.V[member] + x[:, -1:] * group.c[member]
+    return out
+
+
+def _spread(residual: Array, V: Array) -> Array:
+    """``R V'`` of each member, (n, K h)."""
+    members, n, q = residual.shape
+    if q == 1:  # an outer product
+        return (residual.reshape(members, n).T[:, :, None] * V[:, :, 0]).reshape(n, -1)
+    return (residual @ V.transpose(0, 2, 1)).transpose(1, 0, 2).reshape(n, -1)
+
+
+def _damped_inverses(gram: Array, damping: float) -> Array:
+    """``(gram + damping * mean(diag(gram)) I)^-1`` of each member, in float32."""
+    size = gram.shape[-1]
+    added = damping * np.einsum("kii->k", gram) / size + np.finfo(np.float32).tiny
+    damped = gram + added[:, None, None] * np.eye(size)
+    if not np.isfinite(damped).all():
+        return np.full(gram.shape, np.nan, np.float32)
+    inverses: Array = np.linalg.inv(damped).astype(np.float32)
+    return inverses
+
+
+def _mask(start: int, n: int, folds: int) -> Array:
+    """Which rows train which member, (n, K)."""
+    fold = np.arange(start, start + n) % folds
+    mask: Array = (fold[:, None] != np.arange(folds)).astype(np.float32)
+    return mask
+
+
+@lru_cache(maxsize=4)
+def _order(seed: int, turn: int, n_tiles: int) -> NDArray[np.intp]:
+    return np.random.default_rng([seed, turn]).permutation(n_tiles)
+
+
+@lru_cache(maxsize=1)
+def _dropped(seed: int, rows: int, neurons: int, dropout: float) -> Array:
+    kept = np.random.default_rng([seed, 2]).random((rows, neurons), dtype=np.float32) >= dropout
+    patterns: Array = kept.astype(np.float32) / np.float32(1 - dropout)
+    return patterns

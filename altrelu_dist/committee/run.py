@@ -1,0 +1,431 @@
+"""A committee from rows to one network: encode, race kinds of members, weigh them, fold them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from altrelu_dist.checkpoints.fingerprint import data_fingerprint, digest
+from altrelu_dist.committee.line import ridge_lines
+from altrelu_dist.committee.members import (
+    LOOK,
+    Group,
+    GroupDescent,
+    hinges,
+    out_of_fold,
+)
+from altrelu_dist.committee.settings import COMMITTEE, CommitteeSettings, Kind
+from altrelu_dist.committee.stacking import Stack, combined, stacked
+from altrelu_dist.committee.tiles import EncodedTiles, Encoding, whitening
+from altrelu_dist.encoding import ColumnSketch, Encoder, sketch_columns
+from altrelu_dist.engine import Engine, OutOfTimeError
+from altrelu_dist.moments.refusals import check_summary
+from altrelu_dist.moments.rows import Both, Floats, Rows, Together, Weights
+from altrelu_dist.moments.sample import Sampler
+from altrelu_dist.moments.summary import Summary, summarise
+from altrelu_dist.threads import one_blas_thread
+from altrelu_dist.training.drawing import distinct_rows, draw
+from altrelu_dist.training.driver import run
+from altrelu_dist.training.monitor import Monitor
+from altrelu_dist.training.schedule import ROWS
+from altrelu_dist.training.trainer import Parameters
+
+__all__ = ["Committee", "Expected", "Layers"]
+
+_GRAM_TILE = 2048
+_GRAM_ROWS = 16_384  # whose hidden features stand for all rows where further ones are folded in
+
+
+class Layers(NamedTuple):
+    """The network that a committee folds into."""
+
+    encoder: Encoder
+    hidden: Floats  # (m, h), of the encoder's columns
+    hidden_bias: Floats  # (h,)
+    output: Floats  # (h, q)
+    output_bias: Floats  # (q,)
+
+
+class Expected(NamedTuple):
+    """The error that is expected on new rows, from rows that members were not trained on."""
+
+    r2: float
+    spread: float  # nine of ten folds lie within, if they are spread as normal numbers are
+    mse: float  # mean square over rows, summed over targets, in their squared units
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """Members of a kind at one time, or the line: what may become a part of the network."""
+
+    name: str
+    encoding: Encoding
+    blocks: tuple[int, ...]  # of the encoder
+    group: Group | None
+    lines: Floats | None  # (folds, p, q)
+    predicted: Floats  # (judged rows, q), each row by who was not trained on it
+
+
+@dataclass
+class _Racer:
+    """A kind that takes part, and where its members are."""
+
+    kind: Kind
+    number: int
+    group: Group | None = None
+    loss: float = np.inf
+    resting: bool = False
+
+
+class Committee:
+    """The candidates of a run so far, and the network that they fold into.
+
+    Parameters
+    ----------
+    parameters : Parameters
+        ``n_hidden`` is the most neurons of the network.
+    monitor : Monitor
+    settings : CommitteeSettings
+    """
+
+    def __init__(
+        self, parameters: Parameters, monitor: Monitor, settings: CommitteeSettings = COMMITTEE
+    ) -> None:
+        self.parameters, self.monitor, self.settings = parameters, monitor, settings
+        self.whole = False  # whether all rows are in memory
+        self._candidates: list[_Candidate] = []
+        self._stack: Stack | None = None
+
+    def fit(
+        self,
+        engine: Engine,
+        dtype: np.dtype[np.floating],
+        feature_names: Sequence[str] | None = None,
+        target_names: Sequence[str] | None = None,
+    ) -> None:
+        """Train on the rows of an engine.
+
+        Parameters
+        ----------
+        engine : Engine
+            Of raw rows.
+        dtype : dtype
+            Of the rows in memory.
+        feature_names, target_names : sequence of str, optional
+            For messages.
+
+        Raises
+        ------
+        DataError
+            If a value is not finite, or every weight is zero.
+        """
+        with one_blas_thread():
+            summary, sketch = self._summary(engine, feature_names, target_names)
+            self.summary, self.scaler = summary, summary.scaler(np.dtype(np.float64))
+            self.encoder = _learnt(sketch, self.settings)
+            self.monitor.counts.unit = self.scaler.target_scale**2 / summary.targets.mean.size
+            varies = bool((summary.targets.variance > 0).any())
+            self.monitor.record(loss=1.0 if varies else 0.0)
+            if not varies or not self.encoder.n_columns:
+                return
+            with suppress(OutOfTimeError):
+                self.rows = self._drawn(engine, dtype)
+                self._race()
+
+    def _summary(
+        self,
+        engine: Engine,
+        feature_names: Sequence[str] | None,
+        target_names: Sequence[str] | None,
+    ) -> tuple[Summary, ColumnSketch]:
+        """One pass over all rows: their moments, and the distribution of each column."""
+        monitor = self.monitor
+        monitor.begin_stage("summary")
+        begun = monitor.clock.seconds
+        look = Together(summarise, sketch_columns)
+        found: Both[Summary, ColumnSketch]
+        if monitor.journal.kept:
+            both = engine.reduce(Together(look, digest), "summary")
+            found = both.first
+            known = {"X": feature_names, "y": target_names}
+            monitor.journal.is_of_data(data_fingerprint(found.first, both.second), known)
+        else:
+            found = engine.reduce(look, "summary")
+        monitor.counts.count_rows(engine.n_rows, whole=True)
+        monitor.clock.first_pass_seconds = monitor.clock.seconds - begun
+        check_summary(found.first, feature_names, target_names)
+        return found.first, found.second
+
+    def _drawn(self, engine: Engine, dtype: np.dtype[np.floating]) -> Rows:
+        """The rows, or a random sample of as many as memory is to hold, in random order."""
+        seed, weighted = self.parameters.seed, self.summary.weighted
+        width = self.summary.features.mean.size + self.summary.targets.mean.size
+        most = max(self.settings.judged_rows, ROWS.held_bytes // (width * dtype.itemsize))
+        self.whole = weighted <= ROWS.nearly_all * most
+        sampler = Sampler(1.0 if self.whole else most / weighted, seed)
+        drawn, _ = draw(engine, sampler, None, self.monitor)
+        return distinct_rows(drawn, seed, self.monitor)
+
+    def record(self, loss: float, weights: Weights, **details: Any) -> None:
+        """Nothing is recorded within a descent: it is one iteration."""
+
+    @property
+    def n_rows(self) -> int:
+        """Rows in memory."""
+        return len(self.rows.X)
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is a network yet."""
+        return self._stack is not None
+
+    def _race(self) -> None:
+        """Train members of all kinds for a round, the best of them for longer ones."""
+        settings, n = self.settings, self.n_rows
+        folds = settings.folds(n)
+        if folds < 2:
+            return
+        self._add_lines(folds)
+        racers = [
+            _Racer(kind, number)
+            for number, kind in enumerate(settings.kinds)
+            if kind.pieces < len(self.encoder.blocks)
+        ]
+        rounds = settings.racing
+        if self.parameters.max_iter is not None:
+            rounds = rounds[: self.parameters.max_iter]
+        for number, most in enumerate(rounds):
+            going = [racer for racer in racers if not racer.resting]
+            going = sorted(going, key=lambda each: each.loss)[:most]
+            if number == 1:
+                going += self._twins(racers)
+                racers += going[most:]
+            for racer in going:
+                if self.monitor.stopped:
+                    return
+                self._go_on(racer, number, folds)
+
+    def _twins(self, racers: list[_Racer]) -> list[_Racer]:
+        """The best kind with coarse pieces, but with fine ones."""
+        coarse = [racer for racer in racers if racer.kind.pieces == 1]
+        if len(self.encoder.blocks) < 3 or not coarse:  # standardised, coarse, fine
+            return []
+        best = min(coarse, key=lambda racer: racer.loss).kind
+        name = best.name.replace("coarse", "fine")
+        return [_Racer(replace(best, name=name, pieces=2), len(racers))]
+
+    def _go_on(self, racer: _Racer, number: int, folds: int) -> None:
+        """Train the members of a kind for one round more."""
+        self.monitor.begin_stage("members")
+        settings, kind = self.settings, racer.kind
+        tiles = self._tiles(kind)
+        steps = settings.steps(number, self.n_rows, len(tiles))
+        seed = [self.parameters.seed, racer.number, number]
+        h = settings.member_size(self.n_rows)
+        few = partial(tiles.leading, max(4096, settings.n_folds * h))
+        descent = GroupDescent(
+            tiles=tiles,
+            judged=list(tiles.leading(settings.looked_rows)),
+            n_folds=folds,
+            alpha=self.parameters.alpha,
+            slope=self.parameters.negative_slope,
+            dropout=kind.dropout,
+            settings=settings,
+            steps=steps,
+            seed=int(np.random.SeedSequence(seed).generate_state(1)[0]),
+        )
+
+        def made() -> tuple[Group, Group, int]:
+            begin = racer.group
+            if begin is None:
+                begin = hinges(list(few()), folds, h, descent.slope, descent.seed)
+            with np.errstate(over="ignore", invalid="ignore"):  # of members that diverge
+                state = run(descent, begin, self, save_every=LOOK)
+            return state.group, state.best, state.taken
+
+        last, best, taken = self.monitor.journal.step(kind.name, made)
+        losses = []
+        for name, group in (("last", Group(*last)), ("best", Group(*best))):
+            if group.is_finite and (taken == steps or name == "best"):
+                losses.append(self._add(f"{kind.name}-{number}-{name}", tiles, kind, group))
+        racer.group = Group(*(last if Group(*last).is_finite else best))
+        before, racer.loss = racer.loss, min([racer.loss, *losses])
+        racer.resting = not racer.loss <= (1 - settings.worth) * before
+        self._weigh(f"{kind.name}", number)
+
+    def _tiles(self, kind: Kind) -> EncodedTiles:
+        """The rows as a kind takes them."""
+        settings = self.settings
+        blocks = (0, kind.pieces) if kind.pieces else (0,)
+        encoding = Encoding(self.encoder.take(blocks), self.scaler)
+        size = settings.rows_of_tile(self.n_rows)
+        tiles = EncodedTiles(self.rows, encoding, size, settings.encoded_bytes)
+        if not kind.whitened:
+            return tiles
+        turned = whitening(tiles.leading(settings.judged_rows), settings.floor)
+        encoding = Encoding(encoding.encoder, self.scaler, turned)
+        return EncodedTiles(self.rows, encoding, size, settings.encoded_bytes)
+
+    def _add(self, name: str, tiles: EncodedTiles, kind: Kind, group: Group) -> float:
+        """A candidate; its out-of-fold loss."""
+        judged = list(tiles.leading(self.settings.judged_rows))
+        predicted = out_of_fold(judged, group, self.parameters.negative_slope)
+        if not np.isfinite(predicted).all():
+            return np.inf
+        blocks = (0, kind.pieces) if kind.pieces else (0,)
+        candidate = _Candidate(name, tiles.encoding, blocks, group, None, predicted)
+        self._candidates.append(candidate)
+        return self._loss(predicted)
+
+    def _add_lines(self, folds: int) -> None:
+        """The ridge lines of the standardised columns, and of the coarse pieces beside them."""
+        settings = self.settings
+        for pieces in range(min(2, len(self.encoder.blocks))):
+            tiles = self._tiles(Kind("line", pieces))
+            lines = ridge_lines(tiles.leading(self.n_rows), folds)
+            predicted = np.concatenate(
+                [
+                    np.einsum(
+                        "np,npq->nq",
+                        x.astype(np.float64),
+                        lines[np.arange(at, at + len(x)) % folds],
+                    )
+                    for at, (x, _) in tiles.leading(settings.judged_rows)
+                ]
+            )
+            blocks = (0, pieces) if pieces else (0,)
+            judged = [block for _, block in tiles.leading(settings.judged_rows)]
+            self._y = np.concatenate([block.y for block in judged]).astype(np.float64)
+            self._root = np.concatenate([block.x[:, -1] for block in judged]).astype(np.float64)
+            self._candidates.append(
+                _Candidate(f"line-{pieces}", tiles.encoding, blocks, None, lines, predicted)
+            )
+        self._weigh("line", 0)
+
+    def _weigh(self, kind: str, number: int) -> None:
+        """Weigh the candidates anew, and record what that is expected to give."""
+        predicted = [candidate.predicted for candidate in self._candidates]
+        costs = [candidate.group is not None for candidate in self._candidates]
+        size = self.settings.folds(self.n_rows) * self.settings.member_size(self.n_rows)
+        most = max(1, min(self.settings.kept, self.parameters.n_hidden // size))
+        self._stack = stacked(predicted, self._y, costs, most)
+        loss = self._loss(combined(predicted, self._stack))
+        self.monitor.record(loss=loss, loss_rows=self.n_rows, kind=kind, round=number)
+
+    def _loss(self, predicted: Floats) -> float:
+        return float(((predicted - self._y) ** 2).sum() / (self._root**2).sum())
+
+    def expected(self) -> Expected:
+        """What the out-of-fold predictions say of new rows."""
+        assert self._stack is not None
+        folds = self.settings.folds(self.n_rows)
+        weight = self._root**2
+        said: Floats = combined([c.predicted for c in self._candidates], self._stack)
+        errors = (said - self._y) ** 2
+        positive = np.where(self._root > 0, self._root, 1)[:, None]
+        targets = self._y / positive
+
+        def r2(rows: Any) -> float:
+            own = weight[rows, None]
+            mean = (own * targets[rows]).sum(axis=0) / own.sum()
+            around = (own * (targets[rows] - mean) ** 2).sum(axis=0)
+            varies = around > 0
+            return float(np.mean(1 - errors[rows].sum(axis=0)[varies] / around[varies]))
+
+        parts = [r2(slice(fold, None, folds)) for fold in range(folds)]
+        scale = self.scaler.target_scale**2
+        return Expected(
+            r2(slice(None)),
+            float(1.645 * np.std(parts, ddof=1)),
+            float(errors.sum() / weight.sum()) * scale,
+        )
+
+    def groups(self) -> list[dict[str, Any]]:
+        """The groups that the network is made of: name, neurons, weight for each target."""
+        assert self._stack is not None
+        return [
+            {
+                "name": self._candidates[place].name,
+                "n_hidden": self._columns(self._candidates[place])[0].shape[1],
+                "weight": [float(w) for w in weight],
+            }
+            for place, weight in zip(self._stack.kept, self._stack.weights, strict=True)
+        ]
+
+    def layers(self) -> Layers:
+        """The candidates that have a weight as one network."""
+        assert self._stack is not None
+        chosen = [self._candidates[place] for place in self._stack.kept]
+        blocks = sorted({block for candidate in chosen for block in candidate.blocks})
+        encoder = self.encoder.take(blocks)
+        hidden, biases, outputs = [], [], []
+        bias = np.zeros(self._y.shape[1])
+        for candidate, weight in zip(chosen, self._stack.weights, strict=True):
+            W, V, c = self._columns(candidate)
+            wide = np.zeros((encoder.n_columns, W.shape[1]))
+            at = 0
+            for block in candidate.blocks:
+                size = self.encoder.blocks[block].n_columns
+                wide[encoder.columns_of(blocks.index(block))] = W[at : at + size]
+                at += size
+            hidden.append(wide)
+            biases.append(W[-1])
+            outputs.append(V * weight)
+            bias += c * weight
+        scale = self.scaler.target_scale
+        return Layers(
+            encoder,
+            np.hstack(hidden),
+            np.concatenate(biases),
+            np.vstack(outputs) * scale,
+            bias * scale + self.scaler.target_center,
+        )
+
+    def hidden_gram(self, layers: Layers) -> Floats:
+        """Gram matrix of the hidden features and a one: of some rows, scaled to all of them."""
+        encoding = Encoding(layers.encoder, self.scaler)
+        rows = self.rows.part(0, min(_GRAM_ROWS, self.n_rows))
+        W = np.vstack([layers.hidden, layers.hidden_bias]).astype(np.float32)
+        slope = np.float32(self.parameters.negative_slope)
+        gram = np.zeros((W.shape[1] + 1,) * 2)
+        weight = 0.0
+        with one_blas_thread():
+            for start in range(0, len(rows.X), _GRAM_TILE):
+                x = encoding(rows.part(start, min(start + _GRAM_TILE, len(rows.X)))).x
+                hidden = x @ W
+                features = np.hstack([np.maximum(hidden, slope * hidden), x[:, -1:]])
+                gram += features.T @ features
+                weight += float(np.vdot(x[:, -1], x[:, -1]))
+        return gram * (self.summary.features.weight / weight)
+
+    def _columns(self, candidate: _Candidate) -> tuple[Floats, Floats, Floats]:
+        """Both layers of the mean of its members, (m + 1, h), (h, q) and (q,)."""
+        if candidate.group is not None:
+            W, V, c = candidate.group
+            members = V.shape[0]
+            mean: Floats = V.reshape(-1, V.shape[2]).astype(np.float64) / members
+            bias: Floats = c.astype(np.float64).mean(axis=0)
+            return candidate.encoding.hidden_weights(W), mean, bias
+        assert candidate.lines is not None
+        # A line is two neurons for each target: z = (max(z, s z) - max(-z, -s z)) / (1 + s).
+        line = candidate.lines.mean(axis=0)
+        both: Floats = np.hstack([line, -line])
+        both[-1] = 0.0
+        sides = np.eye(line.shape[1]) / (1 + self.parameters.negative_slope)
+        return both, np.vstack([sides, -sides]), line[-1]
+
+
+def _learnt(sketch: ColumnSketch, settings: CommitteeSettings) -> Encoder:
+    """Standardised columns, and pieces as fine as the number of columns allows."""
+    levels = np.where(sketch.exact, sketch.counts, np.iinfo(np.intp).max)
+
+    def count(intervals: int) -> int:
+        own = np.minimum(levels - 1, intervals)
+        return int(own[(levels > 2) & (sketch.deviation > 0)].sum())
+
+    return Encoder.learn(sketch, settings.intervals(count))

@@ -1,0 +1,164 @@
+"""Constants of a committee; the plan of a run reads them too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+__all__ = ["COMMITTEE", "CommitteeSettings", "Kind"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of members: what columns they take, and what keeps them from fitting noise.
+
+    Parameters
+    ----------
+    name : str
+    pieces : int
+        Which block of piecewise-linear columns they take beside the standardised ones: 0 none, 1
+        the coarse one, 2 the fine one.
+    whitened : bool
+        Whether their columns are made uncorrelated, which lets steps go deeper, and fit more noise.
+    dropout : float
+        Part of the hidden neurons that each step leaves out, for each row others.
+    """
+
+    name: str
+    pieces: int
+    whitened: bool = False
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class CommitteeSettings:
+    """Constants of a committee; the same for all data.
+
+    Parameters
+    ----------
+    kinds : tuple of Kind
+        Those that race. After the first round the best of those with coarse pieces gets a twin
+        with fine ones.
+    n_folds : int
+        Members of a kind; each is trained on all rows but those of its own fold.
+    least_rows : int
+        A fold has at least so many rows; below two folds there is only the line.
+    n_hidden : int
+        Neurons of a member.
+    rows_a_neuron : int
+        A member has fewer neurons where it would have fewer training rows for each.
+    coarse, fine : int
+        Most intervals of a column in the piecewise-linear blocks.
+    coarse_columns, fine_columns : int
+        Most columns of these blocks: fewer intervals where there are many columns.
+    first_steps : int
+        Of each member in the first round; twice as many in each further one.
+    least_steps : int
+        Where rows are few: in the first round as many as rows, but at least so many.
+    racing : tuple of int
+        How many kinds take part in each round, beside the twin.
+    worth : float
+        The part of its out-of-fold loss that a round has to take off for the kind to go on.
+    looks : int
+        Times in a round that each member is validated on its own fold.
+    kept : int
+        Groups of members that the network is made of at most, beside the line.
+    tile_rows, most_tile_rows : int
+        Of a step: on usual data, and on many rows.
+    tiles : int
+        Many rows are what is cut into more tiles than so many.
+    floor : float
+        Of whitening, in parts of the mean variance.
+    damping, length, rate, momentum, decay : float
+        Of the Kronecker-factored steps; see `KroneckerSettings`.
+    renewal : int
+    judged_rows, looked_rows : int
+        Rows, at most, whose out-of-fold predictions weigh the groups, and on which members are
+        validated on the way.
+    encoded_bytes : int
+        Rows are kept encoded, if they need no more than so many bytes.
+    """
+
+    kinds: tuple[Kind, ...] = (
+        Kind("plain", 0),
+        Kind("coarse", 1),
+        Kind("coarse-whitened", 1, whitened=True),
+        Kind("coarse-dropout", 1, dropout=0.15),
+    )
+    n_folds: int = 8
+    least_rows: int = 5
+    n_hidden: int = 64
+    rows_a_neuron: int = 4
+    coarse: int = 16
+    fine: int = 256
+    coarse_columns: int = 2048
+    fine_columns: int = 1024
+    first_steps: int = 200
+    least_steps: int = 100
+    racing: tuple[int, ...] = (4, 2, 2, 1)
+    worth: float = 0.01
+    looks: int = 20
+    kept: int = 2
+    tile_rows: int = 256
+    most_tile_rows: int = 1024
+    tiles: int = 400
+    floor: float = 0.1
+    damping: float = 0.01
+    length: float = 0.01
+    rate: float = 0.3
+    momentum: float = 0.9
+    decay: float = 0.9
+    renewal: int = 10
+    judged_rows: int = 65_536
+    looked_rows: int = 32_768
+    encoded_bytes: int = 2**29
+
+    @property
+    def most_neurons(self) -> int:
+        """Neurons of the network at most, but for those of the line."""
+        return self.kept * self.n_folds * self.n_hidden
+
+    def folds(self, n_rows: int) -> int:
+        """How many folds so many rows are cut into; 0 if they are too few for members."""
+        folds = min(self.n_folds, n_rows // self.least_rows)
+        return folds if folds > 1 else 0
+
+    def member_size(self, n_rows: int) -> int:
+        """Neurons of a member."""
+        return max(1, min(self.n_hidden, n_rows // self.rows_a_neuron))
+
+    def rows_of_tile(self, n_rows: int) -> int:
+        """Rows of a step."""
+        return min(self.most_tile_rows, max(self.tile_rows, n_rows // self.tiles))
+
+    def steps(self, number: int, n_rows: int, n_tiles: int) -> int:
+        """Steps of a round; the last ones see every row at least once."""
+        first = min(self.first_steps, max(self.least_steps, n_rows))
+        steps: int = first * 2**number
+        return max(steps, n_tiles) if number >= 2 else steps
+
+    def intervals(self, count: Callable[[int], int]) -> tuple[int, ...]:
+        """Intervals of a column in the coarse and in the fine block, and only what adds to it.
+
+        Parameters
+        ----------
+        count : callable
+            Columns of a block, from the intervals of each.
+        """
+        coarse = _most(self.coarse, 4, self.coarse_columns, count)
+        if not coarse:
+            return ()
+        fine = _most(self.fine, 2 * coarse, self.fine_columns, count)
+        return (coarse, fine) if fine and count(fine) > count(coarse) else (coarse,)
+
+
+def _most(intervals: int, least: int, columns: int, count: Callable[[int], int]) -> int:
+    """The most intervals, halved until the columns are few enough; 0 if none are."""
+    while intervals >= least:
+        if 0 < count(intervals) <= columns:
+            return intervals
+        intervals //= 2
+    return 0
+
+
+COMMITTEE = CommitteeSettings()

@@ -1,0 +1,120 @@
+"""Rows in memory as tiles of encoded columns: kept, or encoded each time where they are many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from altrelu_dist.encoding import Encoder
+from altrelu_dist.moments.rows import Array, Block, Floats, Rows, Scaler
+
+__all__ = ["EncodedTiles", "Encoding", "whitening"]
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How a raw row becomes what members of a kind take.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    scaler : Scaler
+        Of the targets and the row weights.
+    whitening : ndarray of shape (m, m), optional
+        What the encoded columns are multiplied by.
+    """
+
+    encoder: Encoder
+    scaler: Scaler
+    whitening: Array | None = None
+
+    @property
+    def n_columns(self) -> int:
+        """Columns of a block, the one included."""
+        return self.encoder.n_columns + 1
+
+    def __call__(self, rows: Rows) -> Block:
+        """Encode some rows, in float32; the last column is the root of the row's weight."""
+        features = self.encoder.transform(rows.X, np.float32)
+        if self.whitening is not None:
+            features = features @ self.whitening
+        x = np.empty((len(features), features.shape[1] + 1), np.float32)
+        x[:, :-1], x[:, -1] = features, 1
+        y = (rows.y.astype(np.float64) - self.scaler.target_center) / self.scaler.target_scale
+        if rows.weight is not None:
+            root = np.sqrt(rows.weight.astype(np.float64) / self.scaler.weight_scale)
+            x *= root[:, None].astype(np.float32)
+            y *= root[:, None]
+        return Block(x, y.astype(np.float32))
+
+    def hidden_weights(self, W: Array) -> Floats:
+        """Weights (m + 1, N) of such blocks as weights of the encoder's columns."""
+        weights: Floats = W.astype(np.float64)
+        if self.whitening is not None:
+            weights[:-1] = self.whitening.astype(np.float64) @ weights[:-1]
+        return weights
+
+
+class EncodedTiles:
+    """Tiles of about so many rows, in the order of the rows.
+
+    Parameters
+    ----------
+    rows : Rows
+        In random order, numbered from 0.
+    encoding : Encoding
+    tile_rows : int
+    most_bytes : int
+        Kept encoded, if they need no more.
+    """
+
+    def __init__(self, rows: Rows, encoding: Encoding, tile_rows: int, most_bytes: int) -> None:
+        n = len(rows.X)
+        self.encoding = encoding
+        self.starts = np.linspace(0, n, max(1, round(n / tile_rows)) + 1).astype(int).tolist()
+        self._rows = rows
+        self._kept: list[Block] | None = None
+        if n * encoding.n_columns * np.dtype(np.float32).itemsize <= most_bytes:
+            self._kept = [encoding(rows.part(*ends)) for ends in pairwise(self.starts)]
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __getitem__(self, number: int) -> Block:
+        """One tile."""
+        if self._kept is not None:
+            return self._kept[number]
+        return self.encoding(self._rows.part(self.starts[number], self.starts[number + 1]))
+
+    def leading(self, n_rows: int) -> Iterator[tuple[int, Block]]:
+        """The tiles of about the first so many rows, each with the number of its first row."""
+        for number, start in enumerate(self.starts[:-1]):
+            if start >= n_rows:
+                return
+            yield start, self[number]
+
+
+def whitening(tiles: Iterator[tuple[int, Block]], floor: float) -> Array:
+    """The map that makes columns uncorrelated and of equal variance.
+
+    Parameters
+    ----------
+    tiles : iterator of (int, Block)
+    floor : float
+        Added to the variances, in parts of their mean: directions of little variance stay small.
+    """
+    gram: Floats | None = None
+    weight = 0.0
+    for _, (x, _) in tiles:
+        part = (x[:, :-1].T @ x[:, :-1]).astype(np.float64)
+        gram = part if gram is None else gram + part
+        weight += float(np.vdot(x[:, -1], x[:, -1]))
+    assert gram is not None
+    variances, axes = np.linalg.eigh(gram / weight)
+    variances = np.maximum(variances, 0)
+    variances += floor * float(variances.mean()) + float(np.finfo(np.float32).tiny)
+    out: Array = (axes / np.sqrt(variances)).astype(np.float32)
+    return out

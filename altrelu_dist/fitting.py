@@ -1,0 +1,147 @@
+"""What a call of `fit` trains, as a network: one plain network, or a committee that becomes one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from altrelu_dist.committee.run import Committee
+from altrelu_dist.engine import Engine
+from altrelu_dist.moments.rows import Floats, Scaler, Weights
+from altrelu_dist.network import Network
+from altrelu_dist.training import Monitor, Parameters, train
+from altrelu_dist.training.trainer import RawLayers
+
+__all__ = ["CommitteeFit", "Fit", "Naming", "PlainFit", "fit_of"]
+
+
+class Naming(NamedTuple):
+    """What a network knows of itself beside its layers."""
+
+    negative_slope: float
+    feature_names: tuple[str, ...] | None
+    target_names: tuple[str, ...] | None
+
+
+class Fit(Protocol):
+    """A run that ends in a network."""
+
+    def train(self, engine: Engine, dtype: np.dtype[np.floating]) -> Network:
+        """Train on the raw rows of an engine, computing in such blocks."""
+
+    def so_far(self) -> Network | None:
+        """The network that the run would end with now; None if there is none yet."""
+
+
+@dataclass
+class PlainFit:
+    """One network of as many neurons as were asked for, on the columns as they are."""
+
+    parameters: Parameters
+    monitor: Monitor
+    naming: Naming
+    start: RawLayers | None = None
+    n_working: int = 0
+
+    def train(self, engine: Engine, dtype: np.dtype[np.floating]) -> Network:
+        """Train on the raw rows of an engine."""
+        naming = self.naming
+        trained = train(
+            engine,
+            self.parameters,
+            self.monitor,
+            dtype,
+            naming.feature_names,
+            naming.target_names,
+            self.start,
+        )
+        self.n_working = trained.weights.n_working
+        return self._network(trained.weights, trained.scaler, trained.hidden_gram)
+
+    def so_far(self) -> Network | None:
+        """The best network so far."""
+        best, scaler = self.monitor.best_weights(), self.monitor.scaler
+        return None if best is None or scaler is None else self._network(best, scaler, None)
+
+    def _network(self, weights: Weights, scaler: Scaler, gram: Floats | None) -> Network:
+        return Network(*scaler.to_raw(weights), **self.naming._asdict(), hidden_gram=gram)
+
+
+@dataclass
+class CommitteeFit:
+    """A committee that is folded into one network over encoded columns."""
+
+    parameters: Parameters
+    monitor: Monitor
+    naming: Naming
+    extrapolate: bool = False
+
+    def __post_init__(self) -> None:
+        self._committee = Committee(self.parameters, self.monitor)
+
+    def train(self, engine: Engine, dtype: np.dtype[np.floating]) -> Network:
+        """Train on the raw rows of an engine."""
+        committee, naming = self._committee, self.naming
+        committee.fit(engine, dtype, naming.feature_names, naming.target_names)
+        return self._network(with_gram=True) if committee.ready else self._mean()
+
+    def so_far(self) -> Network | None:
+        """What the candidates so far fold into."""
+        return self._network(with_gram=False) if self._committee.ready else None
+
+    def _network(self, *, with_gram: bool) -> Network:
+        committee = self._committee
+        layers, expected = committee.layers(), committee.expected()
+        info: dict[str, Any] = {
+            "expected_r2": expected.r2,
+            "expected_r2_spread": expected.spread,
+            "expected_mse": expected.mse,
+            "groups": committee.groups(),
+        }
+        return Network(
+            layers.hidden,
+            layers.hidden_bias,
+            layers.output,
+            layers.output_bias,
+            **self.naming._asdict(),
+            info=info,
+            hidden_gram=committee.hidden_gram(layers) if with_gram else None,
+            encoder=layers.encoder,
+            target_range=self._range(),
+        )
+
+    def _mean(self) -> Network:
+        """The mean of the targets: all that is known where columns or targets do not vary."""
+        columns, targets = self._committee.summary.features, self._committee.summary.targets
+        gram = np.zeros((2, 2))
+        gram[-1, -1] = columns.weight
+        d, q = columns.mean.size, targets.mean.size
+        return Network(
+            np.zeros((d, 1)),
+            np.zeros(1),
+            np.zeros((1, q)),
+            targets.mean,
+            **self.naming._asdict(),
+            hidden_gram=gram,
+            target_range=self._range(),
+        )
+
+    def _range(self) -> Floats | None:
+        targets = self._committee.summary.targets
+        return None if self.extrapolate else np.stack([targets.low, targets.high])
+
+
+def fit_of(
+    parameters: Parameters,
+    monitor: Monitor,
+    naming: Naming,
+    start: RawLayers | None,
+    *,
+    extrapolate: bool,
+) -> PlainFit | CommitteeFit:
+    """The run that the parameters ask for."""
+    if parameters.method == "committee":
+        return CommitteeFit(parameters, monitor, naming, extrapolate)
+    return PlainFit(parameters, monitor, naming, start)

@@ -90,14 +90,14 @@ class CommitteeSettings:
     n_hidden: int = 64
     rows_a_neuron: int = 4
     coarse: int = 16
-    fine: int = 256
+    fine: int = 128
     coarse_columns: int = 2048
-    fine_columns: int = 1024
+    fine_columns: int = 512
     first_steps: int = 200
     least_steps: int = 100
     racing: tuple[int, ...] = (4, 2, 2, 1)
     worth: float = 0.01
-    looks: int = 20
+    looks: int = 10
     kept: int = 2
     tile_rows: int = 256
     most_tile_rows: int = 1024
@@ -108,9 +108,9 @@ class CommitteeSettings:
     rate: float = 0.3
     momentum: float = 0.9
     decay: float = 0.9
-    renewal: int = 10
+    renewal: int = 20
     judged_rows: int = 65_536
-    looked_rows: int = 32_768
+    looked_rows: int = 16_384
     encoded_bytes: int = 2**29
 
     @property

@@ -90,9 +90,9 @@ class CommitteeSettings:
     n_hidden: int = 64
     rows_a_neuron: int = 4
     coarse: int = 16
-    fine: int = 128
+    fine: int = 256
     coarse_columns: int = 2048
-    fine_columns: int = 512
+    fine_columns: int = 768
     first_steps: int = 200
     least_steps: int = 100
     racing: tuple[int, ...] = (4, 2, 2, 1)

@@ -327,21 +327,22 @@ class Committee:
         weight = self._root**2
         said: Floats = combined([c.predicted for c in self._candidates], self._stack)
         errors = (said - self._y) ** 2
-        positive = np.where(self._root > 0, self._root, 1)[:, None]
-        targets = self._y / positive
+        mean = self._root @ self._y / weight.sum()
+        around = ((self._y - self._root[:, None] * mean) ** 2).sum(axis=0) / weight.sum()
+        varies = (self.summary.targets.variance > 0) & (around > 0)
 
-        def r2(rows: Any) -> float:
-            own = weight[rows, None]
-            mean = (own * targets[rows]).sum(axis=0) / own.sum()
-            around = (own * (targets[rows] - mean) ** 2).sum(axis=0)
-            varies = around > 0
-            return float(np.mean(1 - errors[rows].sum(axis=0)[varies] / around[varies]))
+        def r2(rows: slice) -> float:
+            # Over the variance of all rows: that of a few, such as a fold's, may be next to zero.
+            own = errors[rows].sum(axis=0) / weight[rows].sum()
+            return float(np.mean(1 - own[varies] / around[varies])) if varies.any() else 0.0
 
-        parts = [r2(slice(fold, None, folds)) for fold in range(folds)]
+        parts = [slice(fold, None, folds) for fold in range(folds)]
+        found = [r2(rows) for rows in parts if weight[rows].sum() > 0]
+        spread = np.std(found, ddof=1) if len(found) > 1 else 0.0
         scale = self.scaler.target_scale**2
         return Expected(
             r2(slice(None)),
-            float(1.645 * np.std(parts, ddof=1)),
+            float(1.645 * spread),
             float(errors.sum() / weight.sum()) * scale,
         )
 

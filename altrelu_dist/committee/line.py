@@ -8,7 +8,7 @@ import numpy as np
 
 from altrelu_dist.moments.rows import Block, Floats
 
-__all__ = ["ridge_lines"]
+__all__ = ["ridge_lines", "ridge_lines_of_few"]
 
 _PENALTIES = 10.0 ** np.arange(-6, 2.5, 0.5)  # in parts of the columns' mean square
 
@@ -30,8 +30,35 @@ def ridge_lines(tiles: Iterable[tuple[int, Block]], n_folds: int) -> Floats:
     ndarray of shape (n_folds, p, q)
         Coefficients of the columns of a block; that of the ones, last, is not penalised.
     """
+    return _lines(tiles, n_folds, None)
+
+
+def ridge_lines_of_few(tiles: Iterable[tuple[int, Block]], n_folds: int) -> Floats:
+    """The same of fewer rows than columns, which span a space of few dimensions.
+
+    Parameters
+    ----------
+    tiles : iterable of (int, Block)
+    n_folds : int
+
+    Returns
+    -------
+    ndarray of shape (n_folds, p, q)
+    """
+    kept = list(tiles)
+    x = np.concatenate([block.x for _, block in kept]).astype(np.float64)
+    axes = np.linalg.svd(x[:, :-1], full_matrices=False)[2].T
+    turned = np.hstack([x[:, :-1] @ axes, x[:, -1:]])
+    y = np.concatenate([block.y for _, block in kept])
+    lines = _lines([(kept[0][0], Block(turned, y))], n_folds, x.shape[1] - 1)
+    return np.concatenate([axes @ lines[:, :-1], lines[:, -1:]], axis=1)
+
+
+def _lines(tiles: Iterable[tuple[int, Block]], n_folds: int, n_columns: int | None) -> Floats:
+    """The lines; the penalty is in parts of the mean square of so many columns, if not of all."""
     grams, right, squares = _moments(tiles, n_folds)
-    scale = np.trace(grams.sum(axis=0)[:-1, :-1]) / max(1, grams.shape[1] - 1)
+    columns = grams.shape[1] - 1 if n_columns is None else n_columns
+    scale = np.trace(grams.sum(axis=0)[:-1, :-1]) / max(1, columns)
     lines = [
         _path(grams.sum(axis=0) - gram, right.sum(axis=0) - own, scale)
         for gram, own in zip(grams, right, strict=True)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from altrelu_dist.checkpoints.fingerprint import data_fingerprint, digest
-from altrelu_dist.committee.line import ridge_lines
+from altrelu_dist.committee.line import ridge_lines, ridge_lines_of_few
 from altrelu_dist.committee.members import (
     LOOK,
     Group,
@@ -286,8 +286,11 @@ class Committee:
         """The ridge lines of the standardised columns, and of the coarse pieces beside them."""
         settings = self.settings
         for pieces in range(min(2, len(self.encoder.blocks))):
+            if pieces and self.encoder.take((0, pieces)).n_columns > settings.line_columns:
+                break
             tiles = self._tiles(Kind("line", pieces))
-            lines = ridge_lines(tiles.leading(self.n_rows), folds)
+            few = self.n_rows < tiles.encoding.n_columns
+            lines = (ridge_lines_of_few if few else ridge_lines)(tiles.leading(self.n_rows), folds)
             predicted = np.concatenate(
                 [
                     np.einsum(

@@ -51,6 +51,8 @@ class CommitteeSettings:
         Most intervals of a column in the piecewise-linear blocks.
     coarse_columns, fine_columns : int
         Most columns of these blocks: fewer intervals where there are many columns.
+    line_columns : int
+        Most columns of the ridge line of the coarse pieces: its time is cubic in them.
     first_steps : int
         Of each member in the first round; twice as many in each further one.
     least_steps : int
@@ -93,6 +95,7 @@ class CommitteeSettings:
     fine: int = 256
     coarse_columns: int = 2048
     fine_columns: int = 1024
+    line_columns: int = 1200
     first_steps: int = 200
     least_steps: int = 100
     racing: tuple[int, ...] = (4, 2, 2, 1)

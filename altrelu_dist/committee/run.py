@@ -188,9 +188,11 @@ class Committee:
         """Train members of all kinds for a round, the best of them for longer ones."""
         settings, n = self.settings, self.n_rows
         folds = settings.folds(n)
-        if folds < 2:
+        self.folds = folds or min(settings.n_folds, n)
+        if self.folds > 1:
+            self._add_lines(self.folds)
+        if not folds:
             return
-        self._add_lines(folds)
         racers = [
             _Racer(kind, number)
             for number, kind in enumerate(settings.kinds)
@@ -314,7 +316,7 @@ class Committee:
         """Weigh the candidates anew, and record what that is expected to give."""
         predicted = [candidate.predicted for candidate in self._candidates]
         costs = [candidate.group is not None for candidate in self._candidates]
-        size = self.settings.folds(self.n_rows) * self.settings.member_size(self.n_rows)
+        size = self.folds * self.settings.member_size(self.n_rows)
         most = max(1, min(self.settings.kept, self.parameters.n_hidden // size))
         self._stack = stacked(predicted, self._y, costs, most)
         loss = self._loss(combined(predicted, self._stack))
@@ -326,7 +328,7 @@ class Committee:
     def expected(self) -> Expected:
         """What the out-of-fold predictions say of new rows."""
         assert self._stack is not None
-        folds = self.settings.folds(self.n_rows)
+        folds = self.folds
         weight = self._root**2
         said: Floats = combined([c.predicted for c in self._candidates], self._stack)
         errors = (said - self._y) ** 2

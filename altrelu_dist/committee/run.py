@@ -88,7 +88,7 @@ class Committee:
     Parameters
     ----------
     parameters : Parameters
-        ``n_hidden`` is the most neurons of the network.
+        ``max_size`` is the most neurons of the network, if they are bounded.
     monitor : Monitor
     settings : CommitteeSettings
     """
@@ -135,6 +135,8 @@ class Committee:
                 return
             with suppress(OutOfTimeError):
                 self.rows = self._drawn(engine, dtype)
+                q, max_size = summary.targets.mean.size, self.parameters.max_size
+                self.sizes = self.settings.sizes(self.n_rows, q, max_size)
                 self._race()
 
     def _summary(
@@ -187,7 +189,7 @@ class Committee:
     def _race(self) -> None:
         """Train members of all kinds for a round, the best of them for longer ones."""
         settings, n = self.settings, self.n_rows
-        folds = settings.folds(n)
+        folds = self.sizes.folds
         self.folds = folds or min(settings.n_folds, n)
         if self.folds > 1:
             self._add_lines(self.folds)
@@ -228,7 +230,7 @@ class Committee:
         tiles = self._tiles(kind)
         steps = settings.steps(number, self.n_rows, len(tiles))
         seed = [self.parameters.seed, racer.number, number]
-        h = settings.member_size(self.n_rows)
+        h = self.sizes.member
         few = partial(tiles.leading, max(4096, settings.n_folds * h))
         descent = GroupDescent(
             tiles=tiles,
@@ -287,7 +289,7 @@ class Committee:
     def _add_lines(self, folds: int) -> None:
         """The ridge lines of the standardised columns, and of the coarse pieces beside them."""
         settings = self.settings
-        for pieces in range(min(2, len(self.encoder.blocks))):
+        for pieces in range(min(self.sizes.lines, len(self.encoder.blocks))):
             if pieces and self.encoder.take((0, pieces)).n_columns > settings.line_columns:
                 break
             tiles = self._tiles(Kind("line", pieces))
@@ -316,9 +318,7 @@ class Committee:
         """Weigh the candidates anew, and record what that is expected to give."""
         predicted = [candidate.predicted for candidate in self._candidates]
         costs = [candidate.group is not None for candidate in self._candidates]
-        size = self.folds * self.settings.member_size(self.n_rows)
-        most = max(1, min(self.settings.kept, self.parameters.n_hidden // size))
-        self._stack = stacked(predicted, self._y, costs, most)
+        self._stack = stacked(predicted, self._y, costs, self.sizes.groups)
         loss = self._loss(combined(predicted, self._stack))
         self.monitor.record(loss=loss, loss_rows=self.n_rows, kind=kind, round=number)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
-__all__ = ["COMMITTEE", "CommitteeSettings", "Kind"]
+__all__ = ["COMMITTEE", "CommitteeSettings", "Kind", "Sizes"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,15 @@ class Kind:
     pieces: int
     whitened: bool = False
     dropout: float = 0.0
+
+
+class Sizes(NamedTuple):
+    """How large the network of a committee may become."""
+
+    folds: int  # and members of a group; 0: only the line
+    member: int  # neurons
+    groups: int  # at most
+    lines: int  # at most, of two neurons for each target
 
 
 @dataclass(frozen=True)
@@ -129,6 +139,18 @@ class CommitteeSettings:
     def member_size(self, n_rows: int) -> int:
         """Neurons of a member."""
         return max(1, min(self.n_hidden, n_rows // self.rows_a_neuron))
+
+    def sizes(self, n_rows: int, n_targets: int, max_size: int | None) -> Sizes:
+        """What so many rows allow, with at most ``max_size`` neurons in all: smaller members."""
+        folds, member = self.folds(n_rows), self.member_size(n_rows)
+        if max_size is None:
+            return Sizes(folds, member, self.kept, 2)
+        room = max(0, max_size - 2 * n_targets)  # beside the line
+        folds = min(folds, room)
+        if folds < 2:
+            return Sizes(0, 0, 0, 1)
+        member = min(member, room // folds)
+        return Sizes(folds, member, min(self.kept, room // (folds * member)), 1)
 
     def rows_of_tile(self, n_rows: int) -> int:
         """Rows of a step."""

@@ -213,6 +213,8 @@ class Committee:
                 if self.monitor.stopped:
                     return
                 self._go_on(racer, number, folds)
+        if len(rounds) < len(settings.racing) and not self.monitor.stopped:
+            self.monitor.stopping.request("max_iter")
 
     def _twins(self, racers: list[_Racer]) -> list[_Racer]:
         """The best kind with coarse pieces, but with fine ones."""

@@ -395,7 +395,11 @@ class Committee:
         )
 
     def hidden_gram(self, layers: Layers) -> Floats:
-        """Gram matrix of the hidden features and a one: of some rows, scaled to all of them."""
+        """Gram matrix of the hidden features and a one: of some rows, scaled to all of them.
+
+        With a ridge: there are often more neurons than rows. What few rows say in directions that
+        these leave open would otherwise be followed to the last bit of noise.
+        """
         encoding = Encoding(layers.encoder, self.scaler)
         rows = self.rows.part(0, min(_GRAM_ROWS, self.n_rows))
         W = np.vstack([layers.hidden, layers.hidden_bias]).astype(np.float32)
@@ -409,6 +413,8 @@ class Committee:
                 features = np.hstack([np.maximum(hidden, slope * hidden), x[:, -1:]])
                 gram += features.T @ features
                 weight += float(np.vdot(x[:, -1], x[:, -1]))
+        inner = np.einsum("ii->i", gram)[:-1]
+        inner += self.settings.inertia * inner.mean()
         return gram * (self.summary.features.weight / weight)
 
     def _columns(self, candidate: _Candidate) -> tuple[Floats, Floats, Floats]:

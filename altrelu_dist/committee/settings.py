@@ -87,6 +87,9 @@ class CommitteeSettings:
     judged_rows, looked_rows : int
         Rows, at most, whose out-of-fold predictions weigh the groups, and on which members are
         validated on the way.
+    inertia : float
+        Ridge of the output layer where further rows are folded in, towards what it was, in parts
+        of the mean square of a hidden feature.
     encoded_bytes : int
         Rows are kept encoded, if they need no more than so many bytes.
     """
@@ -124,6 +127,7 @@ class CommitteeSettings:
     renewal: int = 10
     judged_rows: int = 65_536
     looked_rows: int = 32_768
+    inertia: float = 1.0
     encoded_bytes: int = 2**29
 
     @property

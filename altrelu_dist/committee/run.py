@@ -135,6 +135,9 @@ class Committee:
                 return
             with suppress(OutOfTimeError):
                 self.rows = self._drawn(engine, dtype)
+                if self.rows.weight is not None:  # one on average, or steps would be longer
+                    weight_scale = float(self.rows.weight.mean(dtype=np.float64))
+                    self.scaler = replace(self.scaler, weight_scale=weight_scale)
                 q, max_size = summary.targets.mean.size, self.parameters.max_size
                 self.sizes = self.settings.sizes(self.n_rows, q, max_size)
                 self._race()

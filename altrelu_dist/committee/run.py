@@ -25,7 +25,7 @@ from altrelu_dist.committee.tiles import EncodedTiles, Encoding, whitening
 from altrelu_dist.encoding import ColumnSketch, Encoder, sketch_columns
 from altrelu_dist.engine import Engine, OutOfTimeError
 from altrelu_dist.moments.refusals import check_summary
-from altrelu_dist.moments.rows import Both, Floats, Rows, Together, Weights
+from altrelu_dist.moments.rows import Block, Both, Floats, Rows, Together, Weights
 from altrelu_dist.moments.sample import Sampler
 from altrelu_dist.moments.summary import Summary, summarise
 from altrelu_dist.threads import one_blas_thread
@@ -237,9 +237,10 @@ class Committee:
         seed = [self.parameters.seed, racer.number, number]
         h = self.sizes.member
         few = partial(tiles.leading, max(4096, settings.n_folds * h))
+        judged = list(tiles.leading(settings.judged_rows))  # kept: no time may be left for them
         descent = GroupDescent(
             tiles=tiles,
-            judged=list(tiles.leading(settings.looked_rows)),
+            judged=[(start, block) for start, block in judged if start < settings.looked_rows],
             n_folds=folds,
             alpha=self.parameters.alpha,
             slope=self.parameters.negative_slope,
@@ -261,7 +262,9 @@ class Committee:
         losses = []
         for name, group in (("last", Group(*last)), ("best", Group(*best))):
             if group.is_finite and (taken == steps or name == "best"):
-                losses.append(self._add(f"{kind.name}-{number}-{name}", tiles, kind, group))
+                losses.append(
+                    self._add(f"{kind.name}-{number}-{name}", judged, tiles.encoding, kind, group)
+                )
         racer.group = Group(*(last if Group(*last).is_finite else best))
         before, racer.loss = racer.loss, min([racer.loss, *losses])
         racer.resting = not racer.loss <= (1 - settings.worth) * before
@@ -273,21 +276,28 @@ class Committee:
         blocks = (0, kind.pieces) if kind.pieces else (0,)
         encoding = Encoding(self.encoder.take(blocks), self.scaler)
         size = settings.rows_of_tile(self.n_rows)
-        tiles = EncodedTiles(self.rows, encoding, size, settings.encoded_bytes)
+        clock, most_bytes = self.monitor.clock, settings.encoded_bytes
+        tiles = EncodedTiles(self.rows, encoding, size, most_bytes, clock)
         if not kind.whitened:
             return tiles
         turned = whitening(tiles.leading(settings.judged_rows), settings.floor)
         encoding = Encoding(encoding.encoder, self.scaler, turned)
-        return EncodedTiles(self.rows, encoding, size, settings.encoded_bytes)
+        return EncodedTiles(self.rows, encoding, size, most_bytes, clock)
 
-    def _add(self, name: str, tiles: EncodedTiles, kind: Kind, group: Group) -> float:
+    def _add(
+        self,
+        name: str,
+        judged: Sequence[tuple[int, Block]],
+        encoding: Encoding,
+        kind: Kind,
+        group: Group,
+    ) -> float:
         """A candidate; its out-of-fold loss."""
-        judged = list(tiles.leading(self.settings.judged_rows))
         predicted = out_of_fold(judged, group, self.parameters.negative_slope)
         if not np.isfinite(predicted).all():
             return np.inf
         blocks = (0, kind.pieces) if kind.pieces else (0,)
-        candidate = _Candidate(name, tiles.encoding, blocks, group, None, predicted)
+        candidate = _Candidate(name, encoding, blocks, group, None, predicted)
         self._candidates.append(candidate)
         return self._loss(predicted)
 
@@ -299,7 +309,10 @@ class Committee:
                 break
             tiles = self._tiles(Kind("line", pieces))
             few = self.n_rows < tiles.encoding.n_columns
-            lines = (ridge_lines_of_few if few else ridge_lines)(tiles.leading(self.n_rows), folds)
+            lines = (ridge_lines_of_few if few else ridge_lines)(
+                tiles.leading(self.n_rows), folds, self.monitor.clock.paced
+            )
+            judged = list(tiles.leading(settings.judged_rows))
             predicted = np.concatenate(
                 [
                     np.einsum(
@@ -307,13 +320,12 @@ class Committee:
                         x.astype(np.float64),
                         lines[np.arange(at, at + len(x)) % folds],
                     )
-                    for at, (x, _) in tiles.leading(settings.judged_rows)
+                    for at, (x, _) in judged
                 ]
             )
             blocks = (0, pieces) if pieces else (0,)
-            judged = [block for _, block in tiles.leading(settings.judged_rows)]
-            self._y = np.concatenate([block.y for block in judged]).astype(np.float64)
-            self._root = np.concatenate([block.x[:, -1] for block in judged]).astype(np.float64)
+            self._y = np.concatenate([block.y for _, block in judged]).astype(np.float64)
+            self._root = np.concatenate([x[:, -1] for _, (x, _) in judged]).astype(np.float64)
             self._candidates.append(
                 _Candidate(f"line-{pieces}", tiles.encoding, blocks, None, lines, predicted)
             )

@@ -38,7 +38,11 @@ from altrelu_dist.training import METHODS
 
 
 @parametrize_with_checks(
-    [AltReLURegressor(n_hidden=8, max_iter=1), AltReLURegressor(n_hidden=8, method="damped")]
+    [
+        AltReLURegressor(n_hidden=8, max_iter=1),
+        AltReLURegressor(n_hidden=8, method="damped"),
+        AltReLURegressor(max_size=40, max_iter=1),
+    ]
 )
 def test_scikit_learns_checks(estimator, check):
     check(estimator)
@@ -306,10 +310,10 @@ def test_a_second_fit_forgets_the_first(data, frame):
             "method is 'adam'; expected one of committee, search, kronecker, damped, alternating",
         ),
         ({"method": 3}, "method is 3"),
-        ({"method": "committee"}, "n_hidden is for one plain network"),
-        ({"max_size": 9}, "max_size bounds the neurons of a committee"),
-        ({"n_hidden": None, "max_size": 0}, "max_size is 0; expected an int of at least 1"),
-        ({"n_hidden": None, "max_size": 1}, "max_size is 1; a line alone has 2 neurons"),
+        ({"n_hidden": 4, "method": "committee"}, "n_hidden is for one plain network"),
+        ({"n_hidden": 4, "max_size": 9}, "max_size bounds the neurons of a committee"),
+        ({"max_size": 0}, "max_size is 0; expected an int of at least 1"),
+        ({"max_size": 1}, "max_size is 1; a line alone has 2 neurons"),
         ({"extrapolate": 1}, "extrapolate is 1; expected True or False"),
         ({"alpha": -1e-9}, "alpha is -1e-09; expected a number of at least 0"),
         ({"alpha": np.nan}, "alpha is nan"),

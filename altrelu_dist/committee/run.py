@@ -135,11 +135,13 @@ class Committee:
                 return
             with suppress(OutOfTimeError):
                 self.rows = self._drawn(engine, dtype)
+                worth = float(self.n_rows)  # as so many rows of equal weight
                 if self.rows.weight is not None:  # one on average, or steps would be longer
-                    weight_scale = float(self.rows.weight.mean(dtype=np.float64))
-                    self.scaler = replace(self.scaler, weight_scale=weight_scale)
+                    weight = self.rows.weight.astype(np.float64)
+                    self.scaler = replace(self.scaler, weight_scale=float(weight.mean()))
+                    worth /= float(np.mean((weight / weight.mean()) ** 2))
                 q, max_size = summary.targets.mean.size, self.parameters.max_size
-                self.sizes = self.settings.sizes(self.n_rows, q, max_size)
+                self.sizes = self.settings.sizes(round(worth), q, max_size)
                 self._race()
 
     def _summary(
@@ -191,9 +193,8 @@ class Committee:
 
     def _race(self) -> None:
         """Train members of all kinds for a round, the best of them for longer ones."""
-        settings, n = self.settings, self.n_rows
-        folds = self.sizes.folds
-        self.folds = folds or min(settings.n_folds, n)
+        settings, folds = self.settings, self.sizes.folds
+        self.folds = folds or self.sizes.line_folds
         if self.folds > 1:
             self._add_lines(self.folds)
         if not folds:

@@ -35,6 +35,7 @@ class Sizes(NamedTuple):
     """How large the network of a committee may become."""
 
     folds: int  # and members of a group; 0: only the line
+    line_folds: int  # of the line alone; 1: not even that
     member: int  # neurons
     groups: int  # at most
     lines: int  # at most, of two neurons for each target
@@ -147,14 +148,16 @@ class CommitteeSettings:
     def sizes(self, n_rows: int, n_targets: int, max_size: int | None) -> Sizes:
         """What so many rows allow, with at most ``max_size`` neurons in all: smaller members."""
         folds, member = self.folds(n_rows), self.member_size(n_rows)
+        line_folds = min(self.n_folds, n_rows)
         if max_size is None:
-            return Sizes(folds, member, self.kept, 2)
+            return Sizes(folds, line_folds, member, self.kept, 2)
         room = max(0, max_size - 2 * n_targets)  # beside the line
         folds = min(folds, room)
         if folds < 2:
-            return Sizes(0, 0, 0, 1)
+            return Sizes(0, line_folds, 0, 0, 1)
         member = min(member, room // folds)
-        return Sizes(folds, member, min(self.kept, room // (folds * member)), 1)
+        groups = min(self.kept, room // (folds * member))
+        return Sizes(folds, line_folds, member, groups, 1)
 
     def rows_of_tile(self, n_rows: int) -> int:
         """Rows of a step."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import pickle
+import signal
 import time
 
 import dask.array as da
@@ -530,6 +531,12 @@ def test_next_to_no_weight_on_most_rows(light, heavy):
     assert_useful(quick().fit(X, y, weight), X, y, weight)
 
 
+def test_a_row_of_nearly_all_weight_is_one_row():
+    X, y = made(80)
+    model = quick().fit(X, y, np.append(1e15, np.ones(79)))
+    np.testing.assert_allclose(model.predict(X), y[0], rtol=1e-9)
+
+
 def test_the_callers_rows_stay_as_they_are():
     X, y = made(60)
     X[:3] = -0.0
@@ -677,12 +684,27 @@ def test_a_checkpoint_of_another_run_is_refused(other, words, tmp_path):
 @pytest.mark.parametrize("limit", [0.0, 0.5])
 def test_it_ends_in_time_with_a_network(limit):
     X, y = made(2000, d=5)
+    model = AltReLURegressor(random_state=0, max_time=limit)
+    clone(model).set_params(max_time=0.0).fit(X, y)  # what is imported does not count
     begun = time.perf_counter()
-    model = AltReLURegressor(random_state=0, max_time=limit).fit(X, y)
+    model.fit(X, y)
     assert time.perf_counter() - begun < limit + 1.5
     assert model.stop_reason_ == "max_time"
     assert np.isfinite(model.predict(X)).all()
     assert model.score(X, y) > (0.3 if limit else -1e-9)
+
+
+def test_ctrl_c_ends_with_a_network():
+    X, y = made(100)
+
+    def press(progress):
+        if progress.iteration == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    model = quick(callback=press).fit(X, y)
+    assert model.stop_reason_ == "interrupted"
+    assert model.n_iter_ < 6
+    assert model.score(X, y) > 0.9
 
 
 def test_the_network_so_far_is_better_and_better():

@@ -301,6 +301,13 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                 self.network_, self.n_features_in_, n_targets, float(self.negative_slope), names
             )
 
+        if parameters.max_size is not None and parameters.max_size < 2 * n_targets:
+            raise ParameterError(
+                f"is {parameters.max_size}; a line alone has {2 * n_targets} neurons, two for each "
+                "target: give at least as many, or n_hidden for one plain network",
+                parameter="max_size",
+            )
+
         from altrelu_dist.planning.refusals import check_run
         from altrelu_dist.planning.work import Shape
 

@@ -11,6 +11,7 @@ from altrelu_dist.committee.run import Committee
 from altrelu_dist.engine import Engine
 from altrelu_dist.moments.rows import Floats, Scaler, Weights
 from altrelu_dist.network import Network
+from altrelu_dist.threads import one_blas_thread
 from altrelu_dist.training import Monitor, Parameters, train
 from altrelu_dist.training.trainer import RawLayers
 
@@ -93,7 +94,8 @@ class CommitteeFit:
 
     def _network(self, *, with_gram: bool) -> Network:
         committee = self._committee
-        layers, expected = committee.layers(), committee.expected()
+        with one_blas_thread():
+            layers, expected = committee.layers(), committee.expected()
         info: dict[str, Any] = {
             "expected_r2": expected.r2,
             "expected_r2_spread": expected.spread,

@@ -62,6 +62,7 @@ def checked(asked: AltReLURegressor) -> Parameters:
         validation_fraction=float(asked.validation_fraction)
         if asked.early_stopping and method != "committee"
         else 0.0,
+        max_size=None if asked.max_size is None else int(asked.max_size),
     )
 
 

@@ -38,7 +38,11 @@ from altrelu_dist.training import METHODS
 
 
 @parametrize_with_checks(
-    [AltReLURegressor(n_hidden=8, max_iter=1), AltReLURegressor(n_hidden=8, method="damped")]
+    [
+        AltReLURegressor(n_hidden=8, max_iter=1),
+        AltReLURegressor(n_hidden=8, method="damped"),
+        AltReLURegressor(max_size=40, max_iter=1),
+    ]
 )
 def test_scikit_learns_checks(estimator, check):
     check(estimator)
@@ -305,7 +309,12 @@ def test_a_second_fit_forgets_the_first(data, frame):
             {"method": "adam"},
             "method is 'adam'; expected one of committee, search, kronecker, damped, alternating",
         ),
-        ({"method": None}, "method is None"),
+        ({"method": 3}, "method is 3"),
+        ({"n_hidden": 4, "method": "committee"}, "n_hidden is for one plain network"),
+        ({"n_hidden": 4, "max_size": 9}, "max_size bounds the neurons of a committee"),
+        ({"max_size": 0}, "max_size is 0; expected an int of at least 1"),
+        ({"max_size": 1}, "max_size is 1; a line alone has 2 neurons"),
+        ({"extrapolate": 1}, "extrapolate is 1; expected True or False"),
         ({"alpha": -1e-9}, "alpha is -1e-09; expected a number of at least 0"),
         ({"alpha": np.nan}, "alpha is nan"),
         ({"alpha": np.inf}, "alpha is inf"),
@@ -518,7 +527,8 @@ def test_the_network_so_far_is_what_a_run_would_end_with(options, data):
 
     options = {"method": "search"} | options
     early = options.pop("early", False)
-    model = AltReLURegressor(8, **options, early_stopping=early, random_state=0, callback=callback)
+    options["n_hidden"] = None if options["method"] == "committee" else 8
+    model = AltReLURegressor(**options, early_stopping=early, random_state=0, callback=callback)
     assert model.network_so_far() is None
     model.fit(X, y)
     assert model.network_so_far() is None

@@ -28,7 +28,8 @@ from altrelu_dist.engine import TILE, LocalEngine
 from altrelu_dist.errors import DataError, ParameterError
 from altrelu_dist.inputs import local_rows
 from altrelu_dist.moments import Block, Rows, Weights, summarise
-from altrelu_dist.training import METHODS, Monitor, Parameters, train
+from altrelu_dist.training import METHODS as ALL_METHODS
+from altrelu_dist.training import Monitor, Parameters, train
 from altrelu_dist.training.alternating import alternate, random_directions
 from altrelu_dist.training.damped import descend
 from altrelu_dist.training.neurons import draw_hinges, insert, remove
@@ -37,6 +38,7 @@ from altrelu_dist.training.schedule import SEARCH
 from altrelu_dist.training.search import TOLD
 from altrelu_dist.training.whitening import Whitening
 
+METHODS = [name for name in ALL_METHODS if name != "committee"]  # of one plain network
 QUICK = {"search": 1, "kronecker": 1, "damped": 20, "alternating": 5}
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
 from altrelu_dist.moments.rows import Block, Floats
 
-__all__ = ["ridge_lines"]
+__all__ = ["ridge_lines", "ridge_lines_of_few"]
+
+Paced = Callable[[Iterable[tuple[Floats, Floats]]], Iterator[tuple[Floats, Floats]]]
 
 _PENALTIES = 10.0 ** np.arange(-6, 2.5, 0.5)  # in parts of the columns' mean square
 
 
-def ridge_lines(tiles: Iterable[tuple[int, Block]], n_folds: int) -> Floats:
+def ridge_lines(tiles: Iterable[tuple[int, Block]], n_folds: int, paced: Paced = iter) -> Floats:
     """Of each fold the line that the other rows give, at the penalty that is best for all folds.
 
     One pass: the Gram matrix of all rows less that of a fold is that of the others.
@@ -24,17 +26,51 @@ def ridge_lines(tiles: Iterable[tuple[int, Block]], n_folds: int) -> Floats:
         With the number of their first row; row i is of fold ``i % n_folds``.
     n_folds : int
         At least 2.
+    paced : callable
+        Deals out what there is to do, and raises where there is no time for more.
 
     Returns
     -------
     ndarray of shape (n_folds, p, q)
         Coefficients of the columns of a block; that of the ones, last, is not penalised.
     """
+    return _lines(tiles, n_folds, None, paced)
+
+
+def ridge_lines_of_few(
+    tiles: Iterable[tuple[int, Block]], n_folds: int, paced: Paced = iter
+) -> Floats:
+    """The same of fewer rows than columns, which span a space of few dimensions.
+
+    Parameters
+    ----------
+    tiles : iterable of (int, Block)
+    n_folds : int
+    paced : callable
+
+    Returns
+    -------
+    ndarray of shape (n_folds, p, q)
+    """
+    kept = list(tiles)
+    x = np.concatenate([block.x for _, block in kept]).astype(np.float64)
+    axes = np.linalg.svd(x[:, :-1], full_matrices=False)[2].T
+    turned = np.hstack([x[:, :-1] @ axes, x[:, -1:]])
+    y = np.concatenate([block.y for _, block in kept])
+    lines = _lines([(kept[0][0], Block(turned, y))], n_folds, x.shape[1] - 1, paced)
+    return np.concatenate([axes @ lines[:, :-1], lines[:, -1:]], axis=1)
+
+
+def _lines(
+    tiles: Iterable[tuple[int, Block]], n_folds: int, n_columns: int | None, paced: Paced
+) -> Floats:
+    """The lines; the penalty is in parts of the mean square of so many columns, if not of all."""
     grams, right, squares = _moments(tiles, n_folds)
-    scale = np.trace(grams.sum(axis=0)[:-1, :-1]) / max(1, grams.shape[1] - 1)
+    columns = grams.shape[1] - 1 if n_columns is None else n_columns
+    scale = np.trace(grams.sum(axis=0)[:-1, :-1]) / max(1, columns)
     lines = [
         _path(grams.sum(axis=0) - gram, right.sum(axis=0) - own, scale)
-        for gram, own in zip(grams, right, strict=True)
+        for gram, own in paced(zip(grams, right, strict=True))
     ]
     losses = sum(
         squares[fold]

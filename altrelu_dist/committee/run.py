@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from altrelu_dist.checkpoints.fingerprint import data_fingerprint, digest
-from altrelu_dist.committee.line import ridge_lines
+from altrelu_dist.committee.line import ridge_lines, ridge_lines_of_few
 from altrelu_dist.committee.members import (
     LOOK,
     Group,
@@ -25,7 +25,7 @@ from altrelu_dist.committee.tiles import EncodedTiles, Encoding, whitening
 from altrelu_dist.encoding import ColumnSketch, Encoder, sketch_columns
 from altrelu_dist.engine import Engine, OutOfTimeError
 from altrelu_dist.moments.refusals import check_summary
-from altrelu_dist.moments.rows import Both, Floats, Rows, Together, Weights
+from altrelu_dist.moments.rows import Block, Both, Floats, Rows, Together, Weights
 from altrelu_dist.moments.sample import Sampler
 from altrelu_dist.moments.summary import Summary, summarise
 from altrelu_dist.threads import one_blas_thread
@@ -88,7 +88,7 @@ class Committee:
     Parameters
     ----------
     parameters : Parameters
-        ``n_hidden`` is the most neurons of the network.
+        ``max_size`` is the most neurons of the network, if they are bounded.
     monitor : Monitor
     settings : CommitteeSettings
     """
@@ -135,6 +135,13 @@ class Committee:
                 return
             with suppress(OutOfTimeError):
                 self.rows = self._drawn(engine, dtype)
+                worth = float(self.n_rows)  # as so many rows of equal weight
+                if self.rows.weight is not None:  # one on average, or steps would be longer
+                    weight = self.rows.weight.astype(np.float64)
+                    self.scaler = replace(self.scaler, weight_scale=float(weight.mean()))
+                    worth /= float(np.mean((weight / weight.mean()) ** 2))
+                q, max_size = summary.targets.mean.size, self.parameters.max_size
+                self.sizes = self.settings.sizes(round(worth), q, max_size)
                 self._race()
 
     def _summary(
@@ -186,11 +193,12 @@ class Committee:
 
     def _race(self) -> None:
         """Train members of all kinds for a round, the best of them for longer ones."""
-        settings, n = self.settings, self.n_rows
-        folds = settings.folds(n)
-        if folds < 2:
+        settings, folds = self.settings, self.sizes.folds
+        self.folds = folds or self.sizes.line_folds
+        if self.folds > 1:
+            self._add_lines(self.folds)
+        if not folds:
             return
-        self._add_lines(folds)
         racers = [
             _Racer(kind, number)
             for number, kind in enumerate(settings.kinds)
@@ -209,6 +217,8 @@ class Committee:
                 if self.monitor.stopped:
                     return
                 self._go_on(racer, number, folds)
+        if len(rounds) < len(settings.racing) and not self.monitor.stopped:
+            self.monitor.stopping.request("max_iter")
 
     def _twins(self, racers: list[_Racer]) -> list[_Racer]:
         """The best kind with coarse pieces, but with fine ones."""
@@ -226,11 +236,12 @@ class Committee:
         tiles = self._tiles(kind)
         steps = settings.steps(number, self.n_rows, len(tiles))
         seed = [self.parameters.seed, racer.number, number]
-        h = settings.member_size(self.n_rows)
+        h = self.sizes.member
         few = partial(tiles.leading, max(4096, settings.n_folds * h))
+        judged = list(tiles.leading(settings.judged_rows))  # kept: no time may be left for them
         descent = GroupDescent(
             tiles=tiles,
-            judged=list(tiles.leading(settings.looked_rows)),
+            judged=[(start, block) for start, block in judged if start < settings.looked_rows],
             n_folds=folds,
             alpha=self.parameters.alpha,
             slope=self.parameters.negative_slope,
@@ -252,7 +263,9 @@ class Committee:
         losses = []
         for name, group in (("last", Group(*last)), ("best", Group(*best))):
             if group.is_finite and (taken == steps or name == "best"):
-                losses.append(self._add(f"{kind.name}-{number}-{name}", tiles, kind, group))
+                losses.append(
+                    self._add(f"{kind.name}-{number}-{name}", judged, tiles.encoding, kind, group)
+                )
         racer.group = Group(*(last if Group(*last).is_finite else best))
         before, racer.loss = racer.loss, min([racer.loss, *losses])
         racer.resting = not racer.loss <= (1 - settings.worth) * before
@@ -264,30 +277,43 @@ class Committee:
         blocks = (0, kind.pieces) if kind.pieces else (0,)
         encoding = Encoding(self.encoder.take(blocks), self.scaler)
         size = settings.rows_of_tile(self.n_rows)
-        tiles = EncodedTiles(self.rows, encoding, size, settings.encoded_bytes)
+        clock, most_bytes = self.monitor.clock, settings.encoded_bytes
+        tiles = EncodedTiles(self.rows, encoding, size, most_bytes, clock)
         if not kind.whitened:
             return tiles
         turned = whitening(tiles.leading(settings.judged_rows), settings.floor)
         encoding = Encoding(encoding.encoder, self.scaler, turned)
-        return EncodedTiles(self.rows, encoding, size, settings.encoded_bytes)
+        return EncodedTiles(self.rows, encoding, size, most_bytes, clock)
 
-    def _add(self, name: str, tiles: EncodedTiles, kind: Kind, group: Group) -> float:
+    def _add(
+        self,
+        name: str,
+        judged: Sequence[tuple[int, Block]],
+        encoding: Encoding,
+        kind: Kind,
+        group: Group,
+    ) -> float:
         """A candidate; its out-of-fold loss."""
-        judged = list(tiles.leading(self.settings.judged_rows))
         predicted = out_of_fold(judged, group, self.parameters.negative_slope)
         if not np.isfinite(predicted).all():
             return np.inf
         blocks = (0, kind.pieces) if kind.pieces else (0,)
-        candidate = _Candidate(name, tiles.encoding, blocks, group, None, predicted)
+        candidate = _Candidate(name, encoding, blocks, group, None, predicted)
         self._candidates.append(candidate)
         return self._loss(predicted)
 
     def _add_lines(self, folds: int) -> None:
         """The ridge lines of the standardised columns, and of the coarse pieces beside them."""
         settings = self.settings
-        for pieces in range(min(2, len(self.encoder.blocks))):
+        for pieces in range(min(self.sizes.lines, len(self.encoder.blocks))):
+            if pieces and self.encoder.take((0, pieces)).n_columns > settings.line_columns:
+                break
             tiles = self._tiles(Kind("line", pieces))
-            lines = ridge_lines(tiles.leading(self.n_rows), folds)
+            few = self.n_rows < tiles.encoding.n_columns
+            lines = (ridge_lines_of_few if few else ridge_lines)(
+                tiles.leading(self.n_rows), folds, self.monitor.clock.paced
+            )
+            judged = list(tiles.leading(settings.judged_rows))
             predicted = np.concatenate(
                 [
                     np.einsum(
@@ -295,13 +321,12 @@ class Committee:
                         x.astype(np.float64),
                         lines[np.arange(at, at + len(x)) % folds],
                     )
-                    for at, (x, _) in tiles.leading(settings.judged_rows)
+                    for at, (x, _) in judged
                 ]
             )
             blocks = (0, pieces) if pieces else (0,)
-            judged = [block for _, block in tiles.leading(settings.judged_rows)]
-            self._y = np.concatenate([block.y for block in judged]).astype(np.float64)
-            self._root = np.concatenate([block.x[:, -1] for block in judged]).astype(np.float64)
+            self._y = np.concatenate([block.y for _, block in judged]).astype(np.float64)
+            self._root = np.concatenate([x[:, -1] for _, (x, _) in judged]).astype(np.float64)
             self._candidates.append(
                 _Candidate(f"line-{pieces}", tiles.encoding, blocks, None, lines, predicted)
             )
@@ -311,9 +336,7 @@ class Committee:
         """Weigh the candidates anew, and record what that is expected to give."""
         predicted = [candidate.predicted for candidate in self._candidates]
         costs = [candidate.group is not None for candidate in self._candidates]
-        size = self.settings.folds(self.n_rows) * self.settings.member_size(self.n_rows)
-        most = max(1, min(self.settings.kept, self.parameters.n_hidden // size))
-        self._stack = stacked(predicted, self._y, costs, most)
+        self._stack = stacked(predicted, self._y, costs, self.sizes.groups)
         loss = self._loss(combined(predicted, self._stack))
         self.monitor.record(loss=loss, loss_rows=self.n_rows, kind=kind, round=number)
 
@@ -323,25 +346,26 @@ class Committee:
     def expected(self) -> Expected:
         """What the out-of-fold predictions say of new rows."""
         assert self._stack is not None
-        folds = self.settings.folds(self.n_rows)
+        folds = self.folds
         weight = self._root**2
         said: Floats = combined([c.predicted for c in self._candidates], self._stack)
         errors = (said - self._y) ** 2
-        positive = np.where(self._root > 0, self._root, 1)[:, None]
-        targets = self._y / positive
+        mean = self._root @ self._y / weight.sum()
+        around = ((self._y - self._root[:, None] * mean) ** 2).sum(axis=0) / weight.sum()
+        varies = (self.summary.targets.variance > 0) & (around > 0)
 
-        def r2(rows: Any) -> float:
-            own = weight[rows, None]
-            mean = (own * targets[rows]).sum(axis=0) / own.sum()
-            around = (own * (targets[rows] - mean) ** 2).sum(axis=0)
-            varies = around > 0
-            return float(np.mean(1 - errors[rows].sum(axis=0)[varies] / around[varies]))
+        def r2(rows: slice) -> float:
+            # Over the variance of all rows: that of a few, such as a fold's, may be next to zero.
+            own = errors[rows].sum(axis=0) / weight[rows].sum()
+            return float(np.mean(1 - own[varies] / around[varies])) if varies.any() else 0.0
 
-        parts = [r2(slice(fold, None, folds)) for fold in range(folds)]
+        parts = [slice(fold, None, folds) for fold in range(folds)]
+        found = [r2(rows) for rows in parts if weight[rows].sum() > 0]
+        spread = np.std(found, ddof=1) if len(found) > 1 else 0.0
         scale = self.scaler.target_scale**2
         return Expected(
             r2(slice(None)),
-            float(1.645 * np.std(parts, ddof=1)),
+            float(1.645 * spread),
             float(errors.sum() / weight.sum()) * scale,
         )
 
@@ -387,7 +411,11 @@ class Committee:
         )
 
     def hidden_gram(self, layers: Layers) -> Floats:
-        """Gram matrix of the hidden features and a one: of some rows, scaled to all of them."""
+        """Gram matrix of the hidden features and a one: of some rows, scaled to all of them.
+
+        With a ridge: there are often more neurons than rows. What few rows say in directions that
+        these leave open would otherwise be followed to the last bit of noise.
+        """
         encoding = Encoding(layers.encoder, self.scaler)
         rows = self.rows.part(0, min(_GRAM_ROWS, self.n_rows))
         W = np.vstack([layers.hidden, layers.hidden_bias]).astype(np.float32)
@@ -401,6 +429,8 @@ class Committee:
                 features = np.hstack([np.maximum(hidden, slope * hidden), x[:, -1:]])
                 gram += features.T @ features
                 weight += float(np.vdot(x[:, -1], x[:, -1]))
+        inner = np.einsum("ii->i", gram)[:-1]
+        inner += self.settings.inertia * inner.mean()
         return gram * (self.summary.features.weight / weight)
 
     def _columns(self, candidate: _Candidate) -> tuple[Floats, Floats, Floats]:

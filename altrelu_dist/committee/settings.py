@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
-__all__ = ["COMMITTEE", "CommitteeSettings", "Kind"]
+__all__ = ["COMMITTEE", "CommitteeSettings", "Kind", "Sizes"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,16 @@ class Kind:
     dropout: float = 0.0
 
 
+class Sizes(NamedTuple):
+    """How large the network of a committee may become."""
+
+    folds: int  # and members of a group; 0: only the line
+    line_folds: int  # of the line alone; 1: not even that
+    member: int  # neurons
+    groups: int  # at most
+    lines: int  # at most, of two neurons for each target
+
+
 @dataclass(frozen=True)
 class CommitteeSettings:
     """Constants of a committee; the same for all data.
@@ -51,6 +62,8 @@ class CommitteeSettings:
         Most intervals of a column in the piecewise-linear blocks.
     coarse_columns, fine_columns : int
         Most columns of these blocks: fewer intervals where there are many columns.
+    line_columns : int
+        Most columns of the ridge line of the coarse pieces: its time is cubic in them.
     first_steps : int
         Of each member in the first round; twice as many in each further one.
     least_steps : int
@@ -75,6 +88,9 @@ class CommitteeSettings:
     judged_rows, looked_rows : int
         Rows, at most, whose out-of-fold predictions weigh the groups, and on which members are
         validated on the way.
+    inertia : float
+        Ridge of the output layer where further rows are folded in, towards what it was, in parts
+        of the mean square of a hidden feature.
     encoded_bytes : int
         Rows are kept encoded, if they need no more than so many bytes.
     """
@@ -93,6 +109,7 @@ class CommitteeSettings:
     fine: int = 256
     coarse_columns: int = 2048
     fine_columns: int = 768
+    line_columns: int = 1200
     first_steps: int = 200
     least_steps: int = 100
     racing: tuple[int, ...] = (4, 2, 2, 1)
@@ -111,6 +128,7 @@ class CommitteeSettings:
     renewal: int = 20
     judged_rows: int = 65_536
     looked_rows: int = 16_384
+    inertia: float = 1.0
     encoded_bytes: int = 2**29
 
     @property
@@ -126,6 +144,20 @@ class CommitteeSettings:
     def member_size(self, n_rows: int) -> int:
         """Neurons of a member."""
         return max(1, min(self.n_hidden, n_rows // self.rows_a_neuron))
+
+    def sizes(self, n_rows: int, n_targets: int, max_size: int | None) -> Sizes:
+        """What so many rows allow, with at most ``max_size`` neurons in all: smaller members."""
+        folds, member = self.folds(n_rows), self.member_size(n_rows)
+        line_folds = min(self.n_folds, n_rows)
+        if max_size is None:
+            return Sizes(folds, line_folds, member, self.kept, 2)
+        room = max(0, max_size - 2 * n_targets)  # beside the line
+        folds = min(folds, room)
+        if folds < 2:
+            return Sizes(0, line_folds, 0, 0, 1)
+        member = min(member, room // folds)
+        groups = min(self.kept, room // (folds * member))
+        return Sizes(folds, line_folds, member, groups, 1)
 
     def rows_of_tile(self, n_rows: int) -> int:
         """Rows of a step."""

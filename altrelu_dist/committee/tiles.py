@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
 import numpy as np
 
 from altrelu_dist.encoding import Encoder
 from altrelu_dist.moments.rows import Array, Block, Floats, Rows, Scaler
+from altrelu_dist.training.clock import Clock
 
 __all__ = ["EncodedTiles", "Encoding", "whitening"]
 
@@ -69,16 +70,21 @@ class EncodedTiles:
     tile_rows : int
     most_bytes : int
         Kept encoded, if they need no more.
+    clock : Clock
+        Of the run: what there is no time for raises an `OutOfTimeError`.
     """
 
-    def __init__(self, rows: Rows, encoding: Encoding, tile_rows: int, most_bytes: int) -> None:
+    def __init__(
+        self, rows: Rows, encoding: Encoding, tile_rows: int, most_bytes: int, clock: Clock
+    ) -> None:
         n = len(rows.X)
         self.encoding = encoding
         self.starts = np.linspace(0, n, max(1, round(n / tile_rows)) + 1).astype(int).tolist()
         self._rows = rows
+        self._clock = clock
         self._kept: list[Block] | None = None
         if n * encoding.n_columns * np.dtype(np.float32).itemsize <= most_bytes:
-            self._kept = [encoding(rows.part(*ends)) for ends in pairwise(self.starts)]
+            self._kept = [encoding(rows.part(*ends)) for ends in clock.paced(self._ends())]
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -91,10 +97,13 @@ class EncodedTiles:
 
     def leading(self, n_rows: int) -> Iterator[tuple[int, Block]]:
         """The tiles of about the first so many rows, each with the number of its first row."""
-        for number, start in enumerate(self.starts[:-1]):
-            if start >= n_rows:
-                return
+        ends = takewhile(lambda each: each[0] < n_rows, self._ends())
+        for number, (start, _) in enumerate(self._clock.paced(ends)):
             yield start, self[number]
+
+    def _ends(self) -> Iterator[tuple[int, int]]:
+        """First row of each tile, and of the next."""
+        return pairwise(self.starts)
 
 
 def whitening(tiles: Iterator[tuple[int, Block]], floor: float) -> Array:

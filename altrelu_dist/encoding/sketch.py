@@ -130,8 +130,8 @@ def sketch_columns(rows: Rows) -> ColumnSketch:
 
 def _of_columns(X: NDArray[np.generic], weight: Floats | None) -> ColumnSketch:
     """Some columns, of rows that count."""
-    columns = np.ascontiguousarray(X.T, dtype=np.float64)
-    columns += 0.0  # -0 and 0 are one value
+    # -0 and 0 are one value; added to a new array, for the rows may be the caller's own.
+    columns = np.ascontiguousarray(X.T, dtype=np.float64) + 0.0
     finite = np.isfinite(columns)
     if not finite.all():
         parts = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from inspect import isfunction
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -133,6 +133,21 @@ class Clock:
             return contribution
 
         return timed
+
+    def paced(self, items: Iterable[T]) -> Iterator[T]:
+        """Items to deal with one by one, as long as there is time for another one.
+
+        Raises
+        ------
+        OutOfTimeError
+            If there is none, measured by the last one.
+        """
+        took = 0.0
+        for item in items:
+            self.require(took)
+            begun = self.seconds
+            yield item
+            took = self.seconds - begun
 
     def give_up_before(self, part: Callable[[], object], times: float) -> None:
         """Raise an `OutOfTimeError` if there is no time left for ``times`` as much as a part.

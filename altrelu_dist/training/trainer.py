@@ -60,6 +60,7 @@ class Parameters:
     max_iter: int | None
     seed: int
     validation_fraction: float = 0.0  # of the rows, held out for early stopping; 0: none
+    max_size: int | None = None  # neurons of a committee at most, its line's too
 
 
 class Stages(NamedTuple):

@@ -44,6 +44,7 @@ class PlainFit:
     naming: Naming
     start: RawLayers | None = None
     n_working: int = 0
+    n_weighted: int = 0  # rows that count
 
     def train(self, engine: Engine, dtype: np.dtype[np.floating]) -> Network:
         """Train on the raw rows of an engine."""
@@ -58,6 +59,7 @@ class PlainFit:
             self.start,
         )
         self.n_working = trained.weights.n_working
+        self.n_weighted = trained.summary.weighted
         return self._network(trained.weights, trained.scaler, trained.hidden_gram)
 
     def so_far(self) -> Network | None:

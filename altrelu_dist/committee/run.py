@@ -29,10 +29,10 @@ from altrelu_dist.moments.rows import Both, Floats, Rows, Together, Weights
 from altrelu_dist.moments.sample import Sampler
 from altrelu_dist.moments.summary import Summary, summarise
 from altrelu_dist.threads import one_blas_thread
+from altrelu_dist.training import schedule
 from altrelu_dist.training.drawing import distinct_rows, draw
 from altrelu_dist.training.driver import run
 from altrelu_dist.training.monitor import Monitor
-from altrelu_dist.training.schedule import ROWS
 from altrelu_dist.training.trainer import Parameters
 
 __all__ = ["Committee", "Expected", "Layers"]
@@ -165,8 +165,8 @@ class Committee:
         """The rows, or a random sample of as many as memory is to hold, in random order."""
         seed, weighted = self.parameters.seed, self.summary.weighted
         width = self.summary.features.mean.size + self.summary.targets.mean.size
-        most = max(self.settings.judged_rows, ROWS.held_bytes // (width * dtype.itemsize))
-        self.whole = weighted <= ROWS.nearly_all * most
+        most = schedule.ROWS.in_memory(width * dtype.itemsize, self.settings.judged_rows)
+        self.whole = weighted <= schedule.ROWS.nearly_all * most
         sampler = Sampler(1.0 if self.whole else most / weighted, seed)
         drawn, _ = draw(engine, sampler, None, self.monitor)
         return distinct_rows(drawn, seed, self.monitor)
@@ -227,7 +227,7 @@ class Committee:
         steps = settings.steps(number, self.n_rows, len(tiles))
         seed = [self.parameters.seed, racer.number, number]
         h = settings.member_size(self.n_rows)
-        few = partial(tiles.leading, max(4096, settings.n_folds * h))
+        few = partial(tiles.leading, settings.first_rows(h))
         descent = GroupDescent(
             tiles=tiles,
             judged=list(tiles.leading(settings.looked_rows)),

@@ -137,6 +137,10 @@ class CommitteeSettings:
         steps: int = first * 2**number
         return max(steps, n_tiles) if number >= 2 else steps
 
+    def first_rows(self, n_hidden: int) -> int:
+        """Rows that members of so many neurons get their first output layers from."""
+        return max(4096, self.n_folds * n_hidden)
+
     def intervals(self, count: Callable[[int], int]) -> tuple[int, ...]:
         """Intervals of a column in the coarse and in the fine block, and only what adds to it.
 

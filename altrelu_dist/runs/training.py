@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from altrelu_dist.memory import PeakMemory
     from altrelu_dist.metrics import TargetScore
     from altrelu_dist.runs.progress import Watch
+    from altrelu_dist.training import Parameters
 
 __all__ = ["Prepared", "TrainOptions", "absolute", "prepared"]
 
@@ -46,9 +47,11 @@ class TrainOptions:
     """
 
     store: str
-    hidden: int
+    hidden: int | None
     out: str
-    method: str = "search"
+    method: str | None = None
+    max_size: int | None = None
+    extrapolate: bool = False
     ridge: float | None = None
     negative_slope: float | None = None
     max_iter: int | None = None
@@ -94,6 +97,7 @@ def prepared(options: TrainOptions, *, resume: bool = False) -> Prepared:
     from altrelu_dist.parameters import checked
     from altrelu_dist.runs.columns import in_order_of, left_out
     from altrelu_dist.runs.split import split_rows
+    from altrelu_dist.warm_start import check_method
 
     if options.validation_fraction is not None and not options.early_stopping:
         raise ParameterError(
@@ -111,6 +115,8 @@ def prepared(options: TrainOptions, *, resume: bool = False) -> Prepared:
     model = AltReLURegressor(
         options.hidden,
         method=options.method,
+        max_size=options.max_size,
+        extrapolate=options.extrapolate,
         max_iter=options.max_iter,
         max_time=options.max_time,
         early_stopping=options.early_stopping,
@@ -120,10 +126,17 @@ def prepared(options: TrainOptions, *, resume: bool = False) -> Prepared:
         resume=resume,
         **{name: value for name, value in given.items() if value is not None},
     )
-    checked(model)
+    parameters = checked(model)
     if options.warm_start is not None:
+        check_method(parameters.method)
         model.set_params(warm_start=True)
         model.network_ = Network.load(options.warm_start)
+        if model.network_.encoder is not None:
+            raise ParameterError(
+                f"is the network of a committee in {options.warm_start}, over encoded columns; "
+                "expected a plain one",
+                parameter="warm_start",
+            )
     model._note = options.note()
     check_output(options.out, overwrite=options.overwrite, kind=FORMAT)
     data = open_dataset(options.store, target=options.target, weight=options.weight)
@@ -137,7 +150,7 @@ def prepared(options: TrainOptions, *, resume: bool = False) -> Prepared:
         parts["train"], parts["test"] = split_rows(data, options.test_fraction, options.seed)
     # As which the weights are known again in a table to predict for.
     info = {} if options.weight is None else {"weight_name": options.weight}
-    return Prepared(options, model, parts, info, tuple(remarks))
+    return Prepared(options, parameters, model, parts, info, tuple(remarks))
 
 
 @dataclass(frozen=True)
@@ -147,6 +160,8 @@ class Prepared:
     Parameters
     ----------
     options : TrainOptions
+    parameters : Parameters
+        As which the options were understood.
     model : AltReLURegressor
         To be fitted.
     parts : dict of DataSet
@@ -158,6 +173,7 @@ class Prepared:
     """
 
     options: TrainOptions
+    parameters: Parameters
     model: AltReLURegressor
     parts: dict[str, DataSet]
     info: dict[str, Any]
@@ -194,7 +210,7 @@ class Prepared:
         options, model, parts = self.options, self.model, self.parts
         data = parts["train"]
         model.set_params(client=client)
-        model._warn = output.warn
+        model._warn = model._remark = output.warn
         with watching() as follower:
             model.set_params(callback=follower)
             model.fit(
@@ -204,7 +220,7 @@ class Prepared:
                 feature_names=data.feature_names,
                 target_names=data.target_names,
             )
-            model.network_ = replace(model.network_, info=self.info)
+            model.network_ = replace(model.network_, info=model.network_.info | self.info)
             if model.stop_reason_ != "converged" and len(model.history_) == 1:
                 if not follower.interrupts.requested:
                     raise ParameterError(
@@ -237,13 +253,14 @@ class Prepared:
     def small(self) -> bool:
         """Whether workers are of no use: this process keeps all rows in its own memory."""
         from altrelu_dist.inputs import SMALL
-        from altrelu_dist.training.schedule import ROWS
+        from altrelu_dist.planning.work import Shape, held_whole
 
         data = self.parts["train"]
         assert data.y is not None
         (n, d), q = data.X.shape, data.y.shape[1] if data.y.ndim == 2 else 1
-        sizes = ROWS.stages(d + 1, q, self.options.hidden, data.X.dtype, n)
-        return sizes.whole or int(data.X.nbytes + data.y.nbytes) <= SMALL
+        shape = Shape(n, d, q, self.parameters.n_hidden, data.X.dtype)
+        whole = held_whole(shape, self.parameters.method)
+        return whole or int(data.X.nbytes + data.y.nbytes) <= SMALL
 
     @property
     def about(self) -> str:
@@ -262,11 +279,19 @@ class Prepared:
         *,
         interrupted: bool,
     ) -> None:
-        from altrelu_dist.runs.scores import mean_scores, score_records, score_table
+        from altrelu_dist.runs.scores import (
+            EXPECTED,
+            chosen_text,
+            expected_text,
+            mean_scores,
+            score_records,
+            score_table,
+        )
 
         options, model = self.options, self.model
-        stopping = options.early_stopping
-        last = model.history_[-1]
+        committee = self.parameters.method == "committee"
+        stopping = options.early_stopping and not committee
+        last, info = model.history_[-1], model.network_.info
         # The least training loss is not that of a network chosen by its validation loss.
         least = math.nan if stopping else last["loss"]
         means = mean_scores(scores["train"]) if scores else {"mse": least, "r2": None}
@@ -274,12 +299,13 @@ class Prepared:
         record = {
             "out": saved,
             "data": options.store,
-            "method": options.method,
-            "hidden": options.hidden,
+            "method": self.parameters.method,
+            "hidden": model.network_.n_hidden if committee else options.hidden,
             "rows": int(self.parts["train"].X.shape[0]),
             "features": int(self.parts["train"].X.shape[1]),
             **means,
             **(mean_scores(scores["test"], "test_") if "test" in scores else {}),
+            **{name: info[name] for name in EXPECTED if name in info},
             "targets": {name: score_records(each) for name, each in scores.items()},
             "seconds": last["seconds"],
             "passes": model.n_passes_,
@@ -295,14 +321,19 @@ class Prepared:
         if math.isfinite(model.last_doubling_):
             words.append(
                 "the second half of that time lowered the "
-                f"{'training ' * stopping}loss by {100 * model.last_doubling_:.2g} %"
+                f"{'out-of-fold ' * committee}{'training ' * stopping}loss by "
+                f"{100 * model.last_doubling_:.2g} %"
             )
         if stopping:
             words.append(
                 f"kept: {model.network_.n_hidden} neurons, "
                 f"MSE {number(last['validation_loss'])} on the rows held out"
             )
-        shown: Any = f"{'MSE and ridge' if options.ridge else 'MSE'} {number(least)}"
+        if "expected_r2" in info:
+            words.append(chosen_text(model.network_))
+            words.append(expected_text(info, scores.get("test")))
+        what = "out-of-fold MSE" if committee else "MSE and ridge" if options.ridge else "MSE"
+        shown: Any = f"{what} {number(least)}"
         if scores:
             shown = score_table(
                 {

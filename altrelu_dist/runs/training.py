@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from altrelu_dist.memory import PeakMemory
     from altrelu_dist.metrics import TargetScore
     from altrelu_dist.runs.progress import Watch
-    from altrelu_dist.training import Parameters
 
 __all__ = ["Prepared", "TrainOptions", "absolute", "prepared"]
 
@@ -126,9 +125,9 @@ def prepared(options: TrainOptions, *, resume: bool = False) -> Prepared:
         resume=resume,
         **{name: value for name, value in given.items() if value is not None},
     )
-    parameters = checked(model)
+    method = checked(model).method
     if options.warm_start is not None:
-        check_method(parameters.method)
+        check_method(method)
         model.set_params(warm_start=True)
         model.network_ = Network.load(options.warm_start)
         if model.network_.encoder is not None:
@@ -150,7 +149,7 @@ def prepared(options: TrainOptions, *, resume: bool = False) -> Prepared:
         parts["train"], parts["test"] = split_rows(data, options.test_fraction, options.seed)
     # As which the weights are known again in a table to predict for.
     info = {} if options.weight is None else {"weight_name": options.weight}
-    return Prepared(options, parameters, model, parts, info, tuple(remarks))
+    return Prepared(options, model, parts, info, tuple(remarks))
 
 
 @dataclass(frozen=True)
@@ -160,8 +159,6 @@ class Prepared:
     Parameters
     ----------
     options : TrainOptions
-    parameters : Parameters
-        As which the options were understood.
     model : AltReLURegressor
         To be fitted.
     parts : dict of DataSet
@@ -173,7 +170,6 @@ class Prepared:
     """
 
     options: TrainOptions
-    parameters: Parameters
     model: AltReLURegressor
     parts: dict[str, DataSet]
     info: dict[str, Any]
@@ -253,13 +249,15 @@ class Prepared:
     def small(self) -> bool:
         """Whether workers are of no use: this process keeps all rows in its own memory."""
         from altrelu_dist.inputs import SMALL
+        from altrelu_dist.parameters import resolved
         from altrelu_dist.planning.work import Shape, held_whole
 
         data = self.parts["train"]
         assert data.y is not None
         (n, d), q = data.X.shape, data.y.shape[1] if data.y.ndim == 2 else 1
-        shape = Shape(n, d, q, self.parameters.n_hidden, data.X.dtype)
-        whole = held_whole(shape, self.parameters.method)
+        asked = self.options
+        method, most = resolved(asked.method, asked.hidden, asked.max_size)
+        whole = held_whole(Shape(n, d, q, most, data.X.dtype), method)
         return whole or int(data.X.nbytes + data.y.nbytes) <= SMALL
 
     @property
@@ -279,6 +277,7 @@ class Prepared:
         *,
         interrupted: bool,
     ) -> None:
+        from altrelu_dist.parameters import resolved
         from altrelu_dist.runs.scores import (
             EXPECTED,
             chosen_text,
@@ -289,7 +288,8 @@ class Prepared:
         )
 
         options, model = self.options, self.model
-        committee = self.parameters.method == "committee"
+        method, _ = resolved(options.method, options.hidden, options.max_size)
+        committee = method == "committee"
         stopping = options.early_stopping and not committee
         last, info = model.history_[-1], model.network_.info
         # The least training loss is not that of a network chosen by its validation loss.
@@ -299,7 +299,7 @@ class Prepared:
         record = {
             "out": saved,
             "data": options.store,
-            "method": self.parameters.method,
+            "method": method,
             "hidden": model.network_.n_hidden if committee else options.hidden,
             "rows": int(self.parts["train"].X.shape[0]),
             "features": int(self.parts["train"].X.shape[1]),

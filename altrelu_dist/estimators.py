@@ -26,7 +26,7 @@ from sklearn.utils.validation import (
 )
 
 from altrelu_dist.checkpoints.opening import opened
-from altrelu_dist.errors import DataError, ParameterError
+from altrelu_dist.errors import DataError
 from altrelu_dist.fitting import Naming, PlainFit, fit_of
 from altrelu_dist.folding import folded
 from altrelu_dist.frames import Given, dask_dtype, given, is_dask_frame, real_numbers
@@ -40,7 +40,7 @@ from altrelu_dist.parameters import checked, one_name_a_column
 from altrelu_dist.prediction import predict_blocks
 from altrelu_dist.training import Callback, Monitor, last_doubling
 from altrelu_dist.version import __version__
-from altrelu_dist.warm_start import digest, start_from
+from altrelu_dist.warm_start import check_method, digest, start_from
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 __all__ = ["AltReLURegressor"]
 
 _log = logging.getLogger(__name__)
+
+_DOUBTFUL = 0.5  # weights for each row: more may fit noise
 
 _FLOAT32: np.dtype[np.floating] = np.dtype(np.float32)
 _FLOAT64: np.dtype[np.floating] = np.dtype(np.float64)
@@ -93,7 +95,8 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     early_stopping : bool, default False
         Hold a part of the rows out, and return the network with the least loss on them of all
         that the run came through: it may have fewer neurons than ``n_hidden``. The run stops when
-        none was better for six iterations over all training rows, a third of the work or more.
+        none was better for six iterations over all training rows, a third of the work or more. A
+        committee always stops by its folds: for it nothing changes.
     validation_fraction : float, default 0.1
         Share of the rows that early stopping holds out, at random by their numbers; never more
         than 65,536 rows.
@@ -166,6 +169,8 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     _warn: Callable[[str], object] = staticmethod(
         partial(warnings.warn, category=ConvergenceWarning, stacklevel=2)
     )
+
+    _remark: Callable[[str], object] = staticmethod(_log.warning)
 
     def __init__(
         self,
@@ -292,20 +297,9 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         targets = names_of_y if target_names is None else tuple(target_names)
         start = None
         if self.warm_start and hasattr(self, "network_"):
-            if parameters.method == "committee":
-                raise ParameterError(
-                    "goes on from one plain network; give its n_hidden, or fit a committee anew",
-                    parameter="warm_start",
-                )
+            check_method(parameters.method)
             start = start_from(
                 self.network_, self.n_features_in_, n_targets, float(self.negative_slope), names
-            )
-
-        if parameters.max_size is not None and parameters.max_size < 2 * n_targets:
-            raise ParameterError(
-                f"is {parameters.max_size}; a line alone has {2 * n_targets} neurons, two for each "
-                "target: give at least as many, or n_hidden for one plain network",
-                parameter="max_size",
             )
 
         from altrelu_dist.planning.refusals import check_run
@@ -353,6 +347,8 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         reason = monitor.stopping.reason or "converged"
         self._told_by(monitor.history, monitor.counts.passes, reason, monitor.memory)
         working = made.n_working if isinstance(made, PlainFit) else None
+        if isinstance(made, PlainFit) and working and not self.early_stopping:
+            self._doubt(made.n_weighted)
         return self._shortfall(parameters.n_hidden, working, reason, monitor)
 
     def network_so_far(self) -> Network | None:
@@ -555,6 +551,17 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         if reason in ("converged", "max_iter") and not self.early_stopping:
             return f"{has}: no further one lowers the loss on these data"
         return None
+
+    def _doubt(self, rows: int) -> None:
+        """Say where a network has so many weights that it may have fitted noise."""
+        network = self.network_
+        h, q = network.n_hidden, network.n_targets
+        weights = h * (network.n_features + 1 + q) + q
+        if weights > _DOUBTFUL * rows:
+            self._remark(
+                f"{h} neurons have {weights:,} weights for {rows:,} rows: the network may have "
+                f"fitted noise; leave the number of neurons out for a network for new rows"
+            )
 
     def _told_by(
         self, history: list[dict[str, Any]], passes: int, reason: str, memory: PeakMemory

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from altrelu_dist.committee.distilling import distilled
 from altrelu_dist.committee.run import Committee
 from altrelu_dist.engine import Engine
 from altrelu_dist.moments.rows import Floats, Scaler, Weights
@@ -16,6 +17,10 @@ from altrelu_dist.training import Monitor, Parameters, train
 from altrelu_dist.training.trainer import RawLayers
 
 __all__ = ["CommitteeFit", "Fit", "Naming", "PlainFit", "fit_of"]
+
+
+_DISTILLING = 0.1  # of the time allowed, at least, for the network that follows a committee
+_MOST_ROWS = 65_536  # that it is trained on
 
 
 class Naming(NamedTuple):
@@ -45,6 +50,7 @@ class PlainFit:
     naming: Naming
     start: RawLayers | None = None
     n_working: int = 0
+    n_weighted: int = 0  # rows that count
 
     def train(self, engine: Engine, dtype: np.dtype[np.floating]) -> Network:
         """Train on the raw rows of an engine."""
@@ -59,6 +65,7 @@ class PlainFit:
             self.start,
         )
         self.n_working = trained.weights.n_working
+        self.n_weighted = trained.summary.weighted
         return self._network(trained.weights, trained.scaler, trained.hidden_gram)
 
     def so_far(self) -> Network | None:
@@ -86,7 +93,18 @@ class CommitteeFit:
         """Train on the raw rows of an engine."""
         committee, naming = self._committee, self.naming
         committee.fit(engine, dtype, naming.feature_names, naming.target_names)
-        return self._network(with_gram=True) if committee.ready else self._mean()
+        if not committee.ready:
+            return self._mean()
+        network, most = self._network(with_gram=True), self.parameters.max_size
+        if most is None or network.n_hidden <= most:
+            return network
+        self.monitor.begin_stage("distil")
+        left = self.monitor.clock.least_seconds(_DISTILLING)
+        rows = committee.rows.part(0, min(_MOST_ROWS, committee.n_rows))
+        small = distilled(network, rows, self.parameters, left)
+        loss = small.info["expected_mse"] / committee.scaler.target_scale**2
+        self.monitor.record(loss=loss, loss_rows=committee.n_rows, kind="distilled")
+        return small
 
     def so_far(self) -> Network | None:
         """What the candidates so far fold into."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -114,7 +114,8 @@ def evaluate(
         )
     with on_client(client, X=X, y=y, sample_weight=sample_weight) as client:
         engine = engine_of(features.values, y, sample_weight, client)
-        errors = engine.reduce(_Statistic(network), "scores")
+        bare = replace(network, hidden_gram=None)  # which is large, and goes to the workers
+        errors = engine.reduce(_Statistic(bare), "scores")
     total = errors.targets.weight
     if not total > 0:
         raise DataError("every sample weight is zero: there is nothing to score")

@@ -52,6 +52,11 @@ def checked(asked: AltReLURegressor) -> Parameters:
                 "is 0; early stopping needs rows of its own", parameter="validation_fraction"
             )
     method, n_hidden = resolved(asked.method, asked.n_hidden, asked.max_size)
+    if asked.extrapolate and method != "committee":
+        raise ParameterError(
+            "is a choice for committees; one plain network always extrapolates; leave it out",
+            parameter="extrapolate",
+        )
     return Parameters(
         n_hidden=n_hidden,
         method=method,
@@ -89,15 +94,15 @@ def resolved(
         known_method(method)
     if method == "committee" and n_hidden is not None:
         raise ParameterError(
-            "is for one plain network, and method='committee' chooses the neurons itself; leave "
-            "n_hidden out, or bound them by max_size",
+            "is for one plain network, and a committee chooses its neurons itself; leave it out, "
+            "or take another method",
             parameter="n_hidden",
         )
     if method in (None, "committee") and n_hidden is None:
         return "committee", COMMITTEE.most_neurons if max_size is None else int(max_size)
     if max_size is not None:
         raise ParameterError(
-            "bounds the neurons of a committee; a plain network has those of n_hidden",
+            "bounds the neurons of a committee, and one plain network is asked for; leave it out",
             parameter="max_size",
         )
     return method or "search", 64 if n_hidden is None else int(n_hidden)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,7 +31,7 @@ def predict_blocks(network: Network, X: da.Array) -> da.Array:
     """
     predicted: da.Array = X.map_blocks(
         _predict_block,
-        network=network,
+        network=replace(network, hidden_gram=None),  # which is large, and goes to the workers
         dtype=np.float64,
         chunks=(X.chunks[0], (network.n_targets,)),
         meta=np.empty((0, 0)),

@@ -10,7 +10,22 @@ from altrelu_dist.errors import DataError, ParameterError
 from altrelu_dist.network import Network
 from altrelu_dist.training.trainer import RawLayers
 
-__all__ = ["digest", "start_from"]
+__all__ = ["check_method", "digest", "start_from"]
+
+
+def check_method(method: str) -> None:
+    """Refuse to let a committee go on from a network.
+
+    Raises
+    ------
+    ParameterError
+    """
+    if method == "committee":
+        raise ParameterError(
+            "is for one plain network, and a committee is always trained anew; say how many "
+            "neurons the plain network is to have",
+            parameter="warm_start",
+        )
 
 
 def start_from(

@@ -470,6 +470,62 @@ def test_a_run_begins_with_a_network(here, monkeypatch):
     assert snapshot(here / "first.zarr") == before
 
 
+# --- a committee ------------------------------------------------------------------------------
+
+COMMITTEE = ("--workers", 0, "--max-iter", 1)
+
+
+def test_without_hidden_a_run_says_what_it_chose_and_expects():
+    words = ("train", "data.zarr", "--test-fraction", 0.3, *COMMITTEE)
+    record = json.loads(passes(*words, "--out", "one.zarr", "--json").stdout)
+    network = Network.load("one.zarr")
+    assert record["method"] == "committee"
+    assert record["hidden"] == network.n_hidden
+    for name in ("expected_r2", "expected_r2_spread", "expected_mse", "groups"):
+        assert record[name] == network.info[name]
+    # Of a third of few rows: within some of its spreads.
+    gap = abs(record["test_r2"] - record["expected_r2"])
+    assert gap < 3 * record["expected_r2_spread"]
+
+    shown = passes(*words, "--out", "two.zarr", "--extrapolate", "--early-stopping").stdout
+    assert f"chosen: {network.n_hidden:,} neurons" in shown
+    assert all(f"{group['name']} " in shown for group in record["groups"])
+    expected = f"R2 {record['expected_r2']:.3f} +- {record['expected_r2_spread']:.3f}"
+    test = f"on the test rows: {record['test_r2']:.3f}"
+    assert f"expected on new rows: {expected} (out of fold); {test}" in shown
+    assert network.target_range is not None
+    assert Network.load("two.zarr").target_range is None
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--warm-start", "model.zarr"), "--warm-start is for one plain network"),
+        (("--hidden", 3, "--extrapolate"), "--extrapolate is a choice for committees"),
+        (("--hidden", 3, "--max-size", 9), "--max-size bounds the neurons of a committee"),
+        (("--method", "damped", "--max-size", 9), "--max-size bounds the neurons of a committee"),
+        (("--hidden", 3, "--method", "committee"), "--hidden is for one plain network"),
+    ],
+)
+def test_what_is_not_for_a_committee_is_said_before_data_are_opened(options, words):
+    assert words in refuses("train", "nowhere.zarr", "--out", "new.zarr", *options)
+
+
+def test_a_committees_network_is_no_start():
+    passes("train", "data.zarr", "--out", "many.zarr", *COMMITTEE)
+    start = ("--hidden", 3, "--warm-start", "many.zarr")
+    line = refuses("train", "nowhere.zarr", "--out", "new.zarr", *start)
+    assert "--warm-start is the network of a committee in many.zarr" in line
+
+
+@pytest.mark.parametrize(("hidden", "times"), [(50, 1), (29, 0)])
+def test_weights_near_the_rows_are_said_once(hidden, times):
+    """5 for each neuron, and one: 151 and more are above half of 300 rows."""
+    done = passes("train", "data.zarr", "--hidden", hidden, "--out", "new.zarr", *QUICK)
+    assert done.output.count("may have fitted noise") == times
+    assert ("50 neurons have 251 weights for 300 rows" in done.stderr) == times
+
+
 def test_overwrite_replaces_nothing_but_a_network(here):
     before = snapshot(here / "data.zarr")
     for out in ("data.zarr", "data.parquet", "."):
@@ -513,6 +569,8 @@ def test_small_data_is_trained_without_workers_unless_they_are_asked_for(
         (10**6, 7, 8, True),  # 64 million bytes
         (10**6, 50, 8, False),
         (10**5, 5000, 8, False),
+        (10**5, 300, None, True),
+        (10**6, 100, None, False),
     ],
 )
 def test_what_small_data_is(rows, columns, hidden, small):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
+import shlex
 import shutil
 import signal
 import socket
@@ -259,7 +261,7 @@ def test_a_run_goes_on_with_the_options_it_began_with(here, monkeypatch):
     found, expected = Network.load(here / "m.zarr"), Network.load(here / "expected.zarr")
     np.testing.assert_array_equal(found.hidden_weights, expected.hidden_weights)
     assert "no checkpoint" in quickly("train", "--resume", "nowhere", code=1)
-    assert "missing STORE, --hidden, --out" in quickly("train", code=2)
+    assert "missing STORE, --out" in quickly("train", code=2)
 
 
 def test_a_password_is_not_written_down(monkeypatch):
@@ -485,7 +487,13 @@ def test_the_demo(tmp_path):
     begun = time.monotonic()
     done = passes("demo", "--out", tmp_path / "demo", timeout=300)
     assert time.monotonic() - begun < 300
-    for words in ("least squares", "plain alternation", "search", "altrelu convert mine.csv"):
+    for words in ("least squares", "plain alternation", "committee", "altrelu train mine.csv"):
         assert words in done.stdout
-    assert Network.load(tmp_path / "demo" / "flights-model.zarr").n_hidden == 32
+    network = Network.load(tmp_path / "demo" / "flights-model.zarr")
+    expected = f"R2 {network.info['expected_r2']:.3f} +- {network.info['expected_r2_spread']:.3f}"
+    test = float(re.search(re.escape(expected) + r".*; on the test rows: ([\d.]+)", done.stdout)[1])
+    assert test > 0.89  # of least squares
+    for line in re.findall(r"^  altrelu (.*demo.*)$", done.stdout, re.M):
+        passes(*shlex.split(line))
+    assert (tmp_path / "demo" / "predicted.csv").exists()
     assert (tmp_path / "demo" / "flights.png").stat().st_size > 50_000

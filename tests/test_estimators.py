@@ -313,8 +313,8 @@ def test_a_second_fit_forgets_the_first(data, frame):
         ({"n_hidden": 4, "method": "committee"}, "n_hidden is for one plain network"),
         ({"n_hidden": 4, "max_size": 9}, "max_size bounds the neurons of a committee"),
         ({"max_size": 0}, "max_size is 0; expected an int of at least 1"),
-        ({"max_size": 1}, "max_size is 1; a line alone has 2 neurons"),
         ({"extrapolate": 1}, "extrapolate is 1; expected True or False"),
+        ({"n_hidden": 8, "extrapolate": True}, "extrapolate is a choice for committees"),
         ({"alpha": -1e-9}, "alpha is -1e-09; expected a number of at least 0"),
         ({"alpha": np.nan}, "alpha is nan"),
         ({"alpha": np.inf}, "alpha is inf"),
@@ -496,6 +496,25 @@ def test_saving_needs_a_fit_and_loading_a_model(tmp_path):
 
 
 # Telling
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"n_hidden": 19}, True),  # 96 weights
+        ({"n_hidden": 15}, False),
+        ({"n_hidden": 19, "early_stopping": True}, False),
+        ({}, False),
+    ],
+)
+def test_more_weights_than_half_of_the_rows_are_told_to_the_log(options, told, rng, caplog):
+    """Rows without weight do not count: 155 of 200 do, for 3 features and one target."""
+    X, y, weight = rng.normal(size=(200, 3)), rng.normal(size=200), np.ones(200)
+    weight[:45] = 0
+    AltReLURegressor(**options, max_iter=1, random_state=0).fit(X, y, weight)
+    lines = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    expected = "19 neurons have 96 weights for 155 rows: the network may have fitted noise; "
+    assert [line.startswith(expected) for line in lines] == [True] * told
 
 
 def test_verbose_logs_each_iteration_of_each_fit(data, caplog, capsys):

@@ -467,9 +467,14 @@ def test_a_frozen_job_is_not_forgotten(rows, tmp_path, monkeypatch):
             assert not os.path.exists(folder_of(str(out)))
 
 
+def test_a_job_needs_an_output(rows, cluster):
+    with pytest.raises(ParameterError, match="out is missing"):
+        submit(rows / "rows.zarr", client=cluster.client)
+
+
 def test_submit_needs_a_cluster(rows, tmp_path):
     words = run(
         "submit", rows / "rows.zarr", "--hidden", 8, "--out", tmp_path / "m.zarr", code=1
     ).stderr
     assert "name its --scheduler" in words
-    assert "missing --hidden, --out" in run("submit", rows / "rows.zarr", code=2).stderr
+    assert "missing --out" in run("submit", rows / "rows.zarr", code=2).stderr

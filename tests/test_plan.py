@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 import tracemalloc
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 
 from altrelu_dist import AltReLURegressor, convert, plan
 from altrelu_dist.cli.app import app
+from altrelu_dist.committee import COMMITTEE
 from altrelu_dist.engine import Engine
 from altrelu_dist.errors import ParameterError
 from altrelu_dist.planning.memory import _SOLVER, Blocks, solver_bytes, worker_bytes
@@ -20,7 +22,7 @@ from altrelu_dist.planning.model import Clock, Cluster, limit_of
 from altrelu_dist.planning.plan import estimate_of, steps_of
 from altrelu_dist.planning.rates import Cost, Rates
 from altrelu_dist.planning.work import Call, Range, Shape, multiply_adds, stages_of
-from altrelu_dist.training import trainer
+from altrelu_dist.training import METHODS, schedule, trainer
 
 FLOAT32 = np.dtype(np.float32)
 KERNELS = (
@@ -36,8 +38,12 @@ KERNELS = (
     "gram",
     "delta",
     "kinks",
+    *("sketch", "encode", "line", "turn", "member", "judge", "weigh", "fold"),
 )
-DENSE = ("choose", "iterate", "metric", "precondition", "remove", "system", "step", "solve")
+DENSE = (
+    *("eigen", "member-step"),
+    *("choose", "iterate", "metric", "precondition", "remove", "system", "step", "solve"),
+)
 MANY = 10**9
 
 
@@ -132,7 +138,7 @@ def test_counts_of_the_search_hold_those_of_a_run(n, monkeypatch):
 
 
 def test_ranges_are_in_order():
-    for method in ("search", "kronecker", "damped", "alternating"):
+    for method in METHODS:
         for n in (500, 100_000, MANY):
             for step in steps_of(*clock(Shape(n, 20, 2, 24, FLOAT32), method)):
                 for each in (step.rounds, step.passes, step.multiply_adds, step.seconds):
@@ -144,6 +150,44 @@ def test_multiply_adds_are_those_of_the_loss_of_all_rows():
     output = 64 * 31 + 65**2 + 64
     a_row = (1 + trainer._LAST_STEPS) * 2 * 64 * 32 + output
     assert steps["layers"].multiply_adds.typical == pytest.approx(a_row * MANY, rel=0.01)
+
+
+@pytest.fixture
+def few_steps():
+    """A race of two rounds of few steps, and few rows that weigh the groups."""
+    changed = {"racing": (4, 2), "first_steps": 50, "least_steps": 50, "judged_rows": 8_000}
+    before = {name: getattr(COMMITTEE, name) for name in changed}
+    for name, value in changed.items():
+        object.__setattr__(COMMITTEE, name, value)
+    yield
+    for name, value in before.items():
+        object.__setattr__(COMMITTEE, name, value)
+
+
+@pytest.mark.usefixtures("few_steps")
+@pytest.mark.parametrize(("n", "d"), [(200, 2), (4_000, 5)])
+def test_a_committee_is_foreseen_within_a_factor_of_two(n, d):
+    X, y = wavy(n, d)
+    model = AltReLURegressor(random_state=0)
+    AltReLURegressor(random_state=0, max_iter=1).fit(X[:100], y[:100])
+    begun = time.process_time()
+    model.fit(X, y)
+    seconds = time.process_time() - begun
+    made = plan(rows=n, features=d)
+    assert 0.5 < made.seconds.typical / made.rates.busy / seconds < 2
+    assert made.passes.least / 1.1 <= model.n_passes_ <= 1.1 * made.passes.most
+    assert model.network_.n_hidden <= made.stages[-1].neurons[1] + 4  # those of the line
+    recorded = dict.fromkeys(entry["stage"] for entry in model.history_)
+    assert [*recorded] == [stage.name for stage in made.stages]
+
+
+@pytest.mark.usefixtures("few_steps")
+def test_a_committee_passes_twice_over_more_rows_than_are_held(monkeypatch):
+    monkeypatch.setattr(schedule, "ROWS", replace(schedule.ROWS, held_bytes=1))
+    model = AltReLURegressor(random_state=0, max_iter=1).fit(*wavy(20_000))
+    steps = steps_of(*clock(Shape(20_000, 2, 1, 1024, FLOAT32), "committee"))
+    assert sum(step.passes.typical for step in steps) == model.n_passes_ == 2
+    assert steps[-1].rows == pytest.approx(model.history_[-1]["loss_rows"], rel=0.1)
 
 
 # --- the model --------------------------------------------------------------------------------
@@ -218,6 +262,7 @@ def test_a_pass_reads_no_faster_than_the_storage_gives():
 @pytest.mark.parametrize(
     ("method", "n", "d", "h"),
     [
+        ("committee", 4_000, 10, None),
         ("search", 20_000, 20, 8),
         ("kronecker", 20_000, 20, 8),
         ("damped", 10_000, 30, 24),
@@ -227,14 +272,14 @@ def test_a_pass_reads_no_faster_than_the_storage_gives():
 def test_memory_covers_a_run_and_is_not_far_above_it(method, n, d, h):
     X, y = wavy(n, d)
     model = AltReLURegressor(h, method=method, max_iter=1, random_state=0)
-    AltReLURegressor(1, method=method, max_iter=1, random_state=0).fit(X[:100], y[:100])
+    AltReLURegressor(h and 1, method=method, max_iter=1, random_state=0).fit(X[:100], y[:100])
     tracemalloc.start()
     try:
         model.fit(X, y)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    shape = Shape(n, d, 1, h, FLOAT32)
+    shape = Shape(n, d, 1, h or COMMITTEE.most_neurons, FLOAT32)
     foreseen = solver_bytes(shape, Blocks(1, n, 4 * (d + 1)), method, 0, 1)
     assert peak <= foreseen - _SOLVER <= 5 * peak + (16 << 20)
 
@@ -369,7 +414,14 @@ def test_a_cluster_that_is_there(store, process_client):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("method", "serach"), ("n_hidden", 8.5), ("features", -1), ("workers", -3), ("threads", 0)],
+    [
+        ("method", "serach"),
+        ("n_hidden", 8.5),
+        ("max_size", 0),
+        ("features", -1),
+        ("workers", -3),
+        ("threads", 0),
+    ],
 )
 def test_parameters_that_cannot_be_are_named(name, value):
     sizes = {"rows": 1e6, "features": 4} | {name: value}

@@ -11,8 +11,8 @@ from altrelu_dist.cli.cluster import ClusterChoice, TlsFiles
 from altrelu_dist.runs.training import TrainOptions
 
 __all__ = [
-    "RESUMING", "Connection", "Data", "JobId", "Json", "Memory", "Model", "Overwrite",
-    "Profile", "Quiet", "Target", "Threads", "Training", "Weight", "Workers",
+    "RESUMING", "Connection", "Data", "Hidden", "JobId", "Json", "MaxSize", "Memory", "Method",
+    "Model", "Overwrite", "Profile", "Quiet", "Target", "Threads", "Training", "Weight", "Workers",
 ]  # fmt: skip
 
 _CLUSTER = "Cluster"
@@ -96,7 +96,25 @@ Memory = Annotated[
 ]
 
 Hidden = Annotated[
-    int | None, typer.Option(min=1, help="Number of hidden neurons.", show_default=False)
+    int | None,
+    typer.Option(
+        min=1,
+        help="Train one plain network of so many hidden neurons (default: a committee for new "
+        "rows, which chooses them).",
+        show_default=False,
+    ),
+]
+MaxSize = Annotated[
+    int | None,
+    typer.Option(min=1, help="Most neurons of a committee's network.", show_default=False),
+]
+Extrapolate = Annotated[
+    bool,
+    typer.Option(
+        "--extrapolate",
+        help="Let a committee predict beyond the range of the training targets "
+        "(default: cut off there).",
+    ),
 ]
 Out = Annotated[
     str | None,
@@ -105,17 +123,21 @@ Out = Annotated[
     ),
 ]
 Method = Annotated[
-    Literal["search", "kronecker", "damped", "alternating"],
+    Literal["committee", "search", "kronecker", "damped", "alternating"] | None,
     typer.Option(
-        help="search is the deepest; kronecker is its descents from one start, without a search; "
-        "alternating is the paper's plain algorithm."
+        help="committee (default without --hidden) is for new rows; search (default with it) is "
+        "the deepest; kronecker is its descents from one start, without a search; alternating is "
+        "the paper's plain algorithm.",
+        show_default=False,
     ),
 ]
 Ridge = Annotated[float | None, typer.Option(min=0.0, help="Ridge penalty of both layers.")]
 NegativeSlope = Annotated[
     float | None, typer.Option(min=0.0, help="Slope left of the kink, below 1 (leaky ReLU).")
 ]
-MaxIter = Annotated[int | None, typer.Option(min=1, help="Most iterations.")]
+MaxIter = Annotated[
+    int | None, typer.Option(min=1, help="Most iterations; of a committee the rounds.")
+]
 MaxTime = Annotated[float | None, typer.Option(min=0.0, help="Most seconds.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything random.")]
 TestFraction = Annotated[
@@ -126,7 +148,8 @@ EarlyStopping = Annotated[
     bool,
     typer.Option(
         "--early-stopping",
-        help="Hold rows out, keep the network that is best on them, stop when none is better.",
+        help="Hold rows out, keep the network that is best on them, stop when none is better. A "
+        "committee always stops by its folds: nothing changes.",
     ),
 ]
 ValidationFraction = Annotated[
@@ -139,7 +162,8 @@ WarmStart = Annotated[
     str | None,
     typer.Option(
         metavar="MODEL",
-        help="Begin with this network, of the same columns, on these data or on further ones.",
+        help="Begin with this plain network, of the same columns, on these data or on further "
+        "ones; give --hidden.",
         rich_help_panel=RESUMING,
     ),
 ]
@@ -188,7 +212,9 @@ class Training:
     store: Data = ""
     hidden: Hidden = None
     out: Out = None
-    method: Method = "search"
+    method: Method = None
+    max_size: MaxSize = None
+    extrapolate: Extrapolate = False
     ridge: Ridge = None
     negative_slope: NegativeSlope = None
     max_iter: MaxIter = None
@@ -211,7 +237,7 @@ class Training:
         typer.BadParameter
             If something is missing that has no default.
         """
-        required = {"STORE": self.store, "--hidden": self.hidden, "--out": self.out}
+        required = {"STORE": self.store, "--out": self.out}
         missing = ", ".join(name for name, value in required.items() if not value)
         if missing:
             raise typer.BadParameter(f"missing {missing}")

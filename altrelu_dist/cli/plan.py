@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from altrelu_dist.cli.cluster import connect
 from altrelu_dist.cli.grouped import grouped
-from altrelu_dist.cli.options import Connection, Json, Memory, Target, Weight
+from altrelu_dist.cli.options import (
+    Connection,
+    Hidden,
+    Json,
+    MaxSize,
+    Memory,
+    Method,
+    Target,
+    Weight,
+)
 from altrelu_dist.cluster_errors import workers_of
 from altrelu_dist.errors import ParameterError
 from altrelu_dist.runs.output import Output, bytes_text, number, seconds_text, table
@@ -26,7 +35,8 @@ _BUSY = 1.3
 _REASONS = {
     "scheduler": "Dask's scheduler, one thread, takes its time for each task: larger chunks "
     "make fewer tasks",
-    "search": "the search runs in the process that trains and does not shrink with workers",
+    "search": "the search, or the committee, runs in the process that trains and does not shrink "
+    "with workers",
     "reading": "the storage gives no more",
     "tree": "the sums of the blocks are added up in a tree, level by level",
     "blocks": "there are no more blocks than threads: smaller chunks make more of them",
@@ -41,10 +51,9 @@ def plan(
             help="Zarr, Parquet, CSV (.gz too), NPZ or NPY, as for train.", show_default=False
         ),
     ] = None,
-    hidden: Annotated[int, typer.Option(min=1, help="Number of hidden neurons.")] = 64,
-    method: Annotated[
-        Literal["search", "kronecker", "damped", "alternating"], typer.Option(help="As for train.")
-    ] = "search",
+    hidden: Hidden = None,
+    method: Method = None,
+    max_size: MaxSize = None,
     rows: Annotated[
         float | None,
         typer.Option(help="As if there were so many rows, for example 1e11.", show_default=False),
@@ -118,6 +127,7 @@ def plan(
             store,
             hidden,
             method=method,
+            max_size=max_size,
             rows=rows,
             features=features,
             targets=targets,
@@ -153,11 +163,12 @@ def _bytes(option: str, text: str) -> float:
 
 def _text(made: Plan) -> list[Table | str]:
     rates = made.rates
+    most = "at most " if made.method == "committee" else ""
     lines: list[Table | str] = [
         (
             f"{made.rows:,} rows, features: {made.features}, targets: {made.targets}, "
             f"{made.dtype}; {made.n_blocks:,} blocks of {made.block_rows:,} rows; "
-            f"{made.hidden} neurons, method {made.method}"
+            f"{most}{made.hidden:,} neurons, method {made.method}"
         ),
         _stages(made),
         _clusters(made),

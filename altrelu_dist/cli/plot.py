@@ -48,35 +48,28 @@ def draw(
     by_pass, by_second, scatter = figure.subplots(1, 3, width_ratios=(1, 1, 1.1))
     _losses(by_pass, histories, "passes", linear)
     _losses(by_second, histories, "seconds", linear)
-    by_pass.set(title="Training loss by pass", xlabel="passes over the data")
-    by_second.set(title="Training loss by second", xlabel="seconds (dotted: on a sample)")
+    by_pass.set(title="Loss by pass", xlabel="passes over the data")
+    by_second.set(title="Loss by second", xlabel="seconds")
     by_pass.legend(loc="upper right", edgecolor="none")
-    by_pass.set_ylabel("MSE over all training rows (minutes²)")
+    by_pass.set_ylabel("MSE (minutes²)")
     _hexagons(scatter, true, predicted)
     figure.suptitle(title, fontsize=13, fontweight="bold")
     figure.savefig(path, format="png")
 
 
 def _losses(axes: Axes, histories: Mapping[str, History], key: str, linear: float) -> None:
-    """Loss over all rows of each method against one measure of the work."""
+    """Loss of each method against one measure of the work."""
     lowest = linear
     for (name, history), colour in zip(histories.items(), _COLOURS, strict=True):
-        x, y = _known(history, key, "loss")
+        entries = [entry for entry in history if not math.isnan(entry["loss"])]
+        x, y = ([entry[name] for entry in entries] for name in (key, "loss"))
         axes.plot(x, y, color=colour, drawstyle="steps-post", lw=2, label=f"{name}: {y[-1]:.1f}")
         axes.plot(x[-1], y[-1], "o", color=colour, ms=6)
-        on_sample = _known(history, key, "sample_loss")
-        if key == "seconds":
-            axes.plot(*on_sample, color=colour, ls=":", lw=1.6)
-        lowest = min(lowest, *y, *on_sample[1])
+        lowest = min(lowest, *y)
     axes.axhline(linear, color=_GREY, ls="--", lw=1.2, label=f"least squares: {linear:.1f}")
     span = linear - lowest  # what is far above least squares, as the mean at the start, is cut off
     axes.set_ylim(lowest - 0.08 * span, linear + 0.3 * span)
     _clean(axes)
-
-
-def _known(history: History, key: str, loss: str) -> tuple[list[float], list[float]]:
-    entries = [entry for entry in history if not math.isnan(entry[loss])]
-    return [entry[key] for entry in entries], [entry[loss] for entry in entries]
 
 
 def _hexagons(axes: Axes, true: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> None:

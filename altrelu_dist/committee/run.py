@@ -29,10 +29,10 @@ from altrelu_dist.moments.rows import Block, Both, Floats, Rows, Together, Weigh
 from altrelu_dist.moments.sample import Sampler
 from altrelu_dist.moments.summary import Summary, summarise
 from altrelu_dist.threads import one_blas_thread
+from altrelu_dist.training import schedule
 from altrelu_dist.training.drawing import distinct_rows, draw
 from altrelu_dist.training.driver import run
 from altrelu_dist.training.monitor import Monitor
-from altrelu_dist.training.schedule import ROWS
 from altrelu_dist.training.trainer import Parameters
 
 __all__ = ["Committee", "Expected", "Layers"]
@@ -100,6 +100,7 @@ class Committee:
         self.whole = False  # whether all rows are in memory
         self._candidates: list[_Candidate] = []
         self._stack: Stack | None = None
+        self._stacked_loss = np.inf
 
     def fit(
         self,
@@ -140,9 +141,7 @@ class Committee:
                     weight = self.rows.weight.astype(np.float64)
                     self.scaler = replace(self.scaler, weight_scale=float(weight.mean()))
                     worth /= float(np.mean((weight / weight.mean()) ** 2))
-                q, max_size = summary.targets.mean.size, self.parameters.max_size
-                self.sizes = self.settings.sizes(round(worth), q, max_size)
-                self._race()
+                self._race(round(worth))
 
     def _summary(
         self,
@@ -172,8 +171,8 @@ class Committee:
         """The rows, or a random sample of as many as memory is to hold, in random order."""
         seed, weighted = self.parameters.seed, self.summary.weighted
         width = self.summary.features.mean.size + self.summary.targets.mean.size
-        most = max(self.settings.judged_rows, ROWS.held_bytes // (width * dtype.itemsize))
-        self.whole = weighted <= ROWS.nearly_all * most
+        most = schedule.ROWS.in_memory(width * dtype.itemsize, self.settings.judged_rows)
+        self.whole = weighted <= schedule.ROWS.nearly_all * most
         sampler = Sampler(1.0 if self.whole else most / weighted, seed)
         drawn, _ = draw(engine, sampler, None, self.monitor)
         return distinct_rows(drawn, seed, self.monitor)
@@ -191,10 +190,14 @@ class Committee:
         """Whether there is a network yet."""
         return self._stack is not None
 
-    def _race(self) -> None:
-        """Train members of all kinds for a round, the best of them for longer ones."""
-        settings, folds = self.settings, self.sizes.folds
-        self.folds = folds or self.sizes.line_folds
+    def _race(self, worth: int) -> None:
+        """Train members of all kinds for a round, the best of them for longer ones.
+
+        ``worth`` is how many rows of equal weight those in memory are worth.
+        """
+        settings = self.settings
+        folds, self._member = settings.folds(worth), settings.member_size(worth)
+        self.folds = folds or min(settings.n_folds, worth)
         if self.folds > 1:
             self._add_lines(self.folds)
         if not folds:
@@ -208,6 +211,7 @@ class Committee:
         if self.parameters.max_iter is not None:
             rounds = rounds[: self.parameters.max_iter]
         for number, most in enumerate(rounds):
+            before = self._stacked_loss
             going = [racer for racer in racers if not racer.resting]
             going = sorted(going, key=lambda each: each.loss)[:most]
             if number == 1:
@@ -217,6 +221,8 @@ class Committee:
                 if self.monitor.stopped:
                     return
                 self._go_on(racer, number, folds)
+            if self._stacked_loss > (1 - settings.worth) * before:
+                return
         if len(rounds) < len(settings.racing) and not self.monitor.stopped:
             self.monitor.stopping.request("max_iter")
 
@@ -236,8 +242,8 @@ class Committee:
         tiles = self._tiles(kind)
         steps = settings.steps(number, self.n_rows, len(tiles))
         seed = [self.parameters.seed, racer.number, number]
-        h = self.sizes.member
-        few = partial(tiles.leading, max(4096, settings.n_folds * h))
+        h = self._member
+        few = partial(tiles.leading, settings.first_rows(h))
         judged = list(tiles.leading(settings.judged_rows))  # kept: no time may be left for them
         descent = GroupDescent(
             tiles=tiles,
@@ -305,7 +311,7 @@ class Committee:
     def _add_lines(self, folds: int) -> None:
         """The ridge lines of the standardised columns, and of the coarse pieces beside them."""
         settings = self.settings
-        for pieces in range(min(self.sizes.lines, len(self.encoder.blocks))):
+        for pieces in range(min(2, len(self.encoder.blocks))):
             if pieces and self.encoder.take((0, pieces)).n_columns > settings.line_columns:
                 break
             tiles = self._tiles(Kind("line", pieces))
@@ -336,9 +342,18 @@ class Committee:
         """Weigh the candidates anew, and record what that is expected to give."""
         predicted = [candidate.predicted for candidate in self._candidates]
         costs = [candidate.group is not None for candidate in self._candidates]
-        self._stack = stacked(predicted, self._y, costs, self.sizes.groups)
-        loss = self._loss(combined(predicted, self._stack))
+        self._stack = stacked(predicted, self._y, costs, self._kept())
+        loss = self._stacked_loss = self._loss(combined(predicted, self._stack))
         self.monitor.record(loss=loss, loss_rows=self.n_rows, kind=kind, round=number)
+
+    def _kept(self) -> int:
+        """Groups that the network is made of at most; a small network follows all of them."""
+        kept, most = self.settings.kept, self.parameters.max_size
+        if most is None:
+            return kept
+        lines = 4 * self._y.shape[1]
+        groups = (most - lines) // max(1, self.folds * self._member)
+        return min(kept, groups) if groups > 0 else kept
 
     def _loss(self, predicted: Floats) -> float:
         return float(((predicted - self._y) ** 2).sum() / (self._root**2).sum())

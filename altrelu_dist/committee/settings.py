@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
-__all__ = ["COMMITTEE", "CommitteeSettings", "Kind", "Sizes"]
+__all__ = ["COMMITTEE", "CommitteeSettings", "Kind"]
 
 
 @dataclass(frozen=True)
@@ -29,16 +28,6 @@ class Kind:
     pieces: int
     whitened: bool = False
     dropout: float = 0.0
-
-
-class Sizes(NamedTuple):
-    """How large the network of a committee may become."""
-
-    folds: int  # and members of a group; 0: only the line
-    line_folds: int  # of the line alone; 1: not even that
-    member: int  # neurons
-    groups: int  # at most
-    lines: int  # at most, of two neurons for each target
 
 
 @dataclass(frozen=True)
@@ -145,20 +134,6 @@ class CommitteeSettings:
         """Neurons of a member."""
         return max(1, min(self.n_hidden, n_rows // self.rows_a_neuron))
 
-    def sizes(self, n_rows: int, n_targets: int, max_size: int | None) -> Sizes:
-        """What so many rows allow, with at most ``max_size`` neurons in all: smaller members."""
-        folds, member = self.folds(n_rows), self.member_size(n_rows)
-        line_folds = min(self.n_folds, n_rows)
-        if max_size is None:
-            return Sizes(folds, line_folds, member, self.kept, 2)
-        room = max(0, max_size - 2 * n_targets)  # beside the line
-        folds = min(folds, room)
-        if folds < 2:
-            return Sizes(0, line_folds, 0, 0, 1)
-        member = min(member, room // folds)
-        groups = min(self.kept, room // (folds * member))
-        return Sizes(folds, line_folds, member, groups, 1)
-
     def rows_of_tile(self, n_rows: int) -> int:
         """Rows of a step."""
         return min(self.most_tile_rows, max(self.tile_rows, n_rows // self.tiles))
@@ -168,6 +143,10 @@ class CommitteeSettings:
         first = min(self.first_steps, max(self.least_steps, n_rows))
         steps: int = first * 2**number
         return max(steps, n_tiles) if number >= 2 else steps
+
+    def first_rows(self, n_hidden: int) -> int:
+        """Rows that members of so many neurons get their first output layers from."""
+        return max(4096, self.n_folds * n_hidden)
 
     def intervals(self, count: Callable[[int], int]) -> tuple[int, ...]:
         """Intervals of a column in the coarse and in the fine block, and only what adds to it.

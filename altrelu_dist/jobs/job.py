@@ -305,8 +305,8 @@ _IS = {"failed": "failed", "lost": "is lost"}
 
 def submit(
     data: str | os.PathLike[str],
-    n_hidden: int,
-    out: str | os.PathLike[str],
+    n_hidden: int | None = None,
+    out: str | os.PathLike[str] | None = None,
     *,
     client: Client | None = None,
     **options: Any,
@@ -317,14 +317,16 @@ def submit(
     ----------
     data : path
         As `open_dataset`; where all workers see it.
-    n_hidden : int
+    n_hidden : int, optional
+        Of one plain network; by default a committee is trained, as by `AltReLURegressor`.
     out : path
         Where the network goes; where all workers see it. What is kept of the job is beside it.
     client : distributed.Client, optional
         Of the cluster; by default the current one.
     **options
-        As those of ``altrelu train``: ``method``, ``target``, ``weight``, ``seed``,
-        ``test_fraction``, ``early_stopping``, ``max_iter``, ``max_time``, ``overwrite``, ...
+        As those of ``altrelu train``: ``method``, ``max_size``, ``target``, ``weight``,
+        ``seed``, ``test_fraction``, ``early_stopping``, ``max_iter``, ``max_time``,
+        ``overwrite``, ...
 
     Returns
     -------
@@ -344,6 +346,8 @@ def submit(
     known = {field.name for field in fields(TrainOptions)}
     if unknown := sorted(options.keys() - known):
         raise ParameterError(f"{unknown[0]}: no such option; there are {', '.join(sorted(known))}")
+    if out is None:
+        raise ParameterError("is missing; say where the network goes", parameter="out")
     wanted = TrainOptions(os.fspath(data), n_hidden, os.fspath(out), **options)
     return submit_options(wanted, client)
 

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from altrelu_dist.committee import COMMITTEE, members
+from altrelu_dist.encoding.sketch import _COLUMNS_AT_ONCE, CAPACITY
 from altrelu_dist.engine import TILE
 from altrelu_dist.inputs import _WORKER
 from altrelu_dist.moments.explicit import MOST_COLUMNS
 from altrelu_dist.moments.joint import spans
 from altrelu_dist.moments.pattern import MOST_FLIPPED, WIDE, packed_size
+from altrelu_dist.planning import committee
 from altrelu_dist.planning.work import Shape
 from altrelu_dist.solvers.lbfgs import room_for
 from altrelu_dist.training import damped, kronecker, neurons, quasi_newton, schedule, trainer
@@ -50,6 +53,8 @@ class Blocks:
 def contribution_bytes(shape: Shape, method: str) -> int:
     """The largest sum that a task of a pass over all rows returns."""
     h, p, q = shape.h, shape.p, shape.q
+    if method == "committee":
+        return 8 * (2 * CAPACITY * shape.d + 8 * (p + q))
     loss = 8 * (h * (p + q) + 2 * q)
     output = 8 * (h + 1) * (h + 1 + q)
     gram = 8 * (packed_size(h, p) + h * p * (q + 1)) if method == "alternating" else 0
@@ -61,6 +66,8 @@ def _kernel_bytes(shape: Shape, method: str) -> int:
     h, p, q, size = shape.h, shape.p, shape.q, shape.dtype.itemsize
     rows = min(TILE, shape.n)
     prepared = rows * (p + q) * (size + 3 * 8)
+    if method == "committee":  # some columns at once, sorted
+        return prepared + 5 * 8 * rows * min(shape.d, _COLUMNS_AT_ONCE)
     cheap = rows * (h * (3 * size + 8) + 4 * q * size)
     if method != "alternating":
         return prepared + cheap
@@ -104,6 +111,8 @@ def worker_bytes(
 
 def _sample_bytes(shape: Shape, blocks: Blocks, method: str) -> int:
     """Of the rows that are drawn, as they were read, each with its draw."""
+    if method == "committee":
+        return committee.sizes_of(shape).held * (blocks.row_bytes + 8)
     sizes = schedule.ROWS.stages(shape.p, shape.q, shape.h, shape.dtype, shape.n)
     rows = shape.n if sizes.whole else (0 if method == "alternating" else sizes.drawn(method))
     return rows * (blocks.row_bytes + 8)
@@ -122,6 +131,8 @@ def solver_bytes(shape: Shape, blocks: Blocks, method: str, before: int, threads
     threads : int
         That work on rows in memory.
     """
+    if method == "committee":
+        return int(before + _SOLVER + _PYTHON + _committee_bytes(shape, blocks))
     h, p, q = shape.h, shape.p, shape.q
     sizes = schedule.ROWS.stages(p, q, h, shape.dtype, shape.n)
     whole = sizes.whole
@@ -163,6 +174,29 @@ def solver_bytes(shape: Shape, blocks: Blocks, method: str, before: int, threads
         pattern = (1 + threads) * _pattern_bytes(shape, width) if here else 0
         work = max(work, max(dense + 2 * sums, (2 + levels) * sums + pattern))
     return int(before + _SOLVER + _PYTHON + max(arriving, standing + work))
+
+
+def _committee_bytes(shape: Shape, blocks: Blocks) -> int:
+    """Of a committee: rows as they are, and encoded for one kind at a time."""
+    sizes, q = committee.sizes_of(shape), shape.q
+    standing = sizes.held * blocks.row_bytes
+    arriving = 5 * _sample_bytes(shape, blocks, "committee")  # sorted by their bytes too
+    if sizes.folds < 2:
+        return max(arriving, standing)
+    columns = max(sizes.columns)
+    encoded = 4 * columns * (sizes.held if sizes.kept(columns) else sizes.judged)
+    # Weights, their last move and the best; each candidate keeps its own.
+    candidates = 2 * sum(COMMITTEE.racing) + 2
+    group = 4 * sizes.neurons * (columns + q + 1)
+    predicted = 8 * sizes.judged * q * (candidates + 6)
+    tile = COMMITTEE.rows_of_tile(sizes.held)
+    step = 4 * 5 * (tile + members._PATTERNS) * sizes.neurons + 6 * group
+    lines = 8 * sizes.columns[min(1, len(sizes.columns) - 1)] ** 2 * (2 * sizes.folds + 6)
+    turned = 8 * 5 * max(sizes.columns) ** 2 + encoded
+    neurons = max(sizes.neurons, min(shape.h, COMMITTEE.kept * sizes.neurons))
+    folding = 5 * 8 * (neurons + 1) ** 2 + 3 * 8 * columns * neurons
+    work = max(encoded + step, encoded + lines, encoded + turned, folding)
+    return max(arriving, standing + predicted + candidates * group + work)
 
 
 def resident() -> int:

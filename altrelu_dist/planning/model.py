@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from altrelu_dist.engine import _FAN_IN, TILE
 from altrelu_dist.inputs import room_for_data
+from altrelu_dist.planning.calls import ONE_THREAD
 from altrelu_dist.planning.memory import Blocks, contribution_bytes
 from altrelu_dist.planning.rates import Rates
 from altrelu_dist.planning.work import Call, Range, Shape, Stage
@@ -135,15 +136,17 @@ class Clock:
         if call.everywhere and not call.rides:
             return self.one_pass(call).seconds
         if call.everywhere:
-            work = call.rows * self.rates.seconds(call.kernel, call.neurons)
+            work = call.rows * self.rates.seconds(call.kernel, call.neurons, call.columns)
             return work / self.cluster.at_once
         return self._here(call)
 
     def _here(self, call: Call) -> float:
         """In the process that trains, its threads on tiles side by side."""
-        each = self.rates.seconds(call.kernel, call.neurons)
+        each = self.rates.seconds(call.kernel, call.neurons, call.columns)
         if call.rows == 0:
             return each
+        if call.kernel in ONE_THREAD:
+            return call.rows * each
         gain = min(self.rates.speedup, math.ceil(call.rows / TILE))
         return call.rows * each / gain
 

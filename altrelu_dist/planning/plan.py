@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from altrelu_dist.parameters import known_method, whole_number
+from altrelu_dist.parameters import resolved, whole_number
 from altrelu_dist.planning.memory import resident, solver_bytes, worker_bytes
 from altrelu_dist.planning.model import Clock, Cluster, Limit, limit_of
 from altrelu_dist.planning.problem import machine_memory, problem_of, this_machine
@@ -94,6 +94,7 @@ class Plan:
     data : str or None
         Address of the data, if there are any.
     rows, features, targets, hidden : int
+        Of a committee, the most neurons.
     dtype : str
         In which blocks are computed.
     method : str
@@ -139,9 +140,10 @@ class Plan:
 
 def plan(
     store: str | os.PathLike[str] | None = None,
-    n_hidden: int = 64,
+    n_hidden: int | None = None,
     *,
-    method: str = "search",
+    method: str | None = None,
+    max_size: int | None = None,
     rows: float | None = None,
     features: int | None = None,
     targets: int | None = None,
@@ -162,8 +164,10 @@ def plan(
     ----------
     store : str or path, optional
         The data, as `open_dataset` takes them. Without it give rows, features and targets.
-    n_hidden : int, default 64
-    method : {"search", "kronecker", "damped", "alternating"}, default "search"
+    n_hidden : int, optional
+    method : {"committee", "search", "kronecker", "damped", "alternating"}, optional
+    max_size : int, optional
+        These three as for `AltReLURegressor`: by default a committee.
     rows : float, optional
         Plan for so many rows like those of the store.
     features, targets : int, optional
@@ -193,14 +197,16 @@ def plan(
     DataError
         As `open_dataset`.
     """
-    known_method(method)
-    whole_number("n_hidden", n_hidden, 1)
+    for name, value in {"n_hidden": n_hidden, "max_size": max_size}.items():
+        if value is not None:
+            whole_number(name, value, 1)
+    method, most = resolved(method, n_hidden, max_size)
     sizes = {"features": features, "targets": targets, "workers": workers, "threads": threads}
     for name, value in sizes.items():
         if value is not None:
             whole_number(name, value, 1)
     data, shape, blocks, stored = problem_of(
-        store, n_hidden, rows, features, targets, target=target, weight=weight
+        store, most, rows, features, targets, target=target, weight=weight
     )
     stages = stages_of(shape, method)  # refuses before anything is measured
     solver = solver_bytes(shape, blocks, method, resident(), n_threads())
@@ -287,7 +293,7 @@ def _is_pass(call: Call, shape: Shape) -> bool:
 
 
 def _work(call: Call, shape: Shape) -> float:
-    work = multiply_adds(call.kernel, shape.p, shape.q, call.neurons)
+    work = multiply_adds(call.kernel, call.columns or shape.p, shape.q, call.neurons)
     return work * call.rows if call.rows else work
 
 

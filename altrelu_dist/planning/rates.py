@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from altrelu_dist.committee import COMMITTEE
+from altrelu_dist.committee.line import _moments as ridge_moments
+from altrelu_dist.committee.members import Group, GroupDescent, out_of_fold
+from altrelu_dist.committee.stacking import stacked
+from altrelu_dist.committee.tiles import Encoding
+from altrelu_dist.encoding import Encoder, sketch_columns
 from altrelu_dist.engine import TILE, LocalEngine
 from altrelu_dist.moments.kinks import KinkMoments
 from altrelu_dist.moments.loss import HiddenMoments, LossAndGradient
 from altrelu_dist.moments.pattern import PatternDelta, PatternMoments
-from altrelu_dist.moments.rows import Block, Floats, Rows, Weights
+from altrelu_dist.moments.rows import Array, Block, Floats, Rows, Weights
 from altrelu_dist.moments.sample import Sampler, distinct
 from altrelu_dist.moments.summary import summarise
+from altrelu_dist.planning.committee import sizes_of
 from altrelu_dist.planning.work import Shape, multiply_adds
 from altrelu_dist.solvers.hidden_layer import LevenbergMarquardtSystem
 from altrelu_dist.solvers.output_layer import Removal
@@ -52,6 +59,9 @@ _COLUMNS, _NEURONS, _TARGETS = 256, 256, 64
 _WEIGHTS = 1 << 15  # of a hidden layer on which the quasi-Newton method is timed
 _SYSTEM = 1280  # unknowns of the dense system that is timed
 _ITERATIONS = _MEMORY + 5  # so that the quasi-Newton method's memory is full at the end
+_BREADTH = 256  # columns and neurons of a committee that are timed at most
+_ENCODED_ROWS = 1024
+_CANDIDATE_GROUPS = 12  # about half of those that there are at the end
 _READ_SECONDS = 0.25
 _READ_ROWS = 1 << 16  # of the store that stands for data which are not here
 
@@ -60,7 +70,8 @@ class Cost(NamedTuple):
     """Seconds of a kernel on one thread: of each row, or of each run of a dense step.
 
     They are those of a problem of ``p`` columns, ``q`` targets and ``h`` neurons, of which ``base``
-    stays as it is when the neurons are others; what is left grows as the multiply-adds do.
+    stays as it is when the neurons are others; what is left grows as the multiply-adds do. Where
+    it is ``constant``, it stays when the columns are others too.
     """
 
     p: int
@@ -68,6 +79,7 @@ class Cost(NamedTuple):
     h: int
     seconds: float
     base: float = 0.0
+    constant: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,11 +113,11 @@ class Rates:
     busy: float
     costs: dict[str, Cost]
 
-    def seconds(self, kernel: str, neurons: int) -> float:
-        """Of one row on one thread; of a dense step, of one run."""
-        cost, p, q = self.costs[kernel], self.shape.p, self.shape.q
+    def seconds(self, kernel: str, neurons: int, columns: int = 0) -> float:
+        """Of one row on one thread; of a dense step, of one run; 0 columns are the shape's."""
+        cost, p, q = self.costs[kernel], columns or self.shape.p, self.shape.q
         size, timed = (_work(kernel, *of) for of in ((p, q, neurons), cost[:3]))
-        base = cost.base * (p + q) / (cost.p + cost.q)
+        base = cost.base * (1.0 if cost.constant else (p + q) / (cost.p + cost.q))
         return (base + (cost.seconds - cost.base) * size / timed) * self.busy
 
 
@@ -146,6 +158,17 @@ def measure(shape: Shape, kernels: Collection[str], data: DataSet | None = None)
         )
 
 
+class _OneTile:
+    """Tiles of which there is one."""
+
+    def __init__(self, tile: Block) -> None:
+        self.starts: Sequence[int] = [0, len(tile.x)]
+        self._tile = tile
+
+    def __getitem__(self, number: int) -> Block:
+        return self._tile
+
+
 class _Bench:
     """A problem of one tile, as wide or nearly so, and the time of the trainer's parts on it."""
 
@@ -154,6 +177,7 @@ class _Bench:
         self._h = min(shape.h, _NEURONS)
         rows = int(_MOST_WORK / multiply_adds("loss", self._p, self._q, self._h))
         self._rows = int(np.clip(rows, _LEAST_ROWS, TILE))
+        self._shape = shape
         self._raw, self._rng = self._random(shape, TILE, rng), rng
         self._scaler = summarise(self._raw).scaler(shape.dtype)
         self._tile: Block = self._scaler(self._raw)
@@ -212,6 +236,12 @@ class _Bench:
                 return self._at_two_widths(self._preconditioning, self._h)
             case "remove":
                 return self._sized(self._h, self._removal(self._h))
+            case "sketch":
+                return self._of_rows(lambda: sketch_columns(raw))
+            case "encode" | "line" | "turn" | "eigen" | "weigh" | "fold":
+                return self._of_committee(kernel)
+            case "member" | "member-step" | "judge":
+                return self._at_two_breadths(kernel)
             case "gram":
                 return self._under_pattern("gram", _MOST_GRAM, self._gram)
             case "delta":
@@ -363,6 +393,106 @@ class _Bench:
         few, rows = _LEAST_ROWS // 4, kronecker.SETTINGS.usual_rows
         more = self._step_seconds(h, rows) - self._step_seconds(h, few)
         return max(more, 0.0) / (rows - few)
+
+    def _of_committee(self, kernel: str) -> Cost:
+        """What a committee takes beside its steps."""
+        sizes = sizes_of(self._shape)
+        p = min(sizes.columns[-1], _BREADTH)
+        x = self._encoded(_ENCODED_ROWS, p).x
+        match kernel:
+            case "encode":
+                return self._encoding()
+            case "line":
+                seconds = _timed(lambda: ridge_moments([(0, self._encoded(len(x), p))], 8))
+            case "turn":
+                seconds = _timed(lambda: x.T @ x)
+            case "eigen":
+                gram = x.T.astype(np.float64) @ x
+                return Cost(p, self._q, 1, _timed(lambda: np.linalg.eigh(gram)))
+            case "weigh":
+                return self._weighing()
+            case _:
+                h = max(1, min(sizes.neurons, _BREADTH))
+                W = self._rng.standard_normal((p, h), np.float32)
+
+                def gram_of_hidden() -> None:
+                    features = np.maximum(x @ W, 0)
+                    features.T @ features
+
+                return Cost(p, self._q, h, _timed(gram_of_hidden) / len(x))
+        return Cost(p, self._q, 1, seconds / len(x))
+
+    def _encoding(self) -> Cost:
+        raw = self._raw.part(0, _ENCODED_ROWS)
+        intervals = int(np.clip(_BREADTH // self._p, 2, COMMITTEE.coarse))
+        encoding = Encoding(Encoder.learn(sketch_columns(raw), (intervals,)), self._scaler)
+        return Cost(encoding.n_columns, self._q, 1, _timed(lambda: encoding(raw)) / len(raw.X))
+
+    def _weighing(self) -> Cost:
+        y = self._rng.standard_normal((TILE, self._q))
+        noise = self._rng.standard_normal((_CANDIDATE_GROUPS, TILE, self._q))
+        predicted = [y + part for part in noise]
+        costs = [True] * len(predicted)
+        return self._of_rows(lambda: stacked(predicted, y, costs, COMMITTEE.kept))
+
+    def _encoded(self, rows: int, p: int) -> Block:
+        """Random rows as members take them."""
+        x = self._rng.standard_normal((rows, p), np.float32)
+        x[:, -1] = 1
+        return Block(x, self._rng.standard_normal((rows, self._q), np.float32))
+
+    def _at_two_breadths(self, kernel: str) -> Cost:
+        """What of it the members cost whatever the columns."""
+        sizes = sizes_of(self._shape)
+        few, many = (min(sizes.columns[end], _BREADTH) for end in (0, -1))
+        neurons = sizes.h if kernel == "judge" else sizes.neurons
+        seconds = self._judging if kernel == "judge" else self._member
+        least, most = (seconds(kernel, sizes.folds, sizes.h, p) for p in (few, many))
+        work = multiply_adds(kernel, few, self._q, neurons) / multiply_adds(
+            kernel, many, self._q, neurons
+        )
+        base = (least - work * most) / (1 - work) if work < 1 else most
+        return Cost(many, self._q, neurons, most, float(np.clip(base, 0.0, most)), constant=True)
+
+    def _member(self, kernel: str, folds: int, h: int, p: int) -> float:
+        """What each row adds to a step of all members, or what a step takes beside its rows."""
+        few, rows = 8 * folds, COMMITTEE.tile_rows
+        fewer, more = (self._member_step(folds, h, p, count) for count in (few, rows))
+        each = max(more - fewer, 0.0) / (rows - few)
+        return each if kernel == "member" else max(fewer - few * each, 0.0)
+
+    def _member_step(self, folds: int, h: int, p: int, rows: int) -> float:
+        """One step, with its share of the looks at the curvature."""
+        descent = GroupDescent(
+            tiles=_OneTile(self._encoded(rows, p)),
+            judged=[],
+            n_folds=folds,
+            alpha=0.0,
+            slope=0.0,
+            dropout=0.0,
+            settings=COMMITTEE,
+            steps=10**9,
+            seed=0,
+        )
+        state = descent.init(self._group(folds, h, p))
+
+        def run() -> None:
+            nonlocal state
+            for _ in range(COMMITTEE.renewal):
+                state = descent.step(state)
+
+        return _timed(run) / COMMITTEE.renewal
+
+    def _judging(self, _: str, folds: int, h: int, p: int) -> float:
+        tiles, group = [(0, self._encoded(_ENCODED_ROWS, p))], self._group(folds, h, p)
+        return _timed(lambda: out_of_fold(tiles, group, 0.0)) / _ENCODED_ROWS
+
+    def _group(self, folds: int, h: int, p: int) -> Group:
+        def drawn(*size: int) -> Array:
+            values: Array = self._rng.standard_normal(size, np.float32)
+            return values / np.float32(np.sqrt(size[-2]))
+
+        return Group(drawn(p, folds * h), drawn(folds, h, self._q), drawn(folds, self._q))
 
     def _removal(self, h: int) -> float:
         moments = HiddenMoments(self._network(h).W)(self._tile)

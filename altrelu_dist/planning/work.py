@@ -6,14 +6,13 @@ counted is the least and the most that the trainer's rules allow, and a typical 
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import replace
 
-import numpy as np
-
+from altrelu_dist.committee import COMMITTEE
 from altrelu_dist.engine import TILE
 from altrelu_dist.moments.pattern import WIDE
+from altrelu_dist.planning import committee
+from altrelu_dist.planning.calls import PASSES, Call, Range, Shape, Stage
 from altrelu_dist.training import (
     alternating,
     damped,
@@ -26,7 +25,16 @@ from altrelu_dist.training import (
     trainer,
 )
 
-__all__ = ["PASSES", "Call", "Range", "Shape", "Stage", "multiply_adds", "stages_of"]
+__all__ = [
+    "PASSES",
+    "Call",
+    "Range",
+    "Shape",
+    "Stage",
+    "held_whole",
+    "multiply_adds",
+    "stages_of",
+]
 
 # Share of the signs that flip between two patterns of which one is brought up to date to the other.
 _FLIPS = pattern_state._MANY_FLIPS / 2
@@ -37,108 +45,6 @@ _STEPS = 65
 _VALUES_AN_ITERATION = 1.03
 # Rounds of Kronecker-factored steps: each makes twice the steps of the one before.
 _ROUNDS = (2, 4)
-
-
-# The statistics that are passes over rows, which a run counts.
-PASSES = ("summary", "sample", "whiten", "loss", "output", "tile", "gram", "delta", "kinks")
-
-
-class Range(NamedTuple):
-    """Least, typical and most of a figure."""
-
-    least: float
-    typical: float
-    most: float
-
-    @classmethod
-    def exactly(cls, value: float) -> Range:
-        """A figure that does not depend on the data."""
-        return cls(value, value, value)
-
-    @classmethod
-    def between(cls, least: float, most: float) -> Range:
-        """Where only the ends are known: the middle on the scale of factors."""
-        return cls(least, math.sqrt(least * most), most)
-
-    def plus(self, other: Range) -> Range:
-        """The sum, end by end."""
-        return Range(*(a + b for a, b in zip(self, other, strict=True)))
-
-    def times(self, factor: float | Range) -> Range:
-        """The product, end by end."""
-        factors = factor if isinstance(factor, Range) else Range.exactly(factor)
-        return Range(*(a * b for a, b in zip(self, factors, strict=True)))
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The sizes of a problem.
-
-    Parameters
-    ----------
-    n : int
-        Rows.
-    d, q, h : int
-        Features, targets, hidden neurons.
-    dtype : dtype
-        In which blocks are computed.
-    """
-
-    n: int
-    d: int
-    q: int
-    h: int
-    dtype: np.dtype[Any]
-
-    @property
-    def p(self) -> int:
-        """Columns of a standardised row, the one included."""
-        return self.d + 1
-
-
-@dataclass(frozen=True)
-class Call:
-    """So many runs of one kernel.
-
-    Parameters
-    ----------
-    kernel : str
-        A statistic; ``"distinct"`` or ``"prepare"``, of rows that were drawn; ``"insert"``, the
-        products of candidates; or a dense step, which passes over no rows: ``"choose"`` (among
-        candidates), ``"iterate"`` and ``"metric"`` (of a quasi-Newton method, its own work and
-        the change to whitened inputs and back), ``"precondition"`` (of a Kronecker-factored step),
-        ``"remove"`` (all neurons that go at once),
-        ``"system"`` (of a damped step), ``"step"`` (its solution), ``"solve"`` (of the paper's
-        hidden layer).
-    rows : int
-        That each run passes over; 0 for a dense step.
-    neurons : int
-        Of the network at hand; of the dense steps, of one system.
-    count : Range
-    everywhere : bool
-        Whether it is a pass over the whole data, read from where it lies, rather than over rows
-        in memory.
-    rides : bool
-        Whether it is part of another pass over the same rows.
-    """
-
-    kernel: str
-    rows: int
-    neurons: int
-    count: Range
-    everywhere: bool = False
-    rides: bool = False
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A stage as the progress names it, and what it runs."""
-
-    name: str
-    rows: int
-    neurons: tuple[int, int]  # at its begin and at its end
-    rounds: Range  # growth stages, cycles, descents or steps
-    calls: tuple[Call, ...]
 
 
 def _pairs(m: int) -> int:
@@ -183,7 +89,28 @@ def multiply_adds(kernel: str, p: int, q: int, h: int) -> float:
             return (h * p) ** 2 * (h + 1) + 6.0 * h * p**3
         case "step" | "solve":
             return (h * p) ** 3 / 3
+        case "line":
+            return p * (p + q + 0.0)
+        case "turn":
+            return float(p * p)
+        case "eigen":
+            return 4.0 * p**3
+        case "member":
+            return 2.0 * h * (p + q)
+        case "member-step":
+            return float(h * min(h, COMMITTEE.n_hidden) * p)
+        case "judge":
+            return float(h * p)
+        case "fold":
+            return h * p + float(h) ** 2
     return 0.0
+
+
+def held_whole(shape: Shape, method: str) -> bool:
+    """Whether the process that trains holds all rows, and works on nothing else."""
+    if method == "committee":
+        return committee.sizes_of(shape).whole
+    return schedule.ROWS.stages(shape.p, shape.q, shape.h, shape.dtype, shape.n).whole
 
 
 def _candidates(h: int) -> int:
@@ -202,12 +129,16 @@ def stages_of(shape: Shape, method: str) -> tuple[Stage, ...]:
     h, p, q, n = shape.h, shape.p, shape.q, shape.n
     if method == "alternating":
         trainer.check_alternation(h, p)
+    if method == "committee":
+        held = committee.sizes_of(shape).held
+        drawn = _drawing(n, held, ("distinct",))
+        return committee.stages(shape, (_look("summary", n), drawn))
     sizes = schedule.ROWS.stages(p, q, h, shape.dtype, n)
     whole = sizes.whole
     made = [_look("summary", n)]
     held = n if whole else sizes.drawn(method)
     if whole or method != "alternating":
-        made.append(_drawing(n, held, whole=whole))
+        made.append(_drawing(n, held, ("distinct", "prepare") if whole else ("prepare",)))
     few = schedule.ROWS.part(sizes.few, held)
     fewest = schedule.ROWS.part(schedule.ROWS.fewest(h), few)
     if method == "alternating":
@@ -267,9 +198,8 @@ def _look(name: str, n: int) -> Stage:
     return Stage(name, n, (0, 0), Range.exactly(1), (call,))
 
 
-def _drawing(n: int, held: int, *, whole: bool) -> Stage:
+def _drawing(n: int, held: int, kernels: tuple[str, ...]) -> Stage:
     """The pass that draws, and what becomes of the rows that were drawn."""
-    kernels = ("distinct", "prepare") if whole else ("prepare",)
     calls = [Call(kernel, held, 0, Range.exactly(1)) for kernel in kernels]
     return replace(_look("sample", n), calls=(*_look("sample", n).calls, *calls))
 

@@ -8,13 +8,24 @@ from typing import TYPE_CHECKING, Any
 from altrelu_dist.runs.output import number, table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from rich.table import Table
 
     from altrelu_dist.metrics import TargetScore
+    from altrelu_dist.network import Network
 
-__all__ = ["mean_scores", "score_records", "score_table"]
+__all__ = [
+    "EXPECTED",
+    "chosen_text",
+    "expected_text",
+    "mean_scores",
+    "score_records",
+    "score_table",
+]
+
+# What the network of a committee knows of itself.
+EXPECTED = ("expected_r2", "expected_r2_spread", "expected_mse", "groups")
 
 
 def mean_scores(scores: Sequence[TargetScore], prefix: str = "") -> dict[str, float]:
@@ -38,3 +49,20 @@ def score_table(parts: dict[str, tuple[int, Sequence[TargetScore]]]) -> Table:
 def score_records(scores: Sequence[TargetScore]) -> list[dict[str, Any]]:
     """One record a target, for JSON."""
     return [asdict(score) for score in scores]
+
+
+def chosen_text(network: Network) -> str:
+    """What a committee chose: neurons, and each group of members with its share."""
+    weights = {group["name"]: sum(group["weight"]) for group in network.info["groups"]}
+    total = sum(weights.values()) or 1.0
+    groups = ", ".join(f"{name} {weight / total:.0%}" for name, weight in weights.items())
+    return f"chosen: {network.n_hidden:,} neurons ({groups})"
+
+
+def expected_text(info: Mapping[str, Any], test: Sequence[TargetScore] | None = None) -> str:
+    """The R2 that a committee expects on new rows, and beside it that of a test."""
+    expected, spread = info["expected_r2"], info["expected_r2_spread"]
+    words = f"expected on new rows: R2 {expected:.3f} +- {spread:.3f} (out of fold)"
+    if test is None:
+        return words
+    return f"{words}; on the test rows: {mean_scores(test)['r2']:.3f}"

@@ -46,9 +46,11 @@ class TrainOptions:
     """
 
     store: str
-    hidden: int
+    hidden: int | None
     out: str
-    method: str = "search"
+    method: str | None = None
+    max_size: int | None = None
+    extrapolate: bool = False
     ridge: float | None = None
     negative_slope: float | None = None
     max_iter: int | None = None
@@ -94,6 +96,7 @@ def prepared(options: TrainOptions, *, resume: bool = False) -> Prepared:
     from altrelu_dist.parameters import checked
     from altrelu_dist.runs.columns import in_order_of, left_out
     from altrelu_dist.runs.split import split_rows
+    from altrelu_dist.warm_start import check_method
 
     if options.validation_fraction is not None and not options.early_stopping:
         raise ParameterError(
@@ -111,6 +114,8 @@ def prepared(options: TrainOptions, *, resume: bool = False) -> Prepared:
     model = AltReLURegressor(
         options.hidden,
         method=options.method,
+        max_size=options.max_size,
+        extrapolate=options.extrapolate,
         max_iter=options.max_iter,
         max_time=options.max_time,
         early_stopping=options.early_stopping,
@@ -120,10 +125,17 @@ def prepared(options: TrainOptions, *, resume: bool = False) -> Prepared:
         resume=resume,
         **{name: value for name, value in given.items() if value is not None},
     )
-    checked(model)
+    method = checked(model).method
     if options.warm_start is not None:
+        check_method(method)
         model.set_params(warm_start=True)
         model.network_ = Network.load(options.warm_start)
+        if model.network_.encoder is not None:
+            raise ParameterError(
+                f"is the network of a committee in {options.warm_start}, over encoded columns; "
+                "expected a plain one",
+                parameter="warm_start",
+            )
     model._note = options.note()
     check_output(options.out, overwrite=options.overwrite, kind=FORMAT)
     data = open_dataset(options.store, target=options.target, weight=options.weight)
@@ -194,7 +206,7 @@ class Prepared:
         options, model, parts = self.options, self.model, self.parts
         data = parts["train"]
         model.set_params(client=client)
-        model._warn = output.warn
+        model._warn = model._remark = output.warn
         with watching() as follower:
             model.set_params(callback=follower)
             model.fit(
@@ -204,7 +216,7 @@ class Prepared:
                 feature_names=data.feature_names,
                 target_names=data.target_names,
             )
-            model.network_ = replace(model.network_, info=self.info)
+            model.network_ = replace(model.network_, info=model.network_.info | self.info)
             if model.stop_reason_ != "converged" and len(model.history_) == 1:
                 if not follower.interrupts.requested:
                     raise ParameterError(
@@ -237,13 +249,16 @@ class Prepared:
     def small(self) -> bool:
         """Whether workers are of no use: this process keeps all rows in its own memory."""
         from altrelu_dist.inputs import SMALL
-        from altrelu_dist.training.schedule import ROWS
+        from altrelu_dist.parameters import resolved
+        from altrelu_dist.planning.work import Shape, held_whole
 
         data = self.parts["train"]
         assert data.y is not None
         (n, d), q = data.X.shape, data.y.shape[1] if data.y.ndim == 2 else 1
-        sizes = ROWS.stages(d + 1, q, self.options.hidden, data.X.dtype, n)
-        return sizes.whole or int(data.X.nbytes + data.y.nbytes) <= SMALL
+        asked = self.options
+        method, most = resolved(asked.method, asked.hidden, asked.max_size)
+        whole = held_whole(Shape(n, d, q, most, data.X.dtype), method)
+        return whole or int(data.X.nbytes + data.y.nbytes) <= SMALL
 
     @property
     def about(self) -> str:
@@ -262,11 +277,21 @@ class Prepared:
         *,
         interrupted: bool,
     ) -> None:
-        from altrelu_dist.runs.scores import mean_scores, score_records, score_table
+        from altrelu_dist.parameters import resolved
+        from altrelu_dist.runs.scores import (
+            EXPECTED,
+            chosen_text,
+            expected_text,
+            mean_scores,
+            score_records,
+            score_table,
+        )
 
         options, model = self.options, self.model
-        stopping = options.early_stopping
-        last = model.history_[-1]
+        method, _ = resolved(options.method, options.hidden, options.max_size)
+        committee = method == "committee"
+        stopping = options.early_stopping and not committee
+        last, info = model.history_[-1], model.network_.info
         # The least training loss is not that of a network chosen by its validation loss.
         least = math.nan if stopping else last["loss"]
         means = mean_scores(scores["train"]) if scores else {"mse": least, "r2": None}
@@ -274,12 +299,13 @@ class Prepared:
         record = {
             "out": saved,
             "data": options.store,
-            "method": options.method,
-            "hidden": options.hidden,
+            "method": method,
+            "hidden": model.network_.n_hidden if committee else options.hidden,
             "rows": int(self.parts["train"].X.shape[0]),
             "features": int(self.parts["train"].X.shape[1]),
             **means,
             **(mean_scores(scores["test"], "test_") if "test" in scores else {}),
+            **{name: info[name] for name in EXPECTED if name in info},
             "targets": {name: score_records(each) for name, each in scores.items()},
             "seconds": last["seconds"],
             "passes": model.n_passes_,
@@ -295,14 +321,19 @@ class Prepared:
         if math.isfinite(model.last_doubling_):
             words.append(
                 "the second half of that time lowered the "
-                f"{'training ' * stopping}loss by {100 * model.last_doubling_:.2g} %"
+                f"{'out-of-fold ' * committee}{'training ' * stopping}loss by "
+                f"{100 * model.last_doubling_:.2g} %"
             )
         if stopping:
             words.append(
                 f"kept: {model.network_.n_hidden} neurons, "
                 f"MSE {number(last['validation_loss'])} on the rows held out"
             )
-        shown: Any = f"{'MSE and ridge' if options.ridge else 'MSE'} {number(least)}"
+        if "expected_r2" in info:
+            words.append(chosen_text(model.network_))
+            words.append(expected_text(info, scores.get("test")))
+        what = "out-of-fold MSE" if committee else "MSE and ridge" if options.ridge else "MSE"
+        shown: Any = f"{what} {number(least)}"
         if scores:
             shown = score_table(
                 {

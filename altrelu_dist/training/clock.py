@@ -74,6 +74,10 @@ class Clock:
         kept = min(self.final_pass_seconds, self._max_time / 2)
         return max(0.0, self._max_time - kept - self.seconds)
 
+    def least_seconds(self, share: float) -> float | None:
+        """Time that is left, or at least a share of all; None without a limit."""
+        return max(self.seconds_left, share * self._max_time) if self.limited else None
+
     @property
     def stopped(self) -> bool:
         """Whether the run has to end here."""

@@ -178,6 +178,10 @@ class RowSettings:
             held = n_rows
         return RowStages(few, damped, held, n_rows <= self.nearly_all * damped)
 
+    def in_memory(self, row_bytes: int, least: int) -> int:
+        """How many rows of so many bytes are kept in memory at most, where all that fit are."""
+        return max(least, self.held_bytes // row_bytes)
+
     def fewest(self, n_hidden: int) -> int:
         """Enough for the output layer, and to choose neurons."""
         return max(self.least, self.a_neuron * n_hidden)

@@ -1,0 +1,176 @@
+"""What a committee will do: kinds of members race on the rows in memory, round by round."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from altrelu_dist.committee import COMMITTEE, Kind, run
+from altrelu_dist.planning.calls import Call, Range, Shape, Stage
+from altrelu_dist.training import schedule
+
+__all__ = ["Sizes", "sizes_of", "stages"]
+
+_ONCE = Range.exactly(1)
+_PARTS = 64  # shares of a race are rounded to such parts: their sums are exact
+_FLOAT32 = 4
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of a committee on rows of some shape.
+
+    Parameters
+    ----------
+    held : int
+        Rows in memory.
+    whole : bool
+        Whether these are all.
+    folds : int
+        Members of a kind; 0: there are none.
+    h : int
+        Neurons of a member.
+    columns : tuple of int
+        Of an encoded row, the one included: standardised, with the coarse pieces, with the fine
+        ones. Columns are taken as continuous.
+    """
+
+    held: int
+    whole: bool
+    folds: int
+    h: int
+    columns: tuple[int, ...]
+
+    @property
+    def neurons(self) -> int:
+        """Of all members of a kind."""
+        return self.folds * self.h
+
+    @property
+    def judged(self) -> int:
+        """Rows whose out-of-fold predictions weigh the groups."""
+        return min(self.held, COMMITTEE.judged_rows)
+
+    def kept(self, columns: int) -> bool:
+        """Whether the encoded rows are kept."""
+        return self.held * columns * _FLOAT32 <= COMMITTEE.encoded_bytes
+
+
+def sizes_of(shape: Shape) -> Sizes:
+    """The sizes of a committee."""
+    n, d = shape.n, shape.d
+    most = schedule.ROWS.in_memory((d + shape.q) * shape.dtype.itemsize, COMMITTEE.judged_rows)
+    whole = n <= schedule.ROWS.nearly_all * most
+    held = n if whole else most
+
+    def count(intervals: int) -> int:
+        return d * min(n - 1, intervals) if n > 2 else 0
+
+    pieces = (0, *map(count, COMMITTEE.intervals(count)))
+    columns = tuple(d + 1 + more for more in pieces)
+    return Sizes(held, whole, COMMITTEE.folds(held), COMMITTEE.member_size(held), columns)
+
+
+def stages(shape: Shape, looks: tuple[Stage, Stage]) -> tuple[Stage, ...]:
+    """The stages of a run.
+
+    Parameters
+    ----------
+    shape : Shape
+    looks : tuple of Stage
+        The first pass, and the one that takes rows into memory.
+    """
+    sizes = sizes_of(shape)
+    summary, sample = looks
+    sketch = Call("sketch", shape.n, 0, _ONCE, everywhere=True, rides=True)
+    summary = replace(summary, calls=(*summary.calls, sketch))
+    if sizes.folds < 2:
+        return summary, sample
+    sample = replace(sample, calls=(*sample.calls, *_lines(sizes)))
+    rounds = len(COMMITTEE.racing)
+    size = sizes.neurons
+    groups = max(1, min(COMMITTEE.kept, shape.h // size))
+    members = Stage(
+        "members",
+        sizes.held,
+        (size, groups * size),
+        Range(min(2, rounds), rounds, rounds),
+        (*_race(sizes), *_folding(sizes, groups)),
+    )
+    return summary, sample, members
+
+
+def _lines(sizes: Sizes) -> list[Call]:
+    """The ridge lines, of the standardised columns and of the coarse pieces beside them."""
+    calls = []
+    for p in sizes.columns[:2]:
+        calls += [
+            Call("encode", sizes.held if sizes.kept(p) else 3 * sizes.held, 0, _ONCE, columns=p),
+            Call("line", sizes.held, 0, _ONCE, columns=p),
+            Call("eigen", 0, 0, Range.exactly(sizes.folds), columns=p),
+        ]
+    return calls
+
+
+def _race(sizes: Sizes) -> list[Call]:
+    """The rounds: which kinds are best is known only to the data, so that each is as likely."""
+    racers = [kind for kind in COMMITTEE.kinds if kind.pieces < len(sizes.columns)]
+    racers = racers[: COMMITTEE.racing[0]]
+    calls = [call for kind in racers for call in _round(sizes, kind, 0, begins=True)]
+    for number, most in enumerate(COMMITTEE.racing[1:], start=1):
+        going = min(most, len(racers))
+        share = _PARTS * going // len(racers) / _PARTS
+        for place, kind in enumerate(sorted(racers, key=lambda each: _cost(sizes, each))):
+            # A kind may rest from the third round on: then there is none.
+            least = float(place < going and number == 1)
+            count = Range(least, share, float(place >= len(racers) - going))
+            calls += [_times(call, count) for call in _round(sizes, kind, number)]
+        if number == 1 and len(sizes.columns) > 2 and any(kind.pieces == 1 for kind in racers):
+            twin = Kind("fine", 2, whitened=all(kind.whitened for kind in racers if kind.pieces))
+            calls += _round(sizes, twin, number, begins=True)
+            racers.append(twin)
+    return calls
+
+
+def _cost(sizes: Sizes, kind: Kind) -> tuple[int, bool]:
+    """What the seconds of a round grow with."""
+    return sizes.columns[kind.pieces], kind.whitened
+
+
+def _round(sizes: Sizes, kind: Kind, number: int, *, begins: bool = False) -> list[Call]:
+    """Members of a kind, for one round."""
+    held, p, h = sizes.held, sizes.columns[kind.pieces], sizes.h
+    n_tiles = max(1, round(held / COMMITTEE.rows_of_tile(held)))
+    steps = COMMITTEE.steps(number, held, n_tiles)
+    passes = steps / n_tiles
+    looked = min(held, COMMITTEE.looked_rows)
+    encoded = held * (2 if kind.whitened else 1)
+    if not sizes.kept(p):
+        encoded = int(held * passes) + looked + 2 * sizes.judged
+    calls = [
+        Call("encode", encoded, 0, _ONCE, columns=p),
+        Call("member", held, sizes.neurons, Range.exactly(passes), columns=p),
+        Call("member-step", 0, sizes.neurons, Range.exactly(steps), columns=p),
+        Call("judge", looked, h, Range.exactly(COMMITTEE.looks + 1), columns=p),
+        Call("judge", sizes.judged, h, Range.exactly(2), columns=p),
+        Call("weigh", sizes.judged, 0, _ONCE),
+    ]
+    if kind.whitened:
+        calls.append(Call("turn", sizes.judged + encoded, 0, _ONCE, columns=p))
+        calls.append(Call("eigen", 0, 0, _ONCE, columns=p))
+    if begins:  # at hinges: the features of all members, and the systems of their output layers
+        few = min(held, COMMITTEE.first_rows(h))
+        calls.append(Call("judge", few, h, Range.exactly(2 * sizes.folds), columns=p))
+    return calls
+
+
+def _folding(sizes: Sizes, groups: int) -> list[Call]:
+    """The Gram matrix of the hidden features, for further rows."""
+    rows, p = min(sizes.held, run._GRAM_ROWS), sizes.columns[-1]
+    return [
+        Call("encode", rows, 0, _ONCE, columns=p),
+        Call("fold", rows, groups * sizes.neurons, _ONCE, columns=p),
+    ]
+
+
+def _times(call: Call, count: Range) -> Call:
+    return replace(call, count=call.count.times(count))

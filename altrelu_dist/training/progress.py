@@ -21,7 +21,7 @@ class Progress:
     ----------
     stage : str
         ``"summary"``, ``"sample"``, ``"warm"``, ``"grow"``, ``"cycle"``,
-        ``"settle"``, ``"rounds"``, ``"layers"`` or ``"alternating"``.
+        ``"settle"``, ``"rounds"``, ``"members"``, ``"layers"`` or ``"alternating"``.
     iteration : int
         Recorded iterations so far.
     loss : float

@@ -69,7 +69,8 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     By default a committee is trained: an ensemble of networks over encoded columns, each trained
     on all rows but those of its own fold. Non-negative least squares over their out-of-fold
-    predictions weighs them, beside ridge lines, and what has a weight is folded into one network.
+    predictions weights them, beside ridge lines, and the weighted members are folded into one
+    network.
     With ``n_hidden`` one plain network of that many neurons is fitted to the training rows, on the
     columns as they are: the setting of [1]_, for a low training loss.
 
@@ -147,7 +148,7 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         The trained network; takes raw features. That of a committee has an ``encoder``, and in its
         ``info`` the ``"groups"`` it is made of: name, neurons, weight for each target.
     expected_r2_ : float
-        R2 to expect on new rows of the same kind, the mean over targets, from the weighed
+        R2 to expect on new rows of the same kind, the mean over targets, from the weighted
         out-of-fold predictions. Only of a committee.
     expected_r2_spread_ : float
         1.645 standard deviations of that R2 over the folds: nine of ten folds are within, if they
@@ -159,7 +160,8 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     n_iter_ : int
         Iterations recorded.
     n_passes_ : int
-        Passes over all rows. Where all rows fit in memory the search itself passes over them.
+        Passes over all rows. Where all rows fit in memory the search, or the rounds of a committee,
+        pass over them too.
     stop_reason_ : {"converged", "max_iter", "max_time", "early_stopping", "interrupted"}
     peak_memory_ : PeakMemory
         Peak resident memory of this process (``client``), the scheduler and each worker, in bytes,

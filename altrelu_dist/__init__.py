@@ -9,6 +9,7 @@ from altrelu_dist.version import __version__
 
 if TYPE_CHECKING:
     from altrelu_dist.data import DataSet, convert, describe, open_dataset
+    from altrelu_dist.encoding import Encoder
     from altrelu_dist.estimators import AltReLURegressor
     from altrelu_dist.jobs import Job, submit
     from altrelu_dist.metrics import TargetScore, evaluate
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "AltReLURegressor": "estimators",
     "DataSet": "data",
+    "Encoder": "encoding",
     "Job": "jobs",
     "Network": "network",
     "Plan": "planning",
@@ -37,6 +39,7 @@ _HOMES = {
 __all__ = [
     "AltReLURegressor",
     "DataSet",
+    "Encoder",
     "Job",
     "Network",
     "Plan",

@@ -651,7 +651,7 @@ def test_a_run_that_was_cut_off_goes_on(action, tmp_path):
     reports = []
     expected = quick(**options, callback=reports.append).fit(X, y)
     assert len(reports) > 12
-    for place, report in enumerate(np.linspace(3, len(reports) - 2, 3).astype(int)):
+    for place, report in enumerate(np.linspace(3, len(reports) - 4, 3).astype(int)):
         kept = {"checkpoint": tmp_path / f"run-{place}", "checkpoint_interval": 0}
         with contextlib.suppress(CutError, KeyboardInterrupt):
             stopped = quick(**options, **kept, callback=at(report, action)).fit(X, y)

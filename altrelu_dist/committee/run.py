@@ -221,7 +221,7 @@ class Committee:
                 if self.monitor.stopped:
                     return
                 self._go_on(racer, number, folds)
-            if self._stacked_loss > (1 - settings.worth) * before:
+            if self._stacked_loss > (1 - settings.enough) * before:
                 return
         if len(rounds) < len(settings.racing) and not self.monitor.stopped:
             self.monitor.stopping.request("max_iter")

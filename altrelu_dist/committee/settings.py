@@ -61,6 +61,9 @@ class CommitteeSettings:
         How many kinds take part in each round, beside the twin.
     worth : float
         The part of its out-of-fold loss that a round has to take off for the kind to go on.
+    enough : float
+        The part of the loss of the weighed groups that a round has to take off for another one to
+        follow.
     looks : int
         Times in a round that each member is validated on its own fold.
     kept : int
@@ -103,6 +106,7 @@ class CommitteeSettings:
     least_steps: int = 100
     racing: tuple[int, ...] = (4, 2, 2, 1)
     worth: float = 0.01
+    enough: float = 0.002
     looks: int = 10
     kept: int = 2
     tile_rows: int = 256

@@ -89,8 +89,10 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         removes a neuron. ``"damped"`` only solves the layers with damping, from one start.
         ``"alternating"`` is the algorithm of [1]_ to the letter, the best network kept.
     max_size : int, optional
-        Most neurons of a committee's network, at least two for each target. By default two groups
-        of 512 neurons and the ridge lines: 1,028 with one target.
+        Most neurons of a committee's network. By default two groups of 512 neurons and the ridge
+        lines: 1,028 with one target. A network of fewer neurons than the committee has is trained
+        on what the committee says of the rows (distillation); ``network_.info`` says how well it
+        follows.
     extrapolate : bool, default False
         Let a committee predict beyond the range of the training targets. By default its
         predictions are clipped to that range; those of a plain network never are.

@@ -104,7 +104,7 @@ class CommitteeSettings:
     line_columns: int = 1200
     first_steps: int = 200
     least_steps: int = 100
-    racing: tuple[int, ...] = (4, 2, 2, 1)
+    racing: tuple[int, ...] = (4, 2, 2, 1, 1)
     worth: float = 0.01
     enough: float = 0.002
     looks: int = 10

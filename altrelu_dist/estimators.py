@@ -94,8 +94,9 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         on what the committee says of the rows (distillation); ``network_.info`` says how well it
         follows.
     extrapolate : bool, default False
-        Let a committee predict beyond the range of the training targets. By default its
-        predictions are clipped to that range; those of a plain network never are.
+        Let a committee predict any distance beyond the range of the training targets. By default
+        its predictions are clipped at a quarter of that range beyond it; those of a plain network
+        never are.
     alpha : float, default 0
         Ridge of both layers, relative to the mean square over rows, for standardised features and
         targets. Biases are not penalised. Of a committee it is the ridge of its members.

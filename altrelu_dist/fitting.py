@@ -19,6 +19,7 @@ from altrelu_dist.training.trainer import RawLayers
 __all__ = ["CommitteeFit", "Fit", "Naming", "PlainFit", "fit_of"]
 
 
+_BEYOND = 0.25  # of the range of the training targets: new rows may lie somewhat outside
 _DISTILLING = 0.1  # of the time allowed, at least, for the network that follows a committee
 _MOST_ROWS = 65_536  # that it is trained on
 
@@ -149,8 +150,12 @@ class CommitteeFit:
         )
 
     def _range(self) -> Floats | None:
+        """What predictions are clipped to: the range of the targets, and a quarter beyond."""
+        if self.extrapolate:
+            return None
         targets = self._committee.summary.targets
-        return None if self.extrapolate else np.stack([targets.low, targets.high])
+        beyond = _BEYOND * (targets.high - targets.low)
+        return np.stack([targets.low - beyond, targets.high + beyond])
 
 
 def fit_of(

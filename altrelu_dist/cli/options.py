@@ -112,8 +112,8 @@ Extrapolate = Annotated[
     bool,
     typer.Option(
         "--extrapolate",
-        help="Let a committee predict beyond the range of the training targets "
-        "(default: cut off there).",
+        help="Let a committee predict far beyond the range of the training targets "
+        "(default: cut off at a quarter of it beyond).",
     ),
 ]
 Out = Annotated[

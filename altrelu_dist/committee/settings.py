@@ -94,7 +94,7 @@ class CommitteeSettings:
         Kind("coarse-dropout", 1, dropout=0.15),
     )
     n_folds: int = 8
-    least_rows: int = 5
+    least_rows: int = 10
     n_hidden: int = 64
     rows_a_neuron: int = 4
     coarse: int = 16

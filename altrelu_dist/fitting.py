@@ -113,13 +113,14 @@ class CommitteeFit:
 
     def _network(self, *, with_gram: bool) -> Network:
         committee = self._committee
+        assert committee.pool is not None
         with one_blas_thread():
-            layers, expected = committee.layers(), committee.expected()
+            layers, expected = committee.pool.layers(), committee.pool.expected()
         info: dict[str, Any] = {
             "expected_r2": expected.r2,
             "expected_r2_spread": expected.spread,
             "expected_mse": expected.mse,
-            "groups": committee.groups(),
+            "groups": committee.pool.groups(),
         }
         return Network(
             layers.hidden,

@@ -23,7 +23,7 @@ from sklearn.metrics import r2_score
 
 from altrelu_dist import AltReLURegressor, Network
 from altrelu_dist.committee.line import _PENALTIES, ridge_lines, ridge_lines_of_few
-from altrelu_dist.committee.members import GroupDescent, hinges, out_of_fold
+from altrelu_dist.committee.members import Group, GroupDescent, hinges, out_of_fold
 from altrelu_dist.committee.settings import COMMITTEE, CommitteeSettings
 from altrelu_dist.committee.stacking import combined, stacked
 from altrelu_dist.engine import TILE
@@ -74,18 +74,19 @@ def committees(monkeypatch):
 
 def weighted_mean(committee, X):
     """What members and lines say of raw rows, each computed apart, weighed and in raw units."""
-    stack, slope = committee._stack, committee.parameters.negative_slope
+    pool = committee.pool
+    stack, slope = pool.stack, committee.parameters.negative_slope
     total = 0.0
     for place, weight in zip(stack.kept, stack.weights, strict=True):
-        candidate = committee._candidates[place]
+        candidate = pool.candidates[place]
         columns = candidate.encoding.encoder.transform(X)
         if candidate.encoding.whitening is not None:
             columns = columns @ candidate.encoding.whitening.astype(np.float64)
         x = np.append(columns, np.ones((len(X), 1)), axis=1)
-        if candidate.group is None:
-            said = [x @ line for line in candidate.lines]
+        if not isinstance(candidate.trained, Group):
+            said = [x @ line for line in candidate.trained]
         else:
-            W, V, c = (part.astype(np.float64) for part in candidate.group)
+            W, V, c = (part.astype(np.float64) for part in candidate.trained)
             h = V.shape[1]
             hidden = activate(x @ W, slope)
             said = [hidden[:, k * h : (k + 1) * h] @ V[k] + c[k] for k in range(len(V))]
@@ -100,15 +101,16 @@ def test_the_network_is_the_weighted_mean_of_the_members(slope, q, committees):
     model = quick(negative_slope=slope, extrapolate=True).fit(X, y)
     (committee,) = committees
     far = 3 * np.random.default_rng(1).standard_normal((50, 3))
-    kinds = {candidate.name.split("-0-")[0] for candidate in committee._candidates}
+    pool = committee.pool
+    kinds = {candidate.name.split("-0-")[0] for candidate in pool.candidates}
     assert kinds == {"line-0", "line-1", *(kind.name for kind in COMMITTEE.kinds)}
     # Every candidate in turn, and some of all kinds, whatever the weights that were found.
-    every = range(len(committee._candidates))
+    every = range(len(pool.candidates))
     for kept in ([k] for k in every), [every]:
         for places in kept:
             weights = np.random.default_rng(len(places)).random((len(places), q))
-            committee._stack = committee._stack._replace(kept=list(places), weights=weights)
-            layers = committee.layers()
+            pool.stack = pool.stack._replace(kept=list(places), weights=weights)
+            layers = pool.layers()
             network = Network(
                 layers.hidden, layers.hidden_bias, layers.output, layers.output_bias,
                 negative_slope=slope, encoder=layers.encoder,
@@ -377,8 +379,8 @@ def test_the_expected_error_is_that_out_of_folds(q, weighted, committees):
     weight = np.random.default_rng(2).uniform(0.1, 2, 150) if weighted else None
     model = quick().fit(X, y, weight)
     (committee,) = committees
-    stack, scaler = committee._stack, committee.scaler
-    said = combined([c.predicted for c in committee._candidates], stack)
+    pool, scaler = committee.pool, committee.scaler
+    said = combined([c.predicted for c in pool.candidates], pool.stack)
     rows = committee.rows
     own = np.ones(len(rows.X)) if rows.weight is None else rows.weight / scaler.weight_scale
     raw = said / np.sqrt(own)[:, None] * scaler.target_scale + scaler.target_center

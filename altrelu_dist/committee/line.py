@@ -8,7 +8,7 @@ import numpy as np
 
 from altrelu_dist.moments.rows import Block, Floats
 
-__all__ = ["ridge_lines", "ridge_lines_of_few"]
+__all__ = ["line_predictions", "ridge_lines", "ridge_lines_of_few"]
 
 Paced = Callable[[Iterable[tuple[Floats, Floats]]], Iterator[tuple[Floats, Floats]]]
 
@@ -59,6 +59,15 @@ def ridge_lines_of_few(
     y = np.concatenate([block.y for _, block in kept])
     lines = _lines([(kept[0][0], Block(turned, y))], n_folds, x.shape[1] - 1, paced)
     return np.concatenate([axes @ lines[:, :-1], lines[:, -1:]], axis=1)
+
+
+def line_predictions(tiles: Iterable[tuple[int, Block]], lines: Floats) -> Floats:
+    """Of each row what the line of its fold says, (n, q)."""
+    parts = []
+    for start, (x, _) in tiles:
+        fold = np.arange(start, start + len(x)) % len(lines)
+        parts.append(np.einsum("np,npq->nq", x.astype(np.float64), lines[fold]))
+    return np.concatenate(parts)
 
 
 def _lines(

@@ -1,4 +1,4 @@
-"""A committee from rows to one network: encode, race kinds of members, weigh them, fold them."""
+"""A committee from rows to a pool of candidates: encode, race kinds of members, weigh them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from altrelu_dist.checkpoints.fingerprint import data_fingerprint, digest
-from altrelu_dist.committee.line import ridge_lines, ridge_lines_of_few
+from altrelu_dist.committee.line import line_predictions, ridge_lines, ridge_lines_of_few
 from altrelu_dist.committee.members import (
     LOOK,
     Group,
@@ -19,13 +19,13 @@ from altrelu_dist.committee.members import (
     hinges,
     out_of_fold,
 )
+from altrelu_dist.committee.pool import Candidate, Layers, Pool
 from altrelu_dist.committee.settings import COMMITTEE, CommitteeSettings, Kind
-from altrelu_dist.committee.stacking import Stack, combined, stacked
 from altrelu_dist.committee.tiles import EncodedTiles, Encoding, whitening
 from altrelu_dist.encoding import ColumnSketch, Encoder, sketch_columns
 from altrelu_dist.engine import Engine, OutOfTimeError
 from altrelu_dist.moments.refusals import check_summary
-from altrelu_dist.moments.rows import Block, Both, Floats, Rows, Together, Weights
+from altrelu_dist.moments.rows import Both, Floats, Rows, Together, Weights
 from altrelu_dist.moments.sample import Sampler
 from altrelu_dist.moments.summary import Summary, summarise
 from altrelu_dist.threads import one_blas_thread
@@ -35,40 +35,10 @@ from altrelu_dist.training.driver import run
 from altrelu_dist.training.monitor import Monitor
 from altrelu_dist.training.trainer import Parameters
 
-__all__ = ["Committee", "Expected", "Layers"]
+__all__ = ["Committee"]
 
 _GRAM_TILE = 2048
 _GRAM_ROWS = 16_384  # whose hidden features stand for all rows where further ones are folded in
-
-
-class Layers(NamedTuple):
-    """The network that a committee folds into."""
-
-    encoder: Encoder
-    hidden: Floats  # (m, h), of the encoder's columns
-    hidden_bias: Floats  # (h,)
-    output: Floats  # (h, q)
-    output_bias: Floats  # (q,)
-
-
-class Expected(NamedTuple):
-    """The error that is expected on new rows, from rows that members were not trained on."""
-
-    r2: float
-    spread: float  # nine of ten folds lie within, if they are spread as normal numbers are
-    mse: float  # mean square over rows, summed over targets, in their squared units
-
-
-@dataclass(frozen=True)
-class _Candidate:
-    """Members of a kind at one time, or the line: what may become a part of the network."""
-
-    name: str
-    encoding: Encoding
-    blocks: tuple[int, ...]  # of the encoder
-    group: Group | None
-    lines: Floats | None  # (folds, p, q)
-    predicted: Floats  # (judged rows, q), each row by who was not trained on it
 
 
 @dataclass
@@ -83,7 +53,7 @@ class _Racer:
 
 
 class Committee:
-    """The candidates of a run so far, and the network that they fold into.
+    """A run: the rows in memory, and the pool of what was trained on them so far.
 
     Parameters
     ----------
@@ -98,9 +68,7 @@ class Committee:
     ) -> None:
         self.parameters, self.monitor, self.settings = parameters, monitor, settings
         self.whole = False  # whether all rows are in memory
-        self._candidates: list[_Candidate] = []
-        self._stack: Stack | None = None
-        self._stacked_loss = np.inf
+        self.pool: Pool | None = None  # once there are rows
 
     def fit(
         self,
@@ -188,7 +156,7 @@ class Committee:
     @property
     def ready(self) -> bool:
         """Whether there is a network yet."""
-        return self._stack is not None
+        return self.pool is not None and self.pool.stack is not None
 
     def _race(self, worth: int) -> None:
         """Train members of all kinds for a round, the best of them for longer ones.
@@ -197,9 +165,11 @@ class Committee:
         """
         settings = self.settings
         folds, self._member = settings.folds(worth), settings.member_size(worth)
-        self.folds = folds or min(settings.n_folds, worth)
-        if self.folds > 1:
-            self._add_lines(self.folds)
+        self._folds = folds or min(settings.n_folds, worth)  # of the line alone, where rows are few
+        if self._folds < 2:
+            return
+        pool = self.pool = self._begin_pool(self._folds)
+        self._weigh("line", 0)
         if not folds:
             return
         racers = [
@@ -211,7 +181,7 @@ class Committee:
         if self.parameters.max_iter is not None:
             rounds = rounds[: self.parameters.max_iter]
         for number, most in enumerate(rounds):
-            before = self._stacked_loss
+            before = pool.loss
             going = [racer for racer in racers if not racer.resting]
             going = sorted(going, key=lambda each: each.loss)[:most]
             if number == 1:
@@ -220,8 +190,8 @@ class Committee:
             for racer in going:
                 if self.monitor.stopped:
                     return
-                self._go_on(racer, number, folds)
-            if self._stacked_loss > (1 - settings.enough) * before:
+                self._go_on(racer, number, pool)
+            if pool.loss > (1 - settings.enough) * before:
                 return
         if len(rounds) < len(settings.racing) and not self.monitor.stopped:
             self.monitor.stopping.request("max_iter")
@@ -235,7 +205,7 @@ class Committee:
         name = best.name.replace("coarse", "fine")
         return [_Racer(replace(best, name=name, pieces=2), len(racers))]
 
-    def _go_on(self, racer: _Racer, number: int, folds: int) -> None:
+    def _go_on(self, racer: _Racer, number: int, pool: Pool) -> None:
         """Train the members of a kind for one round more."""
         self.monitor.begin_stage("members")
         settings, kind = self.settings, racer.kind
@@ -248,7 +218,7 @@ class Committee:
         descent = GroupDescent(
             tiles=tiles,
             judged=[(start, block) for start, block in judged if start < settings.looked_rows],
-            n_folds=folds,
+            n_folds=pool.n_folds,
             alpha=self.parameters.alpha,
             slope=self.parameters.negative_slope,
             dropout=kind.dropout,
@@ -260,7 +230,7 @@ class Committee:
         def made() -> tuple[Group, Group, int]:
             begin = racer.group
             if begin is None:
-                begin = hinges(list(few()), folds, h, descent.slope, descent.seed)
+                begin = hinges(list(few()), pool.n_folds, h, descent.slope, descent.seed)
             with np.errstate(over="ignore", invalid="ignore"):  # of members that diverge
                 state = run(descent, begin, self, save_every=LOOK)
             return state.group, state.best, state.taken
@@ -269,19 +239,18 @@ class Committee:
         losses = []
         for name, group in (("last", Group(*last)), ("best", Group(*best))):
             if group.is_finite and (taken == steps or name == "best"):
-                losses.append(
-                    self._add(f"{kind.name}-{number}-{name}", judged, tiles.encoding, kind, group)
-                )
+                said = out_of_fold(judged, group, descent.slope)
+                name = f"{kind.name}-{number}-{name}"
+                losses.append(pool.add(Candidate(name, tiles.encoding, kind.blocks, group, said)))
         racer.group = Group(*(last if Group(*last).is_finite else best))
         before, racer.loss = racer.loss, min([racer.loss, *losses])
         racer.resting = not racer.loss <= (1 - settings.worth) * before
-        self._weigh(f"{kind.name}", number)
+        self._weigh(kind.name, number)
 
     def _tiles(self, kind: Kind) -> EncodedTiles:
         """The rows as a kind takes them."""
         settings = self.settings
-        blocks = (0, kind.pieces) if kind.pieces else (0,)
-        encoding = Encoding(self.encoder.take(blocks), self.scaler)
+        encoding = Encoding(self.encoder.take(kind.blocks), self.scaler)
         size = settings.rows_of_tile(self.n_rows)
         clock, most_bytes = self.monitor.clock, settings.encoded_bytes
         tiles = EncodedTiles(self.rows, encoding, size, most_bytes, clock)
@@ -291,59 +260,34 @@ class Committee:
         encoding = Encoding(encoding.encoder, self.scaler, turned)
         return EncodedTiles(self.rows, encoding, size, most_bytes, clock)
 
-    def _add(
-        self,
-        name: str,
-        judged: Sequence[tuple[int, Block]],
-        encoding: Encoding,
-        kind: Kind,
-        group: Group,
-    ) -> float:
-        """A candidate; its out-of-fold loss."""
-        predicted = out_of_fold(judged, group, self.parameters.negative_slope)
-        if not np.isfinite(predicted).all():
-            return np.inf
-        blocks = (0, kind.pieces) if kind.pieces else (0,)
-        candidate = _Candidate(name, encoding, blocks, group, None, predicted)
-        self._candidates.append(candidate)
-        return self._loss(predicted)
-
-    def _add_lines(self, folds: int) -> None:
+    def _begin_pool(self, folds: int) -> Pool:
         """The ridge lines of the standardised columns, and of the coarse pieces beside them."""
-        settings = self.settings
+        settings, slope = self.settings, self.parameters.negative_slope
+        pool: Pool | None = None
         for pieces in range(min(2, len(self.encoder.blocks))):
             if pieces and self.encoder.take((0, pieces)).n_columns > settings.line_columns:
                 break
-            tiles = self._tiles(Kind("line", pieces))
+            kind = Kind(f"line-{pieces}", pieces)
+            tiles = self._tiles(kind)
             few = self.n_rows < tiles.encoding.n_columns
             lines = (ridge_lines_of_few if few else ridge_lines)(
                 tiles.leading(self.n_rows), folds, self.monitor.clock.paced
             )
             judged = list(tiles.leading(settings.judged_rows))
-            predicted = np.concatenate(
-                [
-                    np.einsum(
-                        "np,npq->nq",
-                        x.astype(np.float64),
-                        lines[np.arange(at, at + len(x)) % folds],
-                    )
-                    for at, (x, _) in judged
-                ]
-            )
-            blocks = (0, pieces) if pieces else (0,)
-            self._y = np.concatenate([block.y for _, block in judged]).astype(np.float64)
-            self._root = np.concatenate([x[:, -1] for _, (x, _) in judged]).astype(np.float64)
-            self._candidates.append(
-                _Candidate(f"line-{pieces}", tiles.encoding, blocks, None, lines, predicted)
-            )
-        self._weigh("line", 0)
+            if pool is None:
+                y = np.concatenate([block.y for _, block in judged]).astype(np.float64)
+                root = np.concatenate([x[:, -1] for _, (x, _) in judged]).astype(np.float64)
+                varies = self.summary.targets.variance > 0
+                pool = Pool(self.encoder, self.scaler, slope, folds, y, root, varies)
+            said = line_predictions(judged, lines)
+            pool.add(Candidate(kind.name, tiles.encoding, kind.blocks, lines, said))
+        assert pool is not None
+        return pool
 
     def _weigh(self, kind: str, number: int) -> None:
         """Weigh the candidates anew, and record what that is expected to give."""
-        predicted = [candidate.predicted for candidate in self._candidates]
-        costs = [candidate.group is not None for candidate in self._candidates]
-        self._stack = stacked(predicted, self._y, costs, self._kept())
-        loss = self._stacked_loss = self._loss(combined(predicted, self._stack))
+        assert self.pool is not None
+        loss = self.pool.weigh(self._kept())
         self.monitor.record(loss=loss, loss_rows=self.n_rows, kind=kind, round=number)
 
     def _kept(self) -> int:
@@ -351,79 +295,9 @@ class Committee:
         kept, most = self.settings.kept, self.parameters.max_size
         if most is None:
             return kept
-        lines = 4 * self._y.shape[1]
-        groups = (most - lines) // max(1, self.folds * self._member)
+        lines = 4 * self.summary.targets.mean.size
+        groups = (most - lines) // max(1, self._folds * self._member)
         return min(kept, groups) if groups > 0 else kept
-
-    def _loss(self, predicted: Floats) -> float:
-        return float(((predicted - self._y) ** 2).sum() / (self._root**2).sum())
-
-    def expected(self) -> Expected:
-        """What the out-of-fold predictions say of new rows."""
-        assert self._stack is not None
-        folds = self.folds
-        weight = self._root**2
-        said: Floats = combined([c.predicted for c in self._candidates], self._stack)
-        errors = (said - self._y) ** 2
-        mean = self._root @ self._y / weight.sum()
-        around = ((self._y - self._root[:, None] * mean) ** 2).sum(axis=0) / weight.sum()
-        varies = (self.summary.targets.variance > 0) & (around > 0)
-
-        def r2(rows: slice) -> float:
-            # Over the variance of all rows: that of a few, such as a fold's, may be next to zero.
-            own = errors[rows].sum(axis=0) / weight[rows].sum()
-            return float(np.mean(1 - own[varies] / around[varies])) if varies.any() else 0.0
-
-        parts = [slice(fold, None, folds) for fold in range(folds)]
-        found = [r2(rows) for rows in parts if weight[rows].sum() > 0]
-        spread = np.std(found, ddof=1) if len(found) > 1 else 0.0
-        scale = self.scaler.target_scale**2
-        return Expected(
-            r2(slice(None)),
-            float(1.645 * spread),
-            float(errors.sum() / weight.sum()) * scale,
-        )
-
-    def groups(self) -> list[dict[str, Any]]:
-        """The groups that the network is made of: name, neurons, weight for each target."""
-        assert self._stack is not None
-        return [
-            {
-                "name": self._candidates[place].name,
-                "n_hidden": self._columns(self._candidates[place])[0].shape[1],
-                "weight": [float(w) for w in weight],
-            }
-            for place, weight in zip(self._stack.kept, self._stack.weights, strict=True)
-        ]
-
-    def layers(self) -> Layers:
-        """The candidates that have a weight as one network."""
-        assert self._stack is not None
-        chosen = [self._candidates[place] for place in self._stack.kept]
-        blocks = sorted({block for candidate in chosen for block in candidate.blocks})
-        encoder = self.encoder.take(blocks)
-        hidden, biases, outputs = [], [], []
-        bias = np.zeros(self._y.shape[1])
-        for candidate, weight in zip(chosen, self._stack.weights, strict=True):
-            W, V, c = self._columns(candidate)
-            wide = np.zeros((encoder.n_columns, W.shape[1]))
-            at = 0
-            for block in candidate.blocks:
-                size = self.encoder.blocks[block].n_columns
-                wide[encoder.columns_of(blocks.index(block))] = W[at : at + size]
-                at += size
-            hidden.append(wide)
-            biases.append(W[-1])
-            outputs.append(V * weight)
-            bias += c * weight
-        scale = self.scaler.target_scale
-        return Layers(
-            encoder,
-            np.hstack(hidden),
-            np.concatenate(biases),
-            np.vstack(outputs) * scale,
-            bias * scale + self.scaler.target_center,
-        )
 
     def hidden_gram(self, layers: Layers) -> Floats:
         """Gram matrix of the hidden features and a one: of some rows, scaled to all of them.
@@ -447,22 +321,6 @@ class Committee:
         inner = np.einsum("ii->i", gram)[:-1]
         inner += self.settings.inertia * inner.mean()
         return gram * (self.summary.features.weight / weight)
-
-    def _columns(self, candidate: _Candidate) -> tuple[Floats, Floats, Floats]:
-        """Both layers of the mean of its members, (m + 1, h), (h, q) and (q,)."""
-        if candidate.group is not None:
-            W, V, c = candidate.group
-            members = V.shape[0]
-            mean: Floats = V.reshape(-1, V.shape[2]).astype(np.float64) / members
-            bias: Floats = c.astype(np.float64).mean(axis=0)
-            return candidate.encoding.hidden_weights(W), mean, bias
-        assert candidate.lines is not None
-        # A line is two neurons for each target: z = (max(z, s z) - max(-z, -s z)) / (1 + s).
-        line = candidate.lines.mean(axis=0)
-        both: Floats = np.hstack([line, -line])
-        both[-1] = 0.0
-        sides = np.eye(line.shape[1]) / (1 + self.parameters.negative_slope)
-        return both, np.vstack([sides, -sides]), line[-1]
 
 
 def _learnt(sketch: ColumnSketch, settings: CommitteeSettings) -> Encoder:

@@ -29,6 +29,11 @@ class Kind:
     whitened: bool = False
     dropout: float = 0.0
 
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Blocks of the encoder that they take."""
+        return (0, self.pieces) if self.pieces else (0,)
+
 
 @dataclass(frozen=True)
 class CommitteeSettings:

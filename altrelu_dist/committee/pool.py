@@ -1,0 +1,192 @@
+"""The candidates of a committee, their weights, and the one network that they fold into."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from altrelu_dist.committee.members import Group
+from altrelu_dist.committee.stacking import Stack, combined, stacked
+from altrelu_dist.committee.tiles import Encoding
+from altrelu_dist.encoding import Encoder
+from altrelu_dist.moments.rows import Floats, Scaler
+
+__all__ = ["Candidate", "Expected", "Layers", "Pool"]
+
+
+class Layers(NamedTuple):
+    """A network over the columns of an encoder."""
+
+    encoder: Encoder
+    hidden: Floats  # (m, h)
+    hidden_bias: Floats  # (h,)
+    output: Floats  # (h, q)
+    output_bias: Floats  # (q,)
+
+
+class Expected(NamedTuple):
+    """The error that is expected on new rows, from rows that members were not trained on."""
+
+    r2: float
+    spread: float  # nine of ten folds lie within, if they are spread as normal numbers are
+    mse: float  # mean square over rows, summed over targets, in their squared units
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A group of members at one time, or a line of each fold: a possible part of the network.
+
+    Parameters
+    ----------
+    name : str
+    encoding : Encoding
+    blocks : tuple of int
+        Of the encoder.
+    trained : Group or ndarray of shape (n_folds, p, q)
+        The members, or the coefficients of the lines.
+    predicted : ndarray of shape (n, q)
+        What each row is said to be by who was not trained on it.
+    """
+
+    name: str
+    encoding: Encoding
+    blocks: tuple[int, ...]
+    trained: Group | Floats
+    predicted: Floats
+
+    def mean(self, slope: float) -> tuple[Floats, Floats, Floats]:
+        """Both layers of the mean over folds: (m + 1, h), (h, q) and (q,)."""
+        if isinstance(self.trained, Group):
+            W, V, c = self.trained
+            output: Floats = V.reshape(-1, V.shape[2]).astype(np.float64) / len(V)
+            bias: Floats = c.astype(np.float64).mean(axis=0)
+            return self.encoding.hidden_weights(W), output, bias
+        # A line is two neurons for each target: z = (max(z, s z) - max(-z, -s z)) / (1 + s).
+        line = self.trained.mean(axis=0)
+        both: Floats = np.hstack([line, -line])
+        both[-1] = 0.0
+        sides = np.eye(line.shape[1]) / (1 + slope)
+        return both, np.vstack([sides, -sides]), line[-1]
+
+
+class Pool:
+    """Candidates that are judged on the same rows.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    scaler : Scaler
+    slope : float
+        Negative slope of the activation.
+    n_folds : int
+        Row i is of fold ``i % n_folds``.
+    y : ndarray of shape (n, q)
+        Standardised targets, times the root of the row's weight.
+    root : ndarray of shape (n,)
+        These roots.
+    varies : ndarray of bool of shape (q,)
+        Which targets vary at all.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        scaler: Scaler,
+        slope: float,
+        n_folds: int,
+        y: Floats,
+        root: Floats,
+        varies: NDArray[np.bool_],
+    ) -> None:
+        self.encoder, self.scaler, self.slope, self.n_folds = encoder, scaler, slope, n_folds
+        self.candidates: list[Candidate] = []
+        self.stack: Stack | None = None
+        self.loss = np.inf  # of the weighed candidates
+        self._y, self._root, self._varies = y, root, varies
+
+    def add(self, candidate: Candidate) -> float:
+        """Take a candidate, unless it has diverged; its out-of-fold loss."""
+        if not np.isfinite(candidate.predicted).all():
+            return np.inf
+        self.candidates.append(candidate)
+        return self._loss(candidate.predicted)
+
+    def weigh(self, kept: int) -> float:
+        """Weigh the candidates anew, with at most so many groups; the loss of their sum."""
+        predicted = [candidate.predicted for candidate in self.candidates]
+        costs = [isinstance(candidate.trained, Group) for candidate in self.candidates]
+        stack = stacked(predicted, self._y, costs, kept)
+        self.loss = self._loss(combined(predicted, stack))
+        self.stack = stack
+        return self.loss
+
+    def expected(self) -> Expected:
+        """What the out-of-fold predictions say of new rows."""
+        assert self.stack is not None
+        weight = self._root**2
+        said = combined([candidate.predicted for candidate in self.candidates], self.stack)
+        errors = (said - self._y) ** 2
+        mean = self._root @ self._y / weight.sum()
+        around = ((self._y - self._root[:, None] * mean) ** 2).sum(axis=0) / weight.sum()
+        varies = self._varies & (around > 0)
+
+        def r2(rows: slice) -> float:
+            # Over the variance of all rows: that of a few, such as a fold's, may be next to zero.
+            own = errors[rows].sum(axis=0) / weight[rows].sum()
+            return float(np.mean(1 - own[varies] / around[varies])) if varies.any() else 0.0
+
+        parts = [slice(fold, None, self.n_folds) for fold in range(self.n_folds)]
+        found = [r2(rows) for rows in parts if weight[rows].sum() > 0]
+        spread = np.std(found, ddof=1) if len(found) > 1 else 0.0
+        mse = float(errors.sum() / weight.sum()) * self.scaler.target_scale**2
+        return Expected(r2(slice(None)), float(1.645 * spread), mse)
+
+    def groups(self) -> list[dict[str, Any]]:
+        """What the network is made of: names, neurons, weights for each target."""
+        return [
+            {
+                "name": candidate.name,
+                "n_hidden": len(candidate.mean(self.slope)[1]),
+                "weight": [float(w) for w in weight],
+            }
+            for candidate, weight in self._chosen()
+        ]
+
+    def layers(self) -> Layers:
+        """The candidates that have a weight as one network."""
+        chosen = self._chosen()
+        blocks = sorted({block for candidate, _ in chosen for block in candidate.blocks})
+        encoder = self.encoder.take(blocks)
+        hidden, biases, outputs = [], [], []
+        bias = np.zeros(self._y.shape[1])
+        for candidate, weight in chosen:
+            W, V, c = candidate.mean(self.slope)
+            wide = np.zeros((encoder.n_columns, W.shape[1]))
+            at = 0
+            for block in candidate.blocks:
+                size = self.encoder.blocks[block].n_columns
+                wide[encoder.columns_of(blocks.index(block))] = W[at : at + size]
+                at += size
+            hidden.append(wide)
+            biases.append(W[-1])
+            outputs.append(V * weight)
+            bias += c * weight
+        scale = self.scaler.target_scale
+        return Layers(
+            encoder,
+            np.hstack(hidden),
+            np.concatenate(biases),
+            np.vstack(outputs) * scale,
+            bias * scale + self.scaler.target_center,
+        )
+
+    def _chosen(self) -> list[tuple[Candidate, Floats]]:
+        assert self.stack is not None
+        chosen = [self.candidates[place] for place in self.stack.kept]
+        return list(zip(chosen, self.stack.weights, strict=True))
+
+    def _loss(self, predicted: Floats) -> float:
+        return float(((predicted - self._y) ** 2).sum() / (self._root**2).sum())

@@ -27,7 +27,7 @@ from sklearn.utils.validation import (
 
 from altrelu_dist.checkpoints.opening import opened
 from altrelu_dist.errors import DataError
-from altrelu_dist.fitting import Naming, PlainFit, fit_of
+from altrelu_dist.fitting import CommitteeFit, Naming, PlainFit, fit_of
 from altrelu_dist.folding import folded
 from altrelu_dist.frames import Given, dask_dtype, given, is_dask_frame, real_numbers
 from altrelu_dist.inputs import engine_of, is_lazy, kept, lazy_array, on_client
@@ -388,6 +388,11 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         working = made.n_working if isinstance(made, PlainFit) else None
         if isinstance(made, PlainFit) and working and not self.early_stopping:
             self._doubt(made.n_weighted)
+        if isinstance(made, CommitteeFit) and not made.ready and reason == "max_time":
+            return (
+                f"the network predicts the mean of the targets, since the {self.max_time:g} s "
+                "allowed were over before it was trained; allow more seconds"
+            )
         return self._shortfall(parameters.n_hidden, working, reason, monitor)
 
     def network_so_far(self) -> Network | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -13,14 +14,15 @@ from altrelu_dist.engine import Engine
 from altrelu_dist.moments.rows import Floats, Scaler, Weights
 from altrelu_dist.network import Network
 from altrelu_dist.threads import one_blas_thread
-from altrelu_dist.training import Monitor, Parameters, train
+from altrelu_dist.training import Monitor, Parameters, Progress, train
 from altrelu_dist.training.trainer import RawLayers
 
 __all__ = ["CommitteeFit", "Fit", "Naming", "PlainFit", "fit_of"]
 
 
 _BEYOND = 0.25  # of the range of the training targets: new rows may lie somewhat outside
-_DISTILLING = 0.1  # of the time allowed, at least, for the network that follows a committee
+_DISTILLING = 0.1  # of the time allowed is kept for the network that follows a committee
+_INTERRUPTED = 5.0  # seconds for it, at most, in a run that is being stopped
 _MOST_ROWS = 65_536  # that it is trained on
 
 
@@ -93,22 +95,50 @@ class CommitteeFit:
     def train(self, engine: Engine, dtype: np.dtype[np.floating]) -> Network:
         """Train on the raw rows of an engine."""
         committee, naming = self._committee, self.naming
+        if self.parameters.max_size is not None:
+            self.monitor.clock.keep_share(_DISTILLING)
         committee.fit(engine, dtype, naming.feature_names, naming.target_names)
         if not committee.ready:
             return self._mean()
         network, most = self._network(with_gram=True), self.parameters.max_size
         if most is None or network.n_hidden <= most:
             return network
-        self.monitor.begin_stage("distil")
-        left = self.monitor.clock.least_seconds(_DISTILLING)
+        return self._small(network, most)
+
+    def _small(self, network: Network, most: int) -> Network:
+        """A network of at most so many neurons: one that follows the committee, or the line."""
+        committee, monitor = self._committee, self.monitor
+        monitor.begin_stage("distil")
+        left = monitor.clock.seconds_to_the_end
+        if monitor.stopping.interrupted:
+            own = Monitor(max_time=min(left, _INTERRUPTED))
+        else:
+            own = Monitor(self._passed_on, left)
         rows = committee.rows.part(0, min(_MOST_ROWS, committee.n_rows))
-        small = distilled(network, rows, self.parameters, left)
-        loss = small.info["expected_mse"] / committee.scaler.target_scale**2
-        self.monitor.record(loss=loss, loss_rows=committee.n_rows, kind="distilled")
+        small = distilled(network, rows, self.parameters, own)
+        assert committee.pool is not None
+        committee.pool.weigh_lines()
+        line = self._network(with_gram=True)
+        if line.n_hidden <= most and line.info["expected_r2"] >= small.info["expected_r2"]:
+            small = line
+        mse = small.info["expected_mse"]
+        monitor.counts.loss = math.nan  # that of the committee is not that of this network
+        loss = mse / monitor.counts.unit
+        monitor.record(loss=loss, loss_rows=committee.n_rows, kind="distilled")
         return small
 
+    def _passed_on(self, _: Progress) -> bool:
+        """Tell the callback of the run that it goes on; whether it is to stop."""
+        self.monitor.notify()
+        return self.monitor.stopping.interrupted
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is more than the mean of the targets."""
+        return self._committee.ready
+
     def so_far(self) -> Network | None:
-        """What the candidates so far fold into."""
+        """What the candidates so far fold into, whatever ``max_size`` is."""
         return self._network(with_gram=False) if self._committee.ready else None
 
     def _network(self, *, with_gram: bool) -> Network:

@@ -3,6 +3,8 @@
 Under a hidden layer that stays, the Gram matrix of the hidden features is all that the rows of
 before have to say: the output layer was at its critical point over them, so that their residual
 is orthogonal to the features, but for the ridge. It adds up over rows (recursive least squares).
+Of a committee it is an assumption: its weights are others, and a ridge in the Gram matrix pulls
+towards them.
 """
 
 from __future__ import annotations
@@ -96,7 +98,8 @@ def folded(network: Network, engine: Engine, alpha: float) -> Network:
         If a value is not finite, or a weight negative.
     """
     with one_blas_thread():
-        both = engine.reduce(Together(_Moments(network), _range_of), "fold")
+        moments = _Moments(replace(network, hidden_gram=None))  # that of before stays here
+        both = engine.reduce(Together(moments, _range_of), "fold")
         more = both.first
         if more.bad_weights:
             raise DataError(

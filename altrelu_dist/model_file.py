@@ -60,7 +60,8 @@ def _estimator(kind: type[AltReLURegressor], network: Network) -> AltReLURegress
     info = network.info
     known = set(kind._get_param_names())
     parameters = {k: v for k, v in info.get("parameters", {}).items() if k in known}
-    model = kind(**{"n_hidden": network.n_hidden} | parameters)
+    n_hidden = None if network.encoder is not None else network.n_hidden  # None: a committee
+    model = kind(**{"n_hidden": n_hidden} | parameters)
     model.network_ = network
     history = [
         {k: math.nan if v is None else v for k, v in entry.items()}

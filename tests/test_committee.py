@@ -18,6 +18,7 @@ from hypothesis.extra import numpy as hnp
 from oracles import activate, pattern
 from scipy.optimize import nnls
 from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import Ridge, RidgeCV
 from sklearn.metrics import r2_score
 
@@ -164,8 +165,48 @@ def test_no_more_neurons_than_allowed(most, q):
         assert info["fidelity"] <= 1
         committee = quick().fit(X, y)
         assert model.expected_r2_ <= committee.expected_r2_
-        told = 1 - info["expected_mse"] / ((y - y.mean(axis=0)) ** 2).reshape(300, -1).sum(1).mean()
+        told = 1 - info["expected_mse"] / np.var(y, axis=0).mean()
         np.testing.assert_allclose(told, model.expected_r2_, atol=0.05)
+
+
+@pytest.mark.parametrize("most", [2, 4, 20])
+def test_a_small_network_of_a_linear_truth_is_at_least_the_line(most):
+    rng = np.random.default_rng(0)
+    X, new = rng.standard_normal((200, 6)), rng.standard_normal((1000, 6))
+    truth = np.array([1.0, -2.0, 0.5, 0, 0, 1])
+    y = X @ truth + 2 * rng.standard_normal(200)
+    model = quick(max_size=most).fit(X, y)
+    line = RidgeCV(np.logspace(-3, 3, 13)).fit(X, y)
+    assert model.network_.n_hidden <= most
+    assert model.score(new, new @ truth) > line.score(new, new @ truth) - 0.05
+
+
+def test_a_small_network_stops_where_the_user_asks():
+    X, y = made(300)
+    seen = []
+
+    def stop(progress):
+        seen.append(progress.stage)
+        return progress.stage == "distil"
+
+    model = quick(max_size=30, callback=stop).fit(X, y)
+    assert seen.count("distil") <= 3
+    assert model.network_.n_hidden <= 30
+    assert np.isfinite(model.predict(X)).all()
+
+
+def test_a_file_of_a_committee_is_a_committee_again(tmp_path):
+    X, y = made(60)
+    quick().fit(X, y).network_.save(tmp_path / "bare.zarr")
+    assert AltReLURegressor.load(tmp_path / "bare.zarr").n_hidden is None
+
+
+def test_weights_far_apart_in_one_fold():
+    X, y = made(200)
+    for seed in range(4):
+        weight = np.ones(200)
+        weight[np.random.default_rng(seed).choice(200, 2, replace=False)] = 1e20
+        assert np.isfinite(quick().fit(X, y, weight).predict(X)).all()
 
 
 # --- members ----------------------------------------------------------------------------------
@@ -385,7 +426,7 @@ def test_the_expected_error_is_that_out_of_folds(q, weighted, committees):
     own = np.ones(len(rows.X)) if rows.weight is None else rows.weight / scaler.weight_scale
     raw = said / np.sqrt(own)[:, None] * scaler.target_scale + scaler.target_center
     assert model.expected_r2_ == pytest.approx(r2_score(rows.y, raw, sample_weight=own), abs=1e-4)
-    mse = np.average(((raw - rows.y) ** 2).sum(axis=1), weights=own)
+    mse = np.average(((raw - rows.y) ** 2).mean(axis=1), weights=own)
     assert model.network_.info["expected_mse"] == pytest.approx(mse, rel=1e-3)
     assert 0 < model.expected_r2_spread_ < 0.2
 
@@ -654,7 +695,8 @@ def test_a_run_that_was_cut_off_goes_on(action, tmp_path):
     reports = []
     expected = quick(**options, callback=reports.append).fit(X, y)
     assert len(reports) > 12
-    for place, report in enumerate(np.linspace(3, len(reports) - 4, 3).astype(int)):
+    members = [k for k, report in enumerate(reports) if report.stage == "members"]
+    for place, report in enumerate(np.linspace(3, members[-2], 3).astype(int)):
         kept = {"checkpoint": tmp_path / f"run-{place}", "checkpoint_interval": 0}
         with contextlib.suppress(CutError, KeyboardInterrupt):
             stopped = quick(**options, **kept, callback=at(report, action)).fit(X, y)
@@ -691,13 +733,17 @@ def test_a_checkpoint_of_another_run_is_refused(other, words, tmp_path):
 def test_it_ends_in_time_with_a_network(limit):
     X, y = made(2000, d=5)
     model = AltReLURegressor(random_state=0, max_time=limit)
-    clone(model).set_params(max_time=0.0).fit(X, y)  # what is imported does not count
+    # What is imported does not count.
+    with pytest.warns(ConvergenceWarning, match="predicts the mean"):
+        clone(model).set_params(max_time=0.0).fit(X, y)
+    if not limit:
+        return
     begun = time.perf_counter()
     model.fit(X, y)
     assert time.perf_counter() - begun < limit + 1.5
     assert model.stop_reason_ == "max_time"
     assert np.isfinite(model.predict(X)).all()
-    assert model.score(X, y) > (0.3 if limit else -1e-9)
+    assert model.score(X, y) > 0.3
 
 
 def test_ctrl_c_ends_with_a_network():

@@ -97,7 +97,7 @@ def demo(
                 name: evaluate(network, test.X, test.y, client=client)[0]
                 for name, network in networks.items()
             }
-            # Of the committee it says nothing of new rows, and it is wide: it would take a while.
+            # Not of the committee: a pass of its wide network takes long.
             on_train = {
                 name: evaluate(network, train.X, train.y, client=client)[0]
                 for name, network in networks.items()
@@ -120,8 +120,7 @@ def demo(
     output.result(
         {},
         _comparison(on_train, on_test, {_PAPER: paper, _OURS: ours}),
-        chosen_text(best),
-        expected_text(best.info, [on_test[_OURS]]),
+        *([chosen_text(best), expected_text(best.info, [on_test[_OURS]])] if best.info else []),
         f"{seconds_text(time.perf_counter() - begun)} in all, peak memory {memory_text(memory)}",
         f"network: {model}    picture: {picture}",
         "\nWhat this network predicts:\n"

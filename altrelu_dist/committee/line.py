@@ -18,7 +18,7 @@ _PENALTIES = 10.0 ** np.arange(-6, 2.5, 0.5)  # in parts of the columns' mean sq
 def ridge_lines(tiles: Iterable[tuple[int, Block]], n_folds: int, paced: Paced = iter) -> Floats:
     """Of each fold the line that the other rows give, at the penalty that is best for all folds.
 
-    One pass: the Gram matrix of all rows less that of a fold is that of the others.
+    One pass gives the Gram matrix of each fold; those of the others add up.
 
     Parameters
     ----------
@@ -77,10 +77,10 @@ def _lines(
     grams, right, squares = _moments(tiles, n_folds)
     columns = grams.shape[1] - 1 if n_columns is None else n_columns
     scale = np.trace(grams.sum(axis=0)[:-1, :-1]) / max(1, columns)
-    lines = [
-        _path(grams.sum(axis=0) - gram, right.sum(axis=0) - own, scale)
-        for gram, own in paced(zip(grams, right, strict=True))
-    ]
+    lines = []
+    for fold, _ in enumerate(paced(zip(grams, right, strict=True))):
+        others = np.arange(n_folds) != fold
+        lines.append(_path(grams[others].sum(axis=0), right[others].sum(axis=0), scale))
     losses = sum(
         squares[fold]
         - 2 * np.einsum("lpq,pq->l", lines[fold], right[fold])

@@ -32,7 +32,7 @@ class Expected(NamedTuple):
 
     r2: float
     spread: float  # nine of ten folds lie within, if they are spread as normal numbers are
-    mse: float  # mean square over rows, summed over targets, in their squared units
+    mse: float  # mean square over rows and targets, in their squared units
 
 
 @dataclass(frozen=True)
@@ -123,11 +123,18 @@ class Pool:
         self.stack = stack
         return self.loss
 
+    def weigh_lines(self) -> None:
+        """Weigh the lines alone."""
+        lines = [k for k, c in enumerate(self.candidates) if not isinstance(c.trained, Group)]
+        stack = stacked([self.candidates[k].predicted for k in lines], self._y, [True] * 2, 1)
+        self.stack = stack._replace(kept=[lines[k] for k in stack.kept])
+
     def expected(self) -> Expected:
         """What the out-of-fold predictions say of new rows."""
-        assert self.stack is not None
+        stack = self.stack
+        assert stack is not None
         weight = self._root**2
-        said = combined([candidate.predicted for candidate in self.candidates], self.stack)
+        said = combined([candidate.predicted for candidate in self.candidates], stack)
         errors = (said - self._y) ** 2
         mean = self._root @ self._y / weight.sum()
         around = ((self._y - self._root[:, None] * mean) ** 2).sum(axis=0) / weight.sum()
@@ -141,7 +148,7 @@ class Pool:
         parts = [slice(fold, None, self.n_folds) for fold in range(self.n_folds)]
         found = [r2(rows) for rows in parts if weight[rows].sum() > 0]
         spread = np.std(found, ddof=1) if len(found) > 1 else 0.0
-        mse = float(errors.sum() / weight.sum()) * self.scaler.target_scale**2
+        mse = float(errors.mean(axis=1).sum() / weight.sum()) * self.scaler.target_scale**2
         return Expected(r2(slice(None)), float(1.645 * spread), mse)
 
     def groups(self) -> list[dict[str, Any]]:
@@ -184,9 +191,10 @@ class Pool:
         )
 
     def _chosen(self) -> list[tuple[Candidate, Floats]]:
-        assert self.stack is not None
-        chosen = [self.candidates[place] for place in self.stack.kept]
-        return list(zip(chosen, self.stack.weights, strict=True))
+        stack = self.stack  # a run that goes on weighs the candidates anew
+        assert stack is not None
+        chosen = [self.candidates[place] for place in stack.kept]
+        return list(zip(chosen, stack.weights, strict=True))
 
     def _loss(self, predicted: Floats) -> float:
         return float(((predicted - self._y) ** 2).sum() / (self._root**2).sum())

@@ -104,12 +104,12 @@ class Committee:
                 return
             with suppress(OutOfTimeError):
                 self.rows = self._drawn(engine, dtype)
-                worth = float(self.n_rows)  # as so many rows of equal weight
+                effective = float(self.n_rows)  # rows of equal weight
                 if self.rows.weight is not None:  # one on average, or steps would be longer
                     weight = self.rows.weight.astype(np.float64)
                     self.scaler = replace(self.scaler, weight_scale=float(weight.mean()))
-                    worth /= float(np.mean((weight / weight.mean()) ** 2))
-                self._race(round(worth))
+                    effective /= float(np.mean((weight / weight.mean()) ** 2))
+                self._race(round(effective))
 
     def _summary(
         self,
@@ -158,14 +158,16 @@ class Committee:
         """Whether there is a network yet."""
         return self.pool is not None and self.pool.stack is not None
 
-    def _race(self, worth: int) -> None:
+    def _race(self, effective_rows: int) -> None:
         """Train members of all kinds for a round, the best of them for longer ones.
 
-        ``worth`` is how many rows of equal weight those in memory are worth.
+        ``effective_rows`` is how many rows of equal weight say as much as those in memory.
         """
         settings = self.settings
-        folds, self._member = settings.folds(worth), settings.member_size(worth)
-        self._folds = folds or min(settings.n_folds, worth)  # of the line alone, where rows are few
+        folds, self._member = settings.folds(effective_rows), settings.member_size(effective_rows)
+        self._folds = folds or min(
+            settings.n_folds, effective_rows
+        )  # of the line alone, where rows are few
         if self._folds < 2:
             return
         pool = self.pool = self._begin_pool(self._folds)
@@ -191,7 +193,7 @@ class Committee:
                 if self.monitor.stopped:
                     return
                 self._go_on(racer, number, pool)
-            if pool.loss > (1 - settings.enough) * before:
+            if pool.loss > (1 - settings.worth_of_all) * before:
                 return
         if len(rounds) < len(settings.racing) and not self.monitor.stopped:
             self.monitor.stopping.request("max_iter")
@@ -291,7 +293,7 @@ class Committee:
         self.monitor.record(loss=loss, loss_rows=self.n_rows, kind=kind, round=number)
 
     def _kept(self) -> int:
-        """Groups that the network is made of at most; a small network follows all of them."""
+        """Groups that the network is made of at most, or that a smaller one is distilled from."""
         kept, most = self.settings.kept, self.parameters.max_size
         if most is None:
             return kept
@@ -302,8 +304,8 @@ class Committee:
     def hidden_gram(self, layers: Layers) -> Floats:
         """Gram matrix of the hidden features and a one: of some rows, scaled to all of them.
 
-        With a ridge: there are often more neurons than rows. What few rows say in directions that
-        these leave open would otherwise be followed to the last bit of noise.
+        With a ridge: there are often more neurons than rows, and few further rows would otherwise
+        move the output layer far in directions that these rows do not determine.
         """
         encoding = Encoding(layers.encoder, self.scaler)
         rows = self.rows.part(0, min(_GRAM_ROWS, self.n_rows))
@@ -319,7 +321,7 @@ class Committee:
                 gram += features.T @ features
                 weight += float(np.vdot(x[:, -1], x[:, -1]))
         inner = np.einsum("ii->i", gram)[:-1]
-        inner += self.settings.inertia * inner.mean()
+        inner += self.settings.output_ridge * inner.mean()
         return gram * (self.summary.features.weight / weight)
 
 

@@ -66,7 +66,7 @@ class CommitteeSettings:
         How many kinds take part in each round, beside the twin.
     worth : float
         The part of its out-of-fold loss that a round has to take off for the kind to go on.
-    enough : float
+    worth_of_all : float
         The part of the loss of the weighed groups that a round has to take off for another one to
         follow.
     looks : int
@@ -76,16 +76,17 @@ class CommitteeSettings:
     tile_rows, most_tile_rows : int
         Of a step: on usual data, and on many rows.
     tiles : int
-        Many rows are what is cut into more tiles than so many.
+        Tiles grow where there would be more than so many.
     floor : float
         Of whitening, in parts of the mean variance.
     damping, length, rate, momentum, decay : float
         Of the Kronecker-factored steps; see `KroneckerSettings`.
     renewal : int
+        Steps between two renewals of the curvature.
     judged_rows, looked_rows : int
         Rows, at most, whose out-of-fold predictions weigh the groups, and on which members are
         validated on the way.
-    inertia : float
+    output_ridge : float
         Ridge of the output layer where further rows are folded in, towards what it was, in parts
         of the mean square of a hidden feature.
     encoded_bytes : int
@@ -111,7 +112,7 @@ class CommitteeSettings:
     least_steps: int = 100
     racing: tuple[int, ...] = (4, 2, 2, 1, 1)
     worth: float = 0.01
-    enough: float = 0.002
+    worth_of_all: float = 0.002
     looks: int = 10
     kept: int = 2
     tile_rows: int = 256
@@ -126,7 +127,7 @@ class CommitteeSettings:
     renewal: int = 20
     judged_rows: int = 65_536
     looked_rows: int = 16_384
-    inertia: float = 1.0
+    output_ridge: float = 1.0
     encoded_bytes: int = 2**29
 
     @property

@@ -34,7 +34,8 @@ _ID = re.compile(r"[0-9a-f]{8}")
 # What a job writes into its folder: nothing else is ever deleted.
 _WRITTEN = re.compile(
     r"status\.json|log\.txt|stop|checkpoint/(?:checkpoint-\d{8}\.bin|lock)"
-    r"|best\.zarr/(?:zarr\.json|(?:hidden|output)_(?:weights|bias|gram)/(?:zarr\.json|c(?:/\d+)*))"
+    r"|best\.zarr/(?:zarr\.json|(?:(?:hidden|output)_(?:weights|bias|gram)|target_range|encoder_[a-z0-9_]+)"
+    r"/(?:zarr\.json|c(?:/\d+)*))"
     r"|(?:[^/]+/)?[^/]*\.partial(?:\.[^/]*)?(?:/.*)?"
 )
 ENDED = ("finished", "failed", "cancelled")

@@ -275,7 +275,10 @@ class _Loop:
         if network is None:
             return False
         kept = self._kept
-        if kept is None or not np.array_equal(kept.hidden_weights, network.hidden_weights):
+        layers = ("hidden_weights", "output_weights")
+        if kept is None or not all(
+            np.array_equal(getattr(kept, layer), getattr(network, layer)) for layer in layers
+        ):
             network.save(self._folder.best, overwrite=True)
             self._kept = network
         return True

@@ -25,7 +25,10 @@ __all__ = [
 ]
 
 # What the network of a committee knows of itself.
-EXPECTED = ("expected_r2", "expected_r2_spread", "expected_mse", "groups")
+EXPECTED = (
+    *("expected_r2", "expected_r2_spread", "expected_mse", "groups"),
+    *("distilled_from", "fidelity"),
+)
 
 
 def mean_scores(scores: Sequence[TargetScore], prefix: str = "") -> dict[str, float]:
@@ -56,6 +59,12 @@ def chosen_text(network: Network) -> str:
     weights = {group["name"]: sum(group["weight"]) for group in network.info["groups"]}
     total = sum(weights.values()) or 1.0
     groups = ", ".join(f"{name} {weight / total:.0%}" for name, weight in weights.items())
+    info = network.info
+    if "distilled_from" in info:
+        return (
+            f"chosen: {network.n_hidden:,} neurons that follow {info['distilled_from']:,} "
+            f"({groups}); R2 of following on rows held out: {info['fidelity']:.4f}"
+        )
     return f"chosen: {network.n_hidden:,} neurons ({groups})"
 
 

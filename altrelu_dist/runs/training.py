@@ -288,7 +288,7 @@ class Prepared:
         )
 
         options, model = self.options, self.model
-        method, _ = resolved(options.method, options.hidden, options.max_size)
+        method, hidden = resolved(options.method, options.hidden, options.max_size)
         committee = method == "committee"
         stopping = options.early_stopping and not committee
         last, info = model.history_[-1], model.network_.info
@@ -300,7 +300,7 @@ class Prepared:
             "out": saved,
             "data": options.store,
             "method": method,
-            "hidden": model.network_.n_hidden if committee else options.hidden,
+            "hidden": model.network_.n_hidden if committee else hidden,
             "rows": int(self.parts["train"].X.shape[0]),
             "features": int(self.parts["train"].X.shape[1]),
             **means,

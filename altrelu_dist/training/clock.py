@@ -74,9 +74,15 @@ class Clock:
         kept = min(self.final_pass_seconds, self._max_time / 2)
         return max(0.0, self._max_time - kept - self.seconds)
 
-    def least_seconds(self, share: float) -> float | None:
-        """Time that is left, or at least a share of all; None without a limit."""
-        return max(self.seconds_left, share * self._max_time) if self.limited else None
+    @property
+    def seconds_to_the_end(self) -> float:
+        """Time until the run has to have ended; inf without a limit."""
+        return max(0.0, self._max_time - self.seconds)
+
+    def keep_share(self, share: float) -> None:
+        """Keep a share of the time allowed for what comes after the passes."""
+        if self.limited:
+            self.final_pass_seconds = share * self._max_time
 
     @property
     def stopped(self) -> bool:

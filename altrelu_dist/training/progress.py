@@ -20,8 +20,8 @@ class Progress:
     Parameters
     ----------
     stage : str
-        ``"summary"``, ``"sample"``, ``"warm"``, ``"grow"``, ``"cycle"``,
-        ``"settle"``, ``"rounds"``, ``"members"``, ``"layers"`` or ``"alternating"``.
+        ``"summary"``, ``"sample"``, ``"members"``, ``"distil"``, ``"warm"``, ``"grow"``,
+        ``"cycle"``, ``"settle"``, ``"rounds"``, ``"layers"`` or ``"alternating"``.
     iteration : int
         Recorded iterations so far.
     loss : float

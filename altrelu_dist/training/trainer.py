@@ -408,4 +408,4 @@ _METHODS: dict[str, Callable[[Problem, Parameters], Outcome]] = {
     "damped": _damped,
     "alternating": _alternating,
 }
-METHODS = ("committee", *_METHODS)  # a committee is no method of one network: see there
+METHODS = ("committee", *_METHODS)  # see `altrelu_dist.committee`

@@ -93,7 +93,7 @@ def stages(shape: Shape, looks: tuple[Stage, Stage]) -> tuple[Stage, ...]:
         "members",
         sizes.held,
         (size, groups * size),
-        Range(min(2, rounds), rounds, rounds),
+        Range(1, rounds, rounds),  # the race may end after each of them
         (*_race(sizes), *_folding(sizes, groups)),
     )
     return summary, sample, members
@@ -120,13 +120,12 @@ def _race(sizes: Sizes) -> list[Call]:
         going = min(most, len(racers))
         share = _PARTS * going // len(racers) / _PARTS
         for place, kind in enumerate(sorted(racers, key=lambda each: _cost(sizes, each))):
-            # A kind may rest from the third round on: then there is none.
-            least = float(place < going and number == 1)
-            count = Range(least, share, float(place >= len(racers) - going))
+            count = Range(0.0, share, float(place >= len(racers) - going))
             calls += [_times(call, count) for call in _round(sizes, kind, number)]
         if number == 1 and len(sizes.columns) > 2 and any(kind.pieces == 1 for kind in racers):
             twin = Kind("fine", 2, whitened=all(kind.whitened for kind in racers if kind.pieces))
-            calls += _round(sizes, twin, number, begins=True)
+            once = Range(0.0, 1.0, 1.0)
+            calls += [_times(call, once) for call in _round(sizes, twin, number, begins=True)]
             racers.append(twin)
     return calls
 

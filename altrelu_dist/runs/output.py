@@ -112,7 +112,10 @@ class Output:
         elif not self.quiet:
             console = _stdout()
             for part in text:
-                console.print(without_secrets(part) if isinstance(part, str) else part)
+                if isinstance(part, str):  # not cut into lines: commands are copied from it
+                    console.print(without_secrets(part), soft_wrap=True)
+                else:
+                    console.print(part)
 
 
 def plain(value: Any) -> Any:

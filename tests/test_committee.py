@@ -729,7 +729,7 @@ def test_a_checkpoint_of_another_run_is_refused(other, words, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:a single pass")
-@pytest.mark.parametrize("limit", [0.0, 0.5])
+@pytest.mark.parametrize("limit", [0.0, 2.0])
 def test_it_ends_in_time_with_a_network(limit):
     X, y = made(2000, d=5)
     model = AltReLURegressor(random_state=0, max_time=limit)
@@ -740,7 +740,7 @@ def test_it_ends_in_time_with_a_network(limit):
         return
     begun = time.perf_counter()
     model.fit(X, y)
-    assert time.perf_counter() - begun < limit + 1.5
+    assert time.perf_counter() - begun < limit + 2.5  # on a busy machine
     assert model.stop_reason_ == "max_time"
     assert np.isfinite(model.predict(X)).all()
     assert model.score(X, y) > 0.3

@@ -25,7 +25,7 @@ from altrelu_dist.committee.tiles import EncodedTiles, Encoding, whitening
 from altrelu_dist.encoding import ColumnSketch, Encoder, sketch_columns
 from altrelu_dist.engine import Engine, OutOfTimeError
 from altrelu_dist.moments.refusals import check_summary
-from altrelu_dist.moments.rows import Both, Floats, Rows, Together, Weights
+from altrelu_dist.moments.rows import Array, Both, Floats, Rows, Together, Weights
 from altrelu_dist.moments.sample import Sampler
 from altrelu_dist.moments.summary import Summary, summarise
 from altrelu_dist.threads import one_blas_thread
@@ -69,6 +69,7 @@ class Committee:
         self.parameters, self.monitor, self.settings = parameters, monitor, settings
         self.whole = False  # whether all rows are in memory
         self.pool: Pool | None = None  # once there are rows
+        self._whitenings: dict[tuple[int, ...], Array] = {}  # by blocks of the encoder
 
     def fit(
         self,
@@ -165,9 +166,8 @@ class Committee:
         """
         settings = self.settings
         folds, self._member = settings.folds(effective_rows), settings.member_size(effective_rows)
-        self._folds = folds or min(
-            settings.n_folds, effective_rows
-        )  # of the line alone, where rows are few
+        # Rows too few for members are enough for a line.
+        self._folds = folds or min(settings.n_folds, effective_rows)
         if self._folds < 2:
             return
         pool = self.pool = self._begin_pool(self._folds)
@@ -254,13 +254,14 @@ class Committee:
         settings = self.settings
         encoding = Encoding(self.encoder.take(kind.blocks), self.scaler)
         size = settings.rows_of_tile(self.n_rows)
-        clock, most_bytes = self.monitor.clock, settings.encoded_bytes
-        tiles = EncodedTiles(self.rows, encoding, size, most_bytes, clock)
-        if not kind.whitened:
-            return tiles
-        turned = whitening(tiles.leading(settings.judged_rows), settings.floor)
-        encoding = Encoding(encoding.encoder, self.scaler, turned)
-        return EncodedTiles(self.rows, encoding, size, most_bytes, clock)
+        clock = self.monitor.clock
+        if kind.whitened:
+            if kind.blocks not in self._whitenings:  # the same in every round
+                plain = EncodedTiles(self.rows, encoding, size, 0, clock)
+                leading = plain.leading(settings.judged_rows)
+                self._whitenings[kind.blocks] = whitening(leading, settings.floor)
+            encoding = replace(encoding, whitening=self._whitenings[kind.blocks])
+        return EncodedTiles(self.rows, encoding, size, settings.encoded_bytes, clock)
 
     def _begin_pool(self, folds: int) -> Pool:
         """The ridge lines of the standardised columns, and of the coarse pieces beside them."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from altrelu_dist.threads import one_blas_thread
 from altrelu_dist.training import Monitor, Parameters, Progress, train
 from altrelu_dist.training.trainer import RawLayers
 
-__all__ = ["CommitteeFit", "Fit", "Naming", "PlainFit", "fit_of"]
+__all__ = ["CommitteeFit", "Naming", "PlainFit", "fit_of"]
 
 
 _BEYOND = 0.25  # of the range of the training targets: new rows may lie somewhat outside
@@ -32,16 +32,6 @@ class Naming(NamedTuple):
     negative_slope: float
     feature_names: tuple[str, ...] | None
     target_names: tuple[str, ...] | None
-
-
-class Fit(Protocol):
-    """A run that ends in a network."""
-
-    def train(self, engine: Engine, dtype: np.dtype[np.floating]) -> Network:
-        """Train on the raw rows of an engine, computing in such blocks."""
-
-    def so_far(self) -> Network | None:
-        """The network that the run would end with now; None if there is none yet."""
 
 
 @dataclass
@@ -100,10 +90,12 @@ class CommitteeFit:
         committee.fit(engine, dtype, naming.feature_names, naming.target_names)
         if not committee.ready:
             return self._mean()
-        network, most = self._network(with_gram=True), self.parameters.max_size
-        if most is None or network.n_hidden <= most:
+        network, most = self._network(), self.parameters.max_size
+        if most is not None and network.n_hidden > most:
+            network = self._small(network, most)
+        if network.hidden_gram is not None:
             return network
-        return self._small(network, most)
+        return replace(network, hidden_gram=committee.hidden_gram(network))
 
     def _small(self, network: Network, most: int) -> Network:
         """A network of at most so many neurons: one that follows the committee, or the line."""
@@ -115,10 +107,11 @@ class CommitteeFit:
         else:
             own = Monitor(self._passed_on, left)
         rows = committee.rows.part(0, min(_MOST_ROWS, committee.n_rows))
-        small = distilled(network, rows, self.parameters, own)
+        weight_sum = committee.summary.features.weight
+        small = distilled(network, rows, self.parameters, own, weight_sum)
         assert committee.pool is not None
         committee.pool.weigh_lines()
-        line = self._network(with_gram=True)
+        line = self._network()
         if line.n_hidden <= most and line.info["expected_r2"] >= small.info["expected_r2"]:
             small = line
         mse = small.info["expected_mse"]
@@ -139,9 +132,9 @@ class CommitteeFit:
 
     def so_far(self) -> Network | None:
         """What the candidates so far fold into, whatever ``max_size`` is."""
-        return self._network(with_gram=False) if self._committee.ready else None
+        return self._network() if self._committee.ready else None
 
-    def _network(self, *, with_gram: bool) -> Network:
+    def _network(self) -> Network:
         committee = self._committee
         assert committee.pool is not None
         with one_blas_thread():
@@ -159,7 +152,6 @@ class CommitteeFit:
             layers.output_bias,
             **self.naming._asdict(),
             info=info,
-            hidden_gram=committee.hidden_gram(layers) if with_gram else None,
             encoder=layers.encoder,
             target_range=self._range(),
         )

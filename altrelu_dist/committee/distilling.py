@@ -25,7 +25,13 @@ _ROWS = 16_384  # to train on; where there are fewer, the others are mixed from 
 _MIXED = 0.2  # part of the columns that a mixed row has from another row
 
 
-def distilled(network: Network, rows: Rows, parameters: Parameters, monitor: Monitor) -> Network:
+def distilled(
+    network: Network,
+    rows: Rows,
+    parameters: Parameters,
+    monitor: Monitor,
+    weight_sum: float,
+) -> Network:
     """A network of at most ``parameters.max_size`` neurons that follows another one.
 
     Parameters
@@ -38,6 +44,8 @@ def distilled(network: Network, rows: Rows, parameters: Parameters, monitor: Mon
         Of the committee.
     monitor : Monitor
         Of the training of the small network.
+    weight_sum : float
+        Of all rows, to which its Gram matrix is scaled.
 
     Returns
     -------
@@ -69,7 +77,6 @@ def distilled(network: Network, rows: Rows, parameters: Parameters, monitor: Mon
         hidden_bias=bias,
         output_weights=output,
         output_bias=output_bias,
-        hidden_gram=None,
     )
     missed = np.average((small.predict(rows.X[test]) - predicted[test]) ** 2, 0, weight[test])
     around = _variance(rows.y.astype(np.float64), weight)
@@ -83,8 +90,8 @@ def distilled(network: Network, rows: Rows, parameters: Parameters, monitor: Mon
         "expected_r2": network.info["expected_r2"] - float(loss),
     }
     gram = trained.hidden_gram
-    if gram is not None and network.hidden_gram is not None:
-        gram = gram * (network.hidden_gram[-1, -1] / gram[-1, -1])
+    if gram is not None:
+        gram = gram * (weight_sum / gram[-1, -1])
     return replace(small, info=info, hidden_gram=gram, target_range=network.target_range)
 
 

@@ -19,7 +19,7 @@ from altrelu_dist.committee.members import (
     hinges,
     out_of_fold,
 )
-from altrelu_dist.committee.pool import Candidate, Layers, Pool
+from altrelu_dist.committee.pool import Candidate, Pool
 from altrelu_dist.committee.settings import COMMITTEE, CommitteeSettings, Kind
 from altrelu_dist.committee.tiles import EncodedTiles, Encoding, whitening
 from altrelu_dist.encoding import ColumnSketch, Encoder, sketch_columns
@@ -28,6 +28,7 @@ from altrelu_dist.moments.refusals import check_summary
 from altrelu_dist.moments.rows import Array, Both, Floats, Rows, Together, Weights
 from altrelu_dist.moments.sample import Sampler
 from altrelu_dist.moments.summary import Summary, summarise
+from altrelu_dist.network import Network
 from altrelu_dist.threads import one_blas_thread
 from altrelu_dist.training import schedule
 from altrelu_dist.training.drawing import distinct_rows, draw
@@ -302,15 +303,16 @@ class Committee:
         groups = (most - lines) // max(1, self._folds * self._member)
         return min(kept, groups) if groups > 0 else kept
 
-    def hidden_gram(self, layers: Layers) -> Floats:
+    def hidden_gram(self, network: Network) -> Floats:
         """Gram matrix of the hidden features and a one: of some rows, scaled to all of them.
 
         With a ridge: there are often more neurons than rows, and few further rows would otherwise
         move the output layer far in directions that these rows do not determine.
         """
-        encoding = Encoding(layers.encoder, self.scaler)
+        assert network.encoder is not None
+        encoding = Encoding(network.encoder, self.scaler)
         rows = self.rows.part(0, min(_GRAM_ROWS, self.n_rows))
-        W = np.vstack([layers.hidden, layers.hidden_bias]).astype(np.float32)
+        W = np.vstack([network.hidden_weights, network.hidden_bias]).astype(np.float32)
         slope = np.float32(self.parameters.negative_slope)
         gram = np.zeros((W.shape[1] + 1,) * 2)
         weight = 0.0

@@ -740,7 +740,7 @@ def test_it_ends_in_time_with_a_network(limit):
         return
     begun = time.perf_counter()
     model.fit(X, y)
-    assert time.perf_counter() - begun < limit + 2.5  # on a busy machine
+    assert time.perf_counter() - begun < limit + 1.5
     assert model.stop_reason_ == "max_time"
     assert np.isfinite(model.predict(X)).all()
     assert model.score(X, y) > 0.3

@@ -58,7 +58,8 @@ class RawColumn:
         texts = isinstance(levels, list) and all(isinstance(level, str) for level in levels)
         if not texts or (levels and found["kind"] != "levels") or len(levels) > MOST_LEVELS:
             raise ValueError("the levels of a column of a table are not so many different texts")
-        if twice := [level for level, count in Counter(levels).items() if count > 1]:
+        counts: Counter[str] = Counter(levels)
+        if twice := [level for level, count in counts.items() if count > 1]:
             raise ValueError(f"a column of a table has the level {twice[0]!r:.80} twice")
         return cls(found["kind"], tuple(levels))
 

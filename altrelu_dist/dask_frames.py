@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from altrelu_dist.frames import dask_dtype, given, pandas_values
+from altrelu_dist.data.columns import Coding, LevelCounts, learnt
+from altrelu_dist.encoding.raw import all_numbers
+from altrelu_dist.frames import dask_dtype, given
+from altrelu_dist.tables import (
+    Column,
+    Taken,
+    Taking,
+    counted,
+    dtype_of,
+    matrix_of,
+    pandas_column,
+    pandas_found,
+    pandas_values,
+)
 
 if TYPE_CHECKING:
     import dask.array as da
 
-__all__ = ["read_together"]
+__all__ = ["read_together", "take"]
 
 # Dask otherwise reads several files as one partition where few columns are used, so that X and y
 # of the same files would be cut differently, and not as their lengths were counted.
@@ -45,13 +58,83 @@ def read_together(frames: Mapping[str, Any], *, lengths: bool = True) -> dict[st
 
     groups: dict[int, dict[str, Any]] = {}
     for what, frame in frames.items():
-        given(frame, what)
+        given(frame, what, numbers=True)
         groups.setdefault(frame.npartitions, {})[what] = frame
     arrays: dict[str, da.Array] = {}
     with dask.config.set(_KEEP_PARTITIONS):
         for group in groups.values():
             arrays |= _arrays(group, lengths=lengths)
     return arrays
+
+
+def take(data: Any, what: str, taking: Taking) -> Taken:
+    """A Dask DataFrame as one of numbers, with the same partitions.
+
+    Raises
+    ------
+    DataError
+        If it has columns that cannot be taken; of values that cannot when it is computed.
+    """
+    import pandas as pd
+
+    table = taking.kept(
+        [
+            Column(name, pandas_found(dtype), _unread, _unread)
+            for name, dtype in zip(data.columns, data.dtypes, strict=True)
+        ]
+    )
+    columns = taking.known(table, what)
+    ids: tuple[str, ...] = ()
+    if taking.columns is None:
+        names = [name for name, column in columns.items() if column.kind == "levels"]
+        codings = taking.codings([c for c in table if c.name in names], columns, what)
+        levels, ids = learnt(_count(data[names], codings), taking.categorical, what)
+        table = [column for column in table if str(column.name) not in ids]
+        columns = {c.name: levels.get(str(c.name), columns[c.name]) for c in table}
+    names = [column.name for column in table]
+    raw = tuple(columns.values())
+    dtype = dtype_of([column.found for column in table], raw, what)
+    codings = taking.codings(table, columns, what)
+    meta = pd.DataFrame(np.empty((0, len(names)), dtype), columns=names)
+    values = data[names].map_partitions(_numbers, codings, dtype, meta=meta)
+    return Taken(values, names, None if all_numbers(raw) else raw, ids)
+
+
+def _unread(*_: Any) -> Any:
+    raise AssertionError("a column of a Dask DataFrame is read by its partitions")
+
+
+def _count(data: Any, codings: Mapping[Any, Coding]) -> dict[str, LevelCounts]:
+    """The levels of all columns of a Dask DataFrame, added up pair by pair."""
+    from dask.delayed import delayed
+
+    if not codings:
+        return {}
+    counts = [delayed(_counted)(partition, codings) for partition in data.to_delayed()]
+    while len(counts) > 1:
+        counts = [delayed(_merged)(counts[i : i + 2]) for i in range(0, len(counts), 2)]
+    found: dict[str, LevelCounts] = counts[0].compute()
+    return found
+
+
+def _counted(partition: Any, codings: Mapping[Any, Coding]) -> dict[str, LevelCounts]:
+    pairs = [(pandas_column(name, partition[name]), coding) for name, coding in codings.items()]
+    return {str(column.name): counted(column, coding) for column, coding in pairs}
+
+
+def _merged(counts: Sequence[dict[str, LevelCounts]]) -> dict[str, LevelCounts]:
+    first, *others = counts
+    for other in others:
+        first = {name: LevelCounts().merge(one).merge(other[name]) for name, one in first.items()}
+    return first
+
+
+def _numbers(partition: Any, codings: Mapping[Any, Coding], dtype: np.dtype[Any]) -> Any:
+    import pandas as pd
+
+    table = [pandas_column(name, partition[name]) for name in partition.columns]
+    values = matrix_of(table, codings, dtype, len(partition))
+    return pd.DataFrame(values, index=partition.index, columns=partition.columns)
 
 
 def _arrays(frames: Mapping[str, Any], *, lengths: bool) -> dict[str, da.Array]:

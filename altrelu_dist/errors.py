@@ -27,10 +27,12 @@ _LONGEST = 1000  # characters: a library may quote half of a damaged file
 class Remedy(Enum):
     """What a user can do about an error, in Python's words; the command has its own for each."""
 
+    CATEGORICAL = "if it holds text, say so with categorical=[NAME]"
     CONVERT = "convert it first (altrelu_dist.convert)"
     CONVERT_WITH_TARGET = "convert it again with target=NAME"
     DROP_MISSING = "leave such rows out with drop_missing=True"
     DROP_ROWS = "drop these rows"
+    DROP_COLUMNS = "leave such columns out with drop=[NAME]"
     ENCODE = (
         "encode such columns as numbers, for example with sklearn.preprocessing.OneHotEncoder, "
         "or leave them out"

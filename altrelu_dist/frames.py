@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from altrelu_dist.encoding.raw import RawColumns
 from altrelu_dist.errors import DataError
+from altrelu_dist.tables import (
+    NUMBER_OBJECTS,
+    Taking,
+    arrow_column,
+    common,
+    not_numbers,
+    pandas_column,
+    pandas_number,
+    pandas_values,
+)
 
 __all__ = [
     "Given",
@@ -18,16 +29,12 @@ __all__ = [
     "given",
     "is_dask_frame",
     "not_numbers",
-    "pandas_values",
     "real_numbers",
     "unmasked",
 ]
 
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 _PACKING = ("scale_factor", "add_offset", "_FillValue", "missing_value")
-_LISTED = 5  # columns that a message names
-# What pandas says of objects that are all numbers, or missing.
-_NUMBER_OBJECTS = ("integer", "floating", "mixed-integer-float", "decimal", "boolean", "empty")
 
 
 class Given(NamedTuple):
@@ -35,6 +42,8 @@ class Given(NamedTuple):
 
     values: Any  # an array, what NumPy makes one of, a Dask collection or a Zarr array
     names: list[Any] | None = None  # of its columns, where the container has such
+    columns: RawColumns | None = None  # what they were; None where all were numbers
+    ids: tuple[str, ...] = ()  # columns of text that are left out, since they name the rows
 
     @property
     def texts(self) -> tuple[str, ...] | None:
@@ -44,8 +53,20 @@ class Given(NamedTuple):
         return tuple(str(name) for name in self.names)
 
 
-def given(data: Any, what: str) -> Given:
+def given(
+    data: Any,
+    what: str,
+    columns: RawColumns | None = None,
+    categorical: Sequence[str] = (),
+    *,
+    features: Sequence[str] | None = None,
+    categories: Literal["learn", "error"] = "learn",
+    numbers: bool = False,
+) -> Given:
     """Take data out of its container: in memory as numbers, missing and masked values as NaN.
+
+    Of the X of a table, texts become the places of their levels, and times seconds since 1970. What
+    is no table must be numbers, and so must targets and weights.
 
     Parameters
     ----------
@@ -53,13 +74,29 @@ def given(data: Any, what: str) -> Given:
         A pandas, polars or Arrow table or column, whatever else exports Arrow data, an xarray
         object, a NumPy array or what can become one. What is lazy stays lazy.
     what : str
-        Its name in messages.
+        Its name in messages: ``"X"``, ``"y"`` or ``"sample_weight"``.
+    columns : tuple of RawColumn, optional
+        What the columns of a table are, as it was learnt from another. By default it is learnt, of
+        a Dask DataFrame in a pass over its columns of text.
+    categorical : sequence of str
+        Columns of which each number is a level.
+    features : sequence of str, optional
+        The names that go with `columns`, which else are by position; further columns of text are
+        left out.
+    categories : {"learn", "error"}
+        Whether columns of text are taken, or refused.
+    numbers : bool
+        Whether all that is not numbers is refused.
 
     Raises
     ------
     DataError
-        If it is sparse, has names twice, or columns that are not numbers: these are named.
+        If it is sparse, has names twice, or columns that cannot be taken: these are named.
     """
+    taking = None
+    if what == "X" and not numbers:
+        names = None if features is None or columns is None else tuple(features)
+        taking = Taking(columns, names, tuple(categorical), text=categories == "learn")
     if _is_a(data, "xarray", "DataArray"):
         data = _decoded(data, what)
     if _is_a(data, "xarray", "Dataset"):
@@ -70,13 +107,13 @@ def given(data: Any, what: str) -> Given:
                 f"{what} is a {type(data).__module__}.{type(data).__name__}; expected an array or "
                 f"a table, in memory, of Dask or of Zarr"
             )
-        return Given(data, _columns_of_pandas(data, what) if is_dask_frame(data) else None)
+        return _of_dask(data, what, taking) if is_dask_frame(data) else Given(data)
     if _is_a(data, "pandas", "DataFrame") or _is_a(data, "pandas", "Series"):
-        return _of_pandas(data, what)
+        return _of_pandas(data, what, taking)
     if _is_a(data, "polars", "LazyFrame"):
         data = data.collect()
     if hasattr(data, "__arrow_c_stream__") or hasattr(data, "__arrow_c_array__"):
-        return _of_arrow(data, what)
+        return _of_arrow(data, what, taking)
     if hasattr(data, "toarray") or hasattr(data, "todense"):
         raise _sparse(data, what)
     if isinstance(data, np.ma.MaskedArray):
@@ -117,38 +154,7 @@ def unmasked(data: Any) -> NDArray[Any]:
 def dask_dtype(data: Any, what: str) -> np.dtype[Any]:
     """The dtype that a Dask DataFrame or Series of numbers has as an array."""
     dtypes = data.dtypes if data.ndim == 2 else [data.dtype]
-    return _common([_pandas_number(dtype) or _FLOAT64 for dtype in dtypes], what)
-
-
-def pandas_values(data: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """A pandas DataFrame or Series of numbers as an array, missing values as NaN."""
-    values: NDArray[Any] = (
-        data.to_numpy(dtype=dtype, na_value=np.nan)
-        if dtype.kind == "f"
-        else data.to_numpy(dtype=dtype)
-    )
-    return values
-
-
-def not_numbers(what: str, found: Mapping[Any, Any]) -> DataError:
-    """The error for columns, or for a whole array (its name None), of something else."""
-    kinds = [str(kind) for kind in found.values()]
-    cures = []
-    if any(word in kind for kind in kinds for word in ("date", "time", "period", "duration")):
-        cures.append("take numbers from dates and times, such as .dt.year or .dt.dayofyear")
-    if not cures or len(kinds) > 1:
-        cures.append(
-            "encode text and categories as numbers, for example with "
-            "sklearn.preprocessing.OneHotEncoder(sparse_output=False)"
-        )
-    cure = ", ".join(cures)
-    if None in found:
-        return DataError(f"{what} holds {kinds[0]}, not numbers; {cure}")
-    listed = ", ".join(f"{name} ({kind})" for name, kind in list(found.items())[:_LISTED])
-    more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
-    them = "them" if len(found) > 1 else "it"
-    columns = "columns that are" if len(found) > 1 else "a column that is"
-    return DataError(f"{what} has {columns} not numbers: {listed}{more}; {cure}, or drop {them}")
+    return common([pandas_number(dtype) or _FLOAT64 for dtype in dtypes], what)
 
 
 def _is_a(data: Any, package: str, name: str) -> bool:
@@ -162,15 +168,6 @@ def _distinct(names: Sequence[Any], what: str) -> None:
     if twice:
         more = f" and {len(twice) - 1} more names" if len(twice) > 1 else ""
         raise DataError(f"{what} has two columns named {twice[0]!r}{more}; rename or drop one")
-
-
-def _common(dtypes: Sequence[np.dtype[Any]], what: str) -> np.dtype[Any]:
-    if not dtypes:
-        raise DataError(
-            f"Found array with 0 feature(s): {what} has no columns, expected one at least"
-        )
-    common = np.result_type(*dtypes)
-    return _FLOAT64 if common.itemsize > _FLOAT64.itemsize else common
 
 
 def _sparse(data: Any, what: str) -> DataError:
@@ -209,64 +206,62 @@ def _of_dataset(data: Any, what: str) -> Given:
     bad = {n: v.dtype for n, v in variables.items() if v.dtype.kind not in "biufc"}
     if bad:
         raise not_numbers(what, bad)
-    _common([v.dtype for v in variables.values()], what)
+    common([v.dtype for v in variables.values()], what)
     # NumPy hands on to Dask where a variable is lazy.
     columns = [unmasked(v) if isinstance(v, np.ma.MaskedArray) else v for v in variables.values()]
     return Given(np.stack(columns, axis=1), list(variables))
 
 
-def _of_pandas(data: Any, what: str) -> Given:
-    names = _columns_of_pandas(data, what)
+def _of_pandas(data: Any, what: str, taking: Taking | None) -> Given:
+    names = [data.name] if data.ndim == 1 else list(data.columns)
     columns = [data] if data.ndim == 1 else [data.iloc[:, i] for i in range(len(names))]
-    dtypes = [_pandas_number(c.dtype) or _FLOAT64 for c in columns]
-    return Given(pandas_values(data, _common(dtypes, what)), names)
+    _distinct(names, what)
+    dtypes = [pandas_number(column.dtype) for column in columns]
+    if data.ndim == 2 and taking is not None and not (taking.plain and None not in dtypes):
+        pairs = zip(names, columns, strict=True)
+        taken = taking.take([pandas_column(n, c) for n, c in pairs], len(data), what)
+        return Given(*taken)
+    _check_numbers(data, names, what)
+    return Given(pandas_values(data, common([d or _FLOAT64 for d in dtypes], what)), names)
 
 
-def _columns_of_pandas(data: Any, what: str) -> list[Any]:
-    """Names of the columns of a pandas or Dask DataFrame or Series, which must be numbers."""
+def _of_dask(data: Any, what: str, taking: Taking | None) -> Given:
+    """A Dask DataFrame or Series; what is no number in it is one when it is computed."""
     names = [data.name] if data.ndim == 1 else list(data.columns)
     _distinct(names, what)
     dtypes = [data.dtype] if data.ndim == 1 else list(data.dtypes)
+    plain = all(pandas_number(dtype) is not None for dtype in dtypes)
+    if data.ndim == 2 and taking is not None and not (taking.plain and plain):
+        from altrelu_dist.dask_frames import take
+
+        return Given(*take(data, what, taking))
+    _check_numbers(data, names, what)
+    return Given(data, names)
+
+
+def _check_numbers(data: Any, names: Sequence[Any], what: str) -> None:
+    """Refuse columns of a pandas or Dask DataFrame or Series that are no numbers."""
+    dtypes = [data.dtype] if data.ndim == 1 else list(data.dtypes)
     bad = {}
     for i, (name, dtype) in enumerate(zip(names, dtypes, strict=True)):
-        if _pandas_number(dtype) is not None:
+        if pandas_number(dtype) is not None:
             continue
         kind = str(dtype)
         if str(dtype) == "object" and not hasattr(data, "__dask_graph__"):
             from pandas.api.types import infer_dtype
 
             kind = infer_dtype(data if data.ndim == 1 else data.iloc[:, i], skipna=True)
-            if kind in _NUMBER_OBJECTS:
+            if kind in NUMBER_OBJECTS:
                 continue
             kind = f"object: {kind}"
         bad[what if name is None else name] = kind
     if bad:
         raise not_numbers(what, bad)
-    return names
 
 
-def _pandas_number(dtype: Any) -> np.dtype[Any] | None:
-    """The dtype of a pandas column of numbers as an array; None if it is of something else."""
-    import pandas as pd
-
-    if isinstance(dtype, pd.CategoricalDtype):
-        categories = dtype.categories  # None where Dask does not know them
-        known = categories is not None and _pandas_number(categories.dtype) is not None
-        return _FLOAT64 if known else None
-    if isinstance(dtype, pd.SparseDtype):
-        dtype = dtype.subtype
-    if isinstance(dtype, np.dtype):
-        return dtype if dtype.kind in "biuf" else None
-    types = pd.api.types
-    return _FLOAT64 if types.is_numeric_dtype(dtype) or types.is_bool_dtype(dtype) else None
-
-
-def _of_arrow(data: Any, what: str) -> Given:
+def _of_arrow(data: Any, what: str, taking: Taking | None) -> Given:
     """A table, or a single column, that exports itself as Arrow data."""
     import pyarrow as pa
-    import pyarrow.compute as pc
-
-    from altrelu_dist.data.tables import arrow_kind
 
     table = pa.chunked_array(data)
     flat = not pa.types.is_struct(table.type)
@@ -276,15 +271,17 @@ def _of_arrow(data: Any, what: str) -> Given:
         table = pa.Table.from_struct_array(table)
     names = table.column_names
     _distinct(names, what)
-    kinds = {name: arrow_kind(table.schema.field(name).type) for name in names}
-    bad = {name or what: kind for name, kind in kinds.items() if isinstance(kind, str)}
+    columns = [arrow_column(*pair) for pair in zip(names, table.columns, strict=True)]
+    bad = {c.name or what: c.found.words for c in columns if c.found.kind != "number"}
+    if not flat and taking is not None and not (taking.plain and not bad):
+        taken = taking.take(columns, table.num_rows, what)
+        return Given(*taken)
     if bad:
         raise not_numbers(what, bad)
-    common = _common([kind for kind in kinds.values() if not isinstance(kind, str)], what)
-    dtype = _FLOAT32 if common == _FLOAT32 else _FLOAT64
-    values = np.empty((table.num_rows, len(names)), dtype)
-    for j, column in enumerate(table.columns):  # missing values become NaN
-        values[:, j] = pc.cast(column, pa.from_numpy_dtype(dtype), safe=False).to_numpy()
+    of_all = common([column.found.dtype for column in columns], what)
+    values = np.empty((table.num_rows, len(names)), _FLOAT32 if of_all == _FLOAT32 else _FLOAT64)
+    for j, column in enumerate(columns):  # missing values become NaN
+        values[:, j] = column.numbers(values.dtype)
     if flat:
         return Given(values[:, 0], [names[0] or None])
     return Given(values, names)

@@ -217,7 +217,7 @@ def _read_chunks(array: Any) -> tuple[int, ...]:
 
 
 def _in_memory(data: Any, what: str) -> NDArray[Any]:
-    held: NDArray[Any] = real_numbers(np.asarray(given(data, what).values), what)
+    held: NDArray[Any] = real_numbers(np.asarray(given(data, what, numbers=True).values), what)
     return held
 
 
@@ -248,7 +248,7 @@ def engine_of(X: Any, y: Any, sample_weight: Any = None, client: Client | None =
     given_parts = {"X": X, "y": y}
     if sample_weight is not None:
         given_parts["sample_weight"] = sample_weight
-    data = {what: given(part, what).values for what, part in given_parts.items()}
+    data = {what: given(part, what, numbers=True).values for what, part in given_parts.items()}
     if not (is_lazy(data["X"]) or is_lazy(data["y"])) and client is None:
         return LocalEngine.of(local_rows(**data))
     import dask.array as da

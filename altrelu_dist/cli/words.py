@@ -8,10 +8,12 @@ __all__ = ["said"]
 
 _OPTIONS = {"alpha": "--ridge", "n_hidden": "--hidden", "random_state": "--seed"}
 _REMEDIES = {
+    Remedy.CATEGORICAL: "if it holds text, say so with --categorical COLUMN",
     Remedy.CONVERT: "convert it first (altrelu convert)",
     Remedy.CONVERT_WITH_TARGET: "convert it again with --target NAME",
     Remedy.DROP_MISSING: "leave such rows out with --drop-missing",
     Remedy.DROP_ROWS: "leave such rows out (altrelu convert --drop-missing)",
+    Remedy.DROP_COLUMNS: "leave such columns out with --drop COLUMN",
     Remedy.ENCODE: "encode such columns as numbers, or leave them out of the table",
     Remedy.FLOAT64: "use --dtype float64",
     Remedy.GO_ON: "a run with a checkpoint goes on by --resume, a job by altrelu take-up, "

@@ -24,12 +24,14 @@ from altrelu_dist.data.tables import (
     TableSource,
     choose_stored,
     index_of,
-    schema_kinds,
+    schema_found,
 )
 from altrelu_dist.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from altrelu_dist.data.columns import Found
 
 _MAGIC = {b"FEA1": "an old Feather file (version 1)", b"\xff\xff\xff\xff": "an Arrow stream"}
 
@@ -66,11 +68,11 @@ class ArrowSource(TableSource):
                 )
             file.seek(0)
             reader = _reader(file, None)
-            kinds = schema_kinds(address, reader.schema)
-            columns, partition = choose_stored(address, kinds, wanted, index_of(reader.schema))
-            batch_rows = _batch_rows(address, file, reader, kinds)
+            found = schema_found(address, reader.schema)
+            chosen = choose_stored(address, found, wanted, index_of(reader.schema))
+            batch_rows = _batch_rows(address, file, reader, found)
         widest = max(batch_rows, default=0)
-        source = cls(address, sum(batch_rows), *columns, partition, batch_rows)
+        source = cls(address, sum(batch_rows), *chosen, batch_rows)
         if 8 * widest * max(1, len(source.stored_names)) > PIECE_BYTES:
             raise DataError(
                 f"{address}: a record batch of {widest} rows is over {PIECE_BYTES >> 20} MiB in "
@@ -84,7 +86,11 @@ class ArrowSource(TableSource):
         # A piece is cut from its whole batch, so that pieces are worth it for memory only.
         pieces = [n for rows in self.batch_rows for n in even_chunks(rows, 4 * fits)]
         reader = partial(
-            ArrowRows, self.address, partition=self.partition, batch_rows=self.batch_rows
+            ArrowRows,
+            self.address,
+            codings=self.codings,
+            partition=self.partition,
+            batch_rows=self.batch_rows,
         )
         return [self.part(self.about_rows, merged_chunks(pieces, fits), reader)]
 
@@ -98,6 +104,13 @@ class ArrowSource(TableSource):
                     piece = table.slice(start, n_rows)
                     done += piece.num_rows
                     yield self.block(piece, done / self.about_rows)
+
+    def scan(self, names: Sequence[str]) -> Iterator[Any]:
+        """Batches in order."""
+        numbers = [*range(len(self.batch_rows))]
+        with reading(f"{self.address}: cannot be read"), open_binary(self.address) as file:
+            for _, table in _tables(self.address, file, names, numbers, self.batch_rows):
+                yield table
 
 
 def _reader(file: Any, fields: Sequence[int] | None) -> Any:
@@ -119,9 +132,11 @@ def _batch(address: str, reader: Any, number: int) -> Any:
     return batch
 
 
-def _batch_rows(address: str, file: Any, reader: Any, kinds: dict[str, Any]) -> tuple[int, ...]:
+def _batch_rows(
+    address: str, file: Any, reader: Any, found: Mapping[str, Found]
+) -> tuple[int, ...]:
     """Rows of each batch, for which one of its columns is read: one of numbers where there is."""
-    numbers = [i for i, kind in enumerate(kinds.values()) if not isinstance(kind, str)]
+    numbers = [i for i, one in enumerate(found.values()) if one.kind == "number"]
     file.seek(0)
     one = _reader(file, numbers[:1] or [0])
     return tuple(_batch(address, one, i).num_rows for i in range(reader.num_record_batches))

@@ -123,7 +123,7 @@ def convert(
     started = time.perf_counter()
     _check_parameters(destination, impute, dtype, chunk_bytes)
     check_output(destination, overwrite=overwrite, kind=FORMAT)
-    sources = find_sources(source, target=target, weight=weight)
+    sources = find_sources(source, target=target, weight=weight).sources
     first, text = sources[0], os.fspath(source)
     dtypes = _stored_dtypes(sources, dtype)
     weights = () if dtypes[2] is None else (weight or "sample_weight",)

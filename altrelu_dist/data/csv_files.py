@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from altrelu_dist.data.columns import Found, found_of
 from altrelu_dist.data.lines import Layout, LineSource, line_blocks, unpacked
 from altrelu_dist.data.source import (
-    DType,
     Wanted,
     file_name,
     listed,
@@ -20,14 +20,18 @@ from altrelu_dist.data.source import (
     open_binary,
     reading,
 )
-from altrelu_dist.data.tables import arrow_kind, choose_stored
-from altrelu_dist.errors import DataError
+from altrelu_dist.data.tables import choose_stored
+from altrelu_dist.errors import DataError, Remedy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from altrelu_dist.encoding.raw import Kind
 
 SAMPLE_BYTES = 1 << 20  # what the column types are inferred from
-_BAD_VALUE = re.compile(r"In CSV column #(\d+): (?:Row #(\d+): )?.*invalid value '(.*)'")
+_BAD_VALUE = re.compile(
+    r"In CSV column #(\d+): (?:Row #(\d+): )?.*(?:invalid value '(.*)'|zone offset in '(.*?)')"
+)
 # Beside those that Arrow knows: of pandas, R, SAS, databases and people.
 _MISSING = (
     "?", "-", "--", ".", "None", "none", "NONE", "NAN", "Nan", "Null", "NaT", "nat", "<NA>", "na",
@@ -46,27 +50,39 @@ def open_csv(address: str, wanted: Wanted) -> LineSource:
         layout = _layout(address, header)
         _, sample = next(line_blocks(file, SAMPLE_BYTES), (0, b""))
         read_bytes, file_bytes = raw.tell(), raw.seek(0, io.SEEK_END)
-        kinds = layout.kinds(sample)
+        found, types = layout.inferred(sample)
         rows = layout.count(sample, 0) * file_bytes // read_bytes if sample else 0
-    columns, partition = choose_stored(address, kinds, wanted)
-    booleans = frozenset(name for name in kinds if kinds[name] == np.bool_)
-    layout = CsvLayout(address, layout.names, layout.delimiter, booleans)
-    return LineSource(address, rows, *columns, partition, layout, len(header), file_bytes)
+    chosen = choose_stored(address, found, wanted)
+    layout = replace(layout, types=types, free=frozenset(() if wanted.known else chosen[0]))
+    return LineSource(address, rows, *chosen, layout, len(header), file_bytes)
 
 
 @dataclass(frozen=True)
 class CsvLayout(Layout):
-    """Of a CSV file."""
+    """Of a CSV file.
+
+    `types` are the Arrow types of times and booleans in the first rows; `free` are the columns that
+    may be read as text on demand.
+    """
 
     delimiter: str
-    booleans: frozenset[str] = frozenset()
+    types: Mapping[str, Any] = field(default_factory=dict)
+    free: frozenset[str] = frozenset()
 
-    def numbers(self, data: bytes, first_row: int, columns: Sequence[str]) -> Any:
-        """Parse some columns to an Arrow table of numbers; `first_row` is for messages."""
+    def table(self, data: bytes, first_row: int, kinds: Mapping[str, Kind]) -> Any:
+        """Parse some columns to an Arrow table, each as its kind; `first_row` is for messages."""
         import pyarrow as pa
 
-        types = {name: pa.bool_() if name in self.booleans else pa.float64() for name in columns}
-        return self._parse(data, first_row, columns, types)
+        types = {
+            "levels": pa.dictionary(pa.int32(), pa.string()),
+            "time": pa.timestamp("us"),
+            "number": pa.float64(),
+        }
+        read_as = {
+            name: types[kind] if kind == "levels" else self.types.get(name, types[kind])
+            for name, kind in kinds.items()
+        }
+        return self._parse(data, first_row, [*kinds], read_as)
 
     def count(self, data: bytes, first_row: int) -> int:
         """Count the rows, by the parser that will read them."""
@@ -75,16 +91,20 @@ class CsvLayout(Layout):
         first = self.names[0]
         return int(self._parse(data, first_row, [first], {first: pa.binary()}).num_rows)
 
-    def kinds(self, sample: bytes) -> dict[str, DType | str]:
-        """Guess from the first lines what each column holds."""
+    def inferred(self, sample: bytes) -> tuple[dict[str, Found], dict[str, Any]]:
+        """Guess from the first lines what each column holds, and of times and booleans the type."""
         if not sample:
-            return dict.fromkeys(self.names, np.dtype(np.float64))
+            return dict.fromkeys(self.names, Found("number", np.dtype(float), "", True, True)), {}
         table = self._parse(sample, 0, self.names, None)
-        kinds = {field.name: arrow_kind(field.type) for field in table.schema}
-        for name, kind in kinds.items():
-            if kind == "text":
-                kinds[name] = _first_text(table.column(name).to_pylist())
-        return kinds
+        found, types = {}, {}
+        for column in table.schema:
+            one = found_of(column.type)
+            if one.kind == "levels":
+                one = one._replace(words=_first_text(table.column(column.name).to_pylist()))
+            elif one.kind == "time" or one.dtype == np.bool_:
+                types[column.name] = _finest(column.type)
+            found[column.name] = one._replace(as_text=True)
+        return found, types
 
     def _parse(
         self, data: bytes, first_row: int, columns: Sequence[str], types: dict[str, Any] | None
@@ -94,19 +114,27 @@ class CsvLayout(Layout):
 
         convert = pc.ConvertOptions(include_columns=columns, column_types=types)
         convert.null_values = _missing_values(convert.null_values)
+        convert.strings_can_be_null = types is not None
         read = pc.ReadOptions(use_threads=False, column_names=self.names, block_size=len(data) + 1)
         parse = pc.ParseOptions(delimiter=self.delimiter)
         try:
             return pc.read_csv(pa.BufferReader(data), read, parse, convert)
         except pa.ArrowInvalid as error:
-            raise DataError(f"{self.address}: {self._explain(error, first_row)}") from error
+            raise self._explained(error, first_row) from error
 
-    def _explain(self, error: Exception, first_row: int) -> str:
+    def _explained(self, error: Exception, first_row: int) -> DataError:
         if not (found := _BAD_VALUE.search(str(error))):
-            return f"after row {first_row}: {one_line(error)}"
-        column, row, value = found.groups()
+            return DataError(f"{self.address}: after row {first_row}: {one_line(error)}")
+        column, row, value, zone = found.groups()
+        name = self.names[int(column)]
         where = f"row {first_row + int(row) - 1}" if row else f"after row {first_row}"
-        return f"column {self.names[int(column)]}, {where}: '{value}' is not a number"
+        expected = "a number"
+        if found_of(self.types.get(name, _no_type())).kind == "time":
+            expected = f"a time as in the first rows ({self.types[name]})"
+        return DataError(
+            f"{self.address}: column {name}, {where}: '{value or zone}' is not {expected}",
+            *((Remedy.CATEGORICAL,) if name in self.free else ()),
+        )
 
 
 def _layout(address: str, header: bytes) -> CsvLayout:
@@ -141,6 +169,25 @@ def _first_text(values: Sequence[str | bytes | None]) -> str:
         if value is not None and value not in missing and not _is_number(value):
             return f"text: {value!r} in row {row}"
     return "text"
+
+
+def _finest(kind: Any) -> Any:
+    """A type of times for those of further rows too, which may have fractions of a second."""
+    import pyarrow as pa
+
+    if pa.types.is_time(kind):
+        return pa.time64("ns")
+    if pa.types.is_date(kind):
+        return pa.timestamp("us")
+    if pa.types.is_timestamp(kind) and kind.unit != "ns":
+        return pa.timestamp("us", kind.tz)
+    return kind
+
+
+def _no_type() -> Any:
+    import pyarrow as pa
+
+    return pa.null()
 
 
 def _is_number(text: str | bytes) -> bool:

@@ -6,19 +6,22 @@ import math
 import os
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from urllib.parse import unquote
 from uuid import uuid4
 
 import numpy as np
 
+from altrelu_dist.data.arrays import numbered
 from altrelu_dist.data.arrow_files import ArrowSource
 from altrelu_dist.data.csv_files import open_csv
 from altrelu_dist.data.json_files import open_json
+from altrelu_dist.data.learning import learn_columns
 from altrelu_dist.data.lines import UNPACKERS
 from altrelu_dist.data.numpy_files import NumpySource, npy_partner
 from altrelu_dist.data.parquet_files import ParquetSource
 from altrelu_dist.data.source import (
+    Array,
     RowReader,
     Source,
     Wanted,
@@ -28,7 +31,9 @@ from altrelu_dist.data.source import (
     listed,
     reading,
 )
+from altrelu_dist.data.tables import TableSource
 from altrelu_dist.data.zarr_store import STORE_MARKS, ZarrSource
+from altrelu_dist.encoding.raw import RawColumns, all_numbers
 from altrelu_dist.errors import DataError, ParameterError
 from altrelu_dist.links import absolute, with_path
 from altrelu_dist.outputs import recovered
@@ -103,6 +108,12 @@ class DataSet:
     left_out : tuple of str
         Columns of the source that are not read: an index of pandas or Dask, and those that
         `features` does not name.
+    columns : tuple of RawColumn, or None
+        What the columns of X were in the source, and the levels of text; None where all are
+        numbers. A text is in X as the place of its level, a time as seconds since 1970.
+    ids : tuple of str
+        Columns of text that are not read, since their values name the rows: nearly all differ, or
+        there are more than a column of levels can have.
     """
 
     X: da.Array
@@ -112,6 +123,8 @@ class DataSet:
     target_names: tuple[str, ...]
     source: str
     left_out: tuple[str, ...] = ()
+    columns: RawColumns | None = None
+    ids: tuple[str, ...] = ()
 
 
 def open_dataset(
@@ -121,6 +134,12 @@ def open_dataset(
     weight: str | None = None,
     features: Sequence[str] | None = None,
     require_target: bool = True,
+    columns: RawColumns | None = None,
+    categorical: Sequence[str] = (),
+    drop: Sequence[str] = (),
+    only: Sequence[str] | None = None,
+    missing: Literal["keep", "error"] = "keep",
+    categories: Literal["learn", "error"] = "learn",
 ) -> DataSet:
     """Open data as Dask arrays; rows are read when they are computed, in the worker.
 
@@ -139,10 +158,24 @@ def open_dataset(
         Column, array or file of sample weights; arrays named ``sample_weight`` need no naming.
     features : sequence of str, optional
         The features, in the order that X is to have them; other columns are not read, and may hold
-        anything. By default all columns of numbers but the target, the weight and an index. Columns
-        without names are taken as they are, where there are as many.
+        anything. By default all columns but the target, the weight and an index. Columns without
+        names are taken as they are, where there are as many.
     require_target : bool
         Whether data without a target is refused.
+    columns : tuple of RawColumn, optional
+        What the features are, as a network or another `DataSet` knows them. By default the levels
+        of text are counted, in one pass over these columns; columns whose texts name the rows are
+        left out (`ids`).
+    categorical : sequence of str
+        Columns of which each number, or each text, is a level, however many there are.
+    drop : sequence of str
+        Columns that are no features.
+    only : sequence of str, optional
+        The only columns that are features.
+    missing : "keep" or "error"
+        Whether missing features are NaN, or refused where rows are read.
+    categories : "learn" or "error"
+        Whether text is taken as levels, or refused.
 
     Returns
     -------
@@ -152,28 +185,43 @@ def open_dataset(
     ------
     DataError
         The data is missing, empty, damaged, of another format than its name says, lacks a column
-        or array, or holds other things than numbers. Values are not looked at here: NaN passes.
+        or array, or holds something that cannot be learnt from.
+    ParameterError
+        A parameter has no such value.
     """
-    sources = find_sources(
-        address, target=target, weight=weight, features=features, require_target=require_target
+    _check_choice("missing", missing, ("keep", "error"))
+    found = find_sources(
+        address,
+        target=target,
+        weight=weight,
+        features=features,
+        require_target=require_target,
+        columns=columns,
+        categorical=categorical,
+        drop=drop,
+        only=only,
+        categories=categories,
     )
-    return dataset_of(sources, address, features)
+    data = dataset_of(found, address, features)
+    if missing == "keep":
+        return data
+    names = data.feature_names or numbered("x", data.X.shape[1])
+    return replace(data, X=_all_there(data.X, data.source, names))
 
 
 def column_names(address: str | os.PathLike[str]) -> tuple[str, ...] | None:
     """Names of all columns at an address, but a store's targets and weight; None without names."""
-    first = find_sources(address, features=())[0]
+    first = find_sources(address, features=()).sources[0]
     return (*first.feature_names, *first.unread) if first.named else None
 
 
 def dataset_of(
-    sources: Sequence[Source],
-    address: str | os.PathLike[str],
-    features: Sequence[str] | None = None,
+    found: Sources, address: str | os.PathLike[str], features: Sequence[str] | None = None
 ) -> DataSet:
     """Put opened sources with the same columns together."""
     import dask.array as da
 
+    sources = found.sources
     parts = [part for source in sources for part in source.parts() if part.X.shape[0]]
     if not parts:
         raise DataError(f"{address}: has no rows")
@@ -192,7 +240,8 @@ def dataset_of(
     X, y, weights = arrays
     assert X is not None
     text, first = os.fspath(address), sources[0]
-    names, left_out = first.feature_names, first.unread
+    names, left_out, columns = first.feature_names, first.unread, first.columns
+    features = features if found.selected is None else found.selected
     if features is not None and not first.named and len(features) != len(names):
         raise DataError(
             f"{text}: has {len(names)} columns without names; expected {len(features)}: "
@@ -200,12 +249,35 @@ def dataset_of(
         )
     if features is not None and first.named and names != tuple(features):  # an array has them all
         check_there(text, features, names)
-        X = X[:, [names.index(name) for name in features]]
-        left_out = tuple(name for name in names if name not in features)
+        places = [names.index(name) for name in features]
+        X = X[:, places]
+        asked = {*features, *(names if found.selected is not None else ())}
+        left_out = tuple(name for name in names if name not in asked)
         names = tuple(features)
+        columns = None if columns is None else tuple(columns[i] for i in places)
     return DataSet(
-        X, y, weights, names if first.named else None, first.target_names, text, left_out
+        X,
+        y,
+        weights,
+        names if first.named else None,
+        first.target_names,
+        text,
+        left_out,
+        None if all_numbers(columns) else columns,
+        found.ids,
     )
+
+
+class Sources(NamedTuple):
+    """What was opened at an address.
+
+    `ids` are columns that are not read, since their texts name the rows; `selected` those of named
+    arrays that are to be used, where they are not all.
+    """
+
+    sources: list[Source]
+    ids: tuple[str, ...] = ()
+    selected: tuple[str, ...] | None = None
 
 
 def find_sources(
@@ -215,16 +287,38 @@ def find_sources(
     weight: str | None = None,
     features: Sequence[str] | None = None,
     require_target: bool = False,
-) -> list[Source]:
-    """Open every part at an address, and check that they have the same columns."""
+    columns: RawColumns | None = None,
+    categorical: Sequence[str] = (),
+    drop: Sequence[str] = (),
+    only: Sequence[str] | None = None,
+    categories: Literal["learn", "error"] = "learn",
+) -> Sources:
+    """Open every part at an address, check that they have the same columns, and learn of these.
+
+    The parameters are those of `open_dataset`.
+    """
+    _check_choice("categories", categories, ("learn", "error"))
     targets = (target,) if isinstance(target, str) else tuple(target or ())
     used = [*targets, *([weight] if weight is not None else [])]
     if len(set(used)) < len(used):
         raise ParameterError(f"named twice as target or weight: {listed(used)}")
     inputs = None if features is None else tuple(features)
-    if both := [name for name in used if name in (inputs or ())]:
+    asked = (*(inputs or ()), *(only or ()), *categorical)
+    if both := [name for name in used if name in asked]:
         raise ParameterError(f"named as target or weight, and a feature: {listed(both)}")
-    wanted = Wanted(targets, weight, require_target, inputs)
+    if both := [name for name in drop if name in (*used, *asked)]:
+        raise ParameterError(f"to be left out, and used: {listed(both)}")
+    wanted = Wanted(
+        targets,
+        weight,
+        require_target,
+        inputs,
+        drop=tuple(drop),
+        only=None if only is None else tuple(only),
+        categorical=tuple(categorical),
+        text_allowed=categories == "learn" or columns is not None,
+        known=columns is not None,
+    )
     text = os.fspath(address)
     try:
         sources = _opened(text, wanted)
@@ -246,7 +340,59 @@ def find_sources(
                 )
         if (source.dtypes[2] is None) != (first.dtypes[2] is None):
             raise DataError(f"{source.address}: weights in it or in {first.address}, not in both")
-    return sources
+    selected = _selected(text, first, wanted)
+    if columns is not None:
+        names = first.feature_names if inputs is None or not first.named else inputs
+        if len(names) != len(columns):
+            raise DataError(f"{text}: has {len(names)} feature columns; expected {len(columns)}")
+        known = dict(zip(names, columns, strict=True))
+        return Sources([source.with_columns(known) for source in sources], (), selected)
+    if (learnt := learn_columns(sources, categorical, text)) is None:
+        return Sources(sources, (), selected)
+    return Sources([source.with_columns(learnt[0]) for source in sources], learnt[1], selected)
+
+
+def _selected(address: str, first: Source, wanted: Wanted) -> tuple[str, ...] | None:
+    """The columns of arrays that are wanted, where only some are: tables read no others."""
+    drop, only = wanted.drop, wanted.only
+    if isinstance(first, TableSource):
+        return None
+    if wanted.categorical:
+        raise DataError(
+            f"{address}: holds numbers as they are to be used; convert the table again to have "
+            f"{listed(wanted.categorical)} as levels"
+        )
+    if not drop and only is None:
+        return None
+    if not first.named:
+        raise DataError(f"{address}: its columns have no names to choose them by")
+    check_there(address, (*drop, *(only or ())), first.feature_names)
+    kept = (name for name in first.feature_names if only is None or name in only)
+    if not (chosen := tuple(name for name in kept if name not in drop)):
+        raise DataError(f"{address}: no feature columns left")
+    return chosen
+
+
+def _all_there(X: da.Array, address: str, names: Sequence[str]) -> da.Array:
+    """The same rows, refused where a value is missing."""
+
+    def checked(block: Array, block_info: Any = None) -> Array:
+        if (missing := np.isnan(block)).any():
+            row, column = np.argwhere(missing)[0]
+            start = block_info[0]["array-location"][0][0] if block_info else 0
+            raise DataError(
+                f"{address}: column {names[column]} has no value in row {start + row}; expected "
+                "one in every row"
+            )
+        return block
+
+    return X.map_blocks(checked, dtype=X.dtype, meta=X._meta) if X.dtype.kind == "f" else X
+
+
+def _check_choice(parameter: str, value: object, choices: Sequence[str]) -> None:
+    if value not in choices:
+        expected = " or ".join(map(repr, choices))
+        raise ParameterError(f"is {value!r}; expected {expected}", parameter=parameter)
 
 
 def _opened(address: str, wanted: Wanted) -> list[Source]:
@@ -332,10 +478,11 @@ def _partitions(base: str, found: Sequence[str]) -> dict[str, dict[str, float | 
         steps = (step.partition("=") for step in p.removeprefix(base).split("/")[:-1])
         texts[p] = {unquote(key): unquote(value) for key, is_key, value in steps if is_key}
     of_text = {key for each in texts.values() for key, text in each.items() if not _numbers(text)}
-    return {
-        p: {key: text if key in of_text else _numbers(text)[0] for key, text in each.items()}
-        for p, each in texts.items()
-    }
+
+    def value(key: str, text: str) -> float | str:
+        return text if key in of_text and text != _EMPTY_PARTITION else _numbers(text)[0]
+
+    return {p: {key: value(key, text) for key, text in each.items()} for p, each in texts.items()}
 
 
 def _numbers(text: str) -> list[float]:

@@ -101,8 +101,9 @@ def describe(
     """
     from dask.base import compute
 
-    sources = find_sources(address, target=target, weight=weight)
-    data = dataset_of(sources, address)
+    found_there = find_sources(address, target=target, weight=weight)
+    sources = found_there.sources
+    data = dataset_of(found_there, address)
     weights = None if data.sample_weight is None else data.sample_weight[:, np.newaxis]
     parts = {
         "feature": (data.X, sources[0].feature_names),

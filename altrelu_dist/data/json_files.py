@@ -9,15 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from altrelu_dist.data.columns import Found
 from altrelu_dist.data.csv_files import SAMPLE_BYTES
 from altrelu_dist.data.lines import Layout, LineSource, line_blocks, unpacked
 from altrelu_dist.data.source import Wanted, one_line, open_binary, reading
-from altrelu_dist.data.tables import choose_stored, schema_kinds
+from altrelu_dist.data.tables import choose_stored, schema_found
 from altrelu_dist.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
 
+    from altrelu_dist.encoding.raw import Kind
+
+_TIME = r"^\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?Z?)?$"
 _CHANGED = re.compile(r"Column\(/(.*)\) changed from \w+ to (\w+) in row (\d+)")
 
 
@@ -32,26 +36,44 @@ def open_json(address: str, wanted: Wanted) -> LineSource:
         read_bytes, file_bytes = raw.tell(), raw.seek(0, io.SEEK_END)
         if not sample:
             raise DataError(f"{address}: has no rows")
-        table = JsonLayout(address, (), frozenset()).parse(sample, 0, None)
+        table = JsonLayout(address, (), {}).parse(sample, 0, None)
         rows = table.num_rows * file_bytes // read_bytes
-    kinds = schema_kinds(address, table.schema)
-    columns, partition = choose_stored(address, kinds, wanted)
-    booleans = frozenset(name for name in kinds if kinds[name] == np.bool_)
-    layout = JsonLayout(address, tuple(table.schema.names), booleans)
-    return LineSource(address, rows, *columns, partition, layout, 0, file_bytes)
+    found = {
+        name: _found_in(table.column(name), one)
+        for name, one in schema_found(address, table.schema).items()
+    }
+    layout = JsonLayout(address, tuple(table.schema.names), found)
+    return LineSource(address, rows, *choose_stored(address, found, wanted), layout, 0, file_bytes)
+
+
+def _found_in(column: Any, found: Found) -> Found:
+    """Texts that all write times are times: Arrow knows only those of whole seconds as such."""
+    import pyarrow.compute as pc
+
+    if found.kind == "levels" and pc.all(pc.match_substring_regex(column, _TIME)).as_py():
+        found = Found("time", np.dtype(np.float64), "times")
+    return found._replace(as_text=found.kind == "time")
 
 
 @dataclass(frozen=True)
 class JsonLayout(Layout):
     """Of a file of JSON objects; a key that an object lacks is a missing value."""
 
-    booleans: frozenset[str]
+    found: Mapping[str, Found]
 
-    def numbers(self, data: bytes, first_row: int, columns: Sequence[str]) -> Any:
-        """Parse some columns."""
+    def table(self, data: bytes, first_row: int, kinds: Mapping[str, Kind]) -> Any:
+        """Parse some columns, each as its kind."""
         import pyarrow as pa
 
-        types = {name: pa.bool_() if name in self.booleans else pa.float64() for name in columns}
+        types = {}
+        for name, kind in kinds.items():
+            found = self.found[name]
+            if kind == "levels" and (found.kind != "number" or found.empty):
+                types[name] = pa.string()
+            elif kind == "time":
+                types[name] = pa.timestamp("us")
+            else:
+                types[name] = pa.bool_() if found.dtype == bool else pa.float64()
         return self.parse(data, first_row, pa.schema(types))
 
     def count(self, data: bytes, first_row: int) -> int:
@@ -77,4 +99,6 @@ class JsonLayout(Layout):
         if not (found := _CHANGED.search(str(error))):
             return f"after row {first_row}: {one_line(error)}"
         column, kind, row = found.groups()
-        return f"column {column}, row {first_row + int(row)}: a {kind}, not a number"
+        number = column in self.found and self.found[column].kind == "number"
+        expected = "a number" if number else "as in the first rows"
+        return f"column {column}, row {first_row + int(row)}: a {kind}, not {expected}"

@@ -21,12 +21,14 @@ from altrelu_dist.data.source import (
     open_binary,
     reading,
 )
-from altrelu_dist.data.tables import TableRows, TableSource
+from altrelu_dist.data.tables import TableRows, TableSource, kinds_of
 from altrelu_dist.errors import DataError, Remedy
 from altrelu_dist.links import split_chain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from altrelu_dist.encoding.raw import Kind
 
 _ARCHIVES = ("zip://", "tar://", "libarchive://")
 
@@ -39,8 +41,8 @@ class Layout(ABC):
     names: tuple[str, ...]
 
     @abstractmethod
-    def numbers(self, data: bytes, first_row: int, columns: Sequence[str]) -> Any:
-        """Parse some columns to an Arrow table of numbers; `first_row` is for messages."""
+    def table(self, data: bytes, first_row: int, kinds: Mapping[str, Kind]) -> Any:
+        """Parse some columns to an Arrow table, each as its kind; `first_row` is for messages."""
 
     @abstractmethod
     def count(self, data: bytes, first_row: int) -> int:
@@ -65,7 +67,7 @@ class LineRows(TableRows):
         ):
             _skip(self.address, file, self.offset)
             data = file.read(self.n_bytes)
-        table = self.layout.numbers(data, self.first_row, names)
+        table = self.layout.table(data, self.first_row, kinds_of(names, self.codings))
         if table.num_rows != self.shape[0]:
             raise DataError(f"{self.address}: has changed since it was opened")
         yield table.slice(start, stop - start)
@@ -100,6 +102,7 @@ class LineSource(TableSource):
                 reader = partial(
                     LineRows,
                     self.address,
+                    codings=self.codings,
                     partition=self.partition,
                     layout=self.layout,
                     first_row=first_row,
@@ -114,7 +117,17 @@ class LineSource(TableSource):
         """Blocks of lines in order, each parsed once."""
         names = self.stored_names
         size = min(READ_BYTES, 8 * max(1, len(names)) * n_rows)
-        first_row = 0
+        for table, fraction in self._tables(names, size):
+            yield self.block(table, fraction)
+
+    def scan(self, names: Sequence[str]) -> Iterator[Any]:
+        """Blocks of lines in order."""
+        for table, _ in self._tables(names, READ_BYTES):
+            yield table
+
+    def _tables(self, names: Sequence[str], size: int) -> Iterator[tuple[Any, float]]:
+        """Blocks of lines of some bytes, and the share of the file read so far."""
+        kinds, first_row = kinds_of(names, self.codings), 0
         with (
             reading(f"{self.address}: cannot be read"),
             open_binary(self.address) as raw,
@@ -122,9 +135,9 @@ class LineSource(TableSource):
         ):
             _skip(self.address, file, self.header_bytes)
             for _, data in line_blocks(file, size):
-                table = self.layout.numbers(data, first_row, names)
+                table = self.layout.table(data, first_row, kinds)
                 first_row += table.num_rows
-                yield self.block(table, raw.tell() / self.file_bytes)
+                yield table, raw.tell() / self.file_bytes
 
 
 @contextmanager

@@ -21,11 +21,13 @@ from altrelu_dist.data.source import (
     rows_in,
 )
 from altrelu_dist.data.tables import (
+    SCAN_ROWS,
     TableRows,
     TableSource,
     choose_stored,
     index_of,
-    schema_kinds,
+    schema_found,
+    texts_in,
 )
 from altrelu_dist.errors import DataError
 
@@ -42,7 +44,7 @@ class ParquetRows(TableRows):
     def tables(self, start: int, stop: int, names: Sequence[str]) -> Iterator[Any]:
         """Rows start to stop, batch by batch from the row groups that hold them."""
         with open_binary(self.address) as file:
-            parquet = _open(file)
+            parquet = _open(file, texts_in(self.codings))
             ends = [0, *accumulate(_group_rows(parquet))]
             if ends[-1] != self.shape[0]:
                 raise DataError(f"{self.address}: has changed since it was opened")
@@ -74,26 +76,33 @@ class ParquetSource(TableSource):
             group_rows = _group_rows(parquet)
         if min(group_rows, default=0) < 0:
             raise DataError(f"{address}: is damaged: a row group has {min(group_rows)} rows")
-        kinds = schema_kinds(address, schema)
-        columns, partition = choose_stored(address, kinds, wanted, index_of(schema))
-        return cls(address, sum(group_rows), *columns, partition, group_rows)
+        found = schema_found(address, schema)
+        chosen = choose_stored(address, found, wanted, index_of(schema))
+        return cls(address, sum(group_rows), *chosen, group_rows)
 
     def parts(self) -> list[Part]:
         """One part: small row groups are read together, and very large ones in pieces."""
         fits = rows_in(READ_BYTES, len(self.feature_names), self.dtypes[0])
         # A piece is read from the start of its group, so that pieces are worth it for memory only.
         pieces = [n for rows in self.group_rows for n in even_chunks(rows, 4 * fits)]
-        reader = partial(ParquetRows, self.address, partition=self.partition)
+        reader = partial(ParquetRows, self.address, codings=self.codings, partition=self.partition)
         return [self.part(self.about_rows, merged_chunks(pieces, fits), reader)]
 
     def blocks(self, n_rows: int) -> Iterator[Block]:
         """Batches in order; a row group is never decoded as a whole."""
         done = 0
         with reading(f"{self.address}: cannot be read"), open_binary(self.address) as file:
-            parquet, groups = _open(file), [*range(len(self.group_rows))]
+            parquet = _open(file, texts_in(self.codings))
+            groups = [*range(len(self.group_rows))]
             for table in _tables(parquet, self.stored_names, groups, n_rows):
                 done += table.num_rows
                 yield self.block(table, done / self.about_rows)
+
+    def scan(self, names: Sequence[str]) -> Iterator[Any]:
+        """Batches in order."""
+        with reading(f"{self.address}: cannot be read"), open_binary(self.address) as file:
+            groups = [*range(len(self.group_rows))]
+            yield from _tables(_open(file, names), names, groups, SCAN_ROWS)
 
 
 def _tables(parquet: Any, columns: Sequence[str], groups: list[int], n_rows: int) -> Iterator[Any]:
@@ -104,11 +113,16 @@ def _tables(parquet: Any, columns: Sequence[str], groups: list[int], n_rows: int
         yield pa.Table.from_batches([batch])
 
 
-def _open(file: Any) -> Any:
+def _open(file: Any, texts: Sequence[str] = ()) -> Any:
+    """A file of which columns of texts are read as dictionaries, as they mostly are stored."""
     from pyarrow.parquet import ParquetFile
 
     return ParquetFile(
-        file, pre_buffer=False, buffer_size=_BUFFER_BYTES, page_checksum_verification=True
+        file,
+        read_dictionary=[*texts] or None,
+        pre_buffer=False,
+        buffer_size=_BUFFER_BYTES,
+        page_checksum_verification=True,
     )
 
 

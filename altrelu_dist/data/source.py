@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,9 @@ from altrelu_dist.errors import AltReLUError, DataError
 from altrelu_dist.links import check_regular, split_chain
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+
+    from altrelu_dist.encoding.raw import RawColumn, RawColumns
 
 Array = npt.NDArray[Any]
 DType = np.dtype[Any]
@@ -95,6 +97,26 @@ class Source(ABC):
         """Columns of a table that are neither feature nor target nor weight."""
         return ()
 
+    @property
+    def columns(self) -> RawColumns | None:
+        """What the features were before they became numbers; None where all were numbers."""
+        return None
+
+    def with_columns(self, columns: Mapping[str, RawColumn]) -> Self:
+        """The same, with features that are already known to be these.
+
+        Raises
+        ------
+        DataError
+            If it does not hold such.
+        """
+        if other := [name for name, column in columns.items() if column.kind != "number"]:
+            raise DataError(
+                f"{self.address}: is an array of numbers; expected a table with texts or times in "
+                f"{listed(other)}"
+            )
+        return self
+
     @abstractmethod
     def parts(self) -> list[Part]:
         """Readers for row blocks in any order."""
@@ -126,9 +148,11 @@ class Source(ABC):
 class Wanted:
     """Which columns the caller named, and whether there must be a target.
 
-    `features` are those to be read, in their order; None for all that are nothing else.
-    `partition` are the columns of a table that its folders are named for (``year=2020``), with the
-    value that all rows of the file have: a number, or a text that is none.
+    `features` are those to be read, in their order; None for all that are nothing else, but those
+    of `drop`, and if there is an `only` those alone. Columns of text and those of `categorical`
+    have levels, unless text is not `text_allowed`; `known` says that the caller knows what they
+    are. `partition` are the columns of a table that its folders are named for (``year=2020``), with
+    the value that all rows of the file have: a number, or a text that is none.
     """
 
     targets: tuple[str, ...] = ()
@@ -136,6 +160,11 @@ class Wanted:
     require_target: bool = False
     features: tuple[str, ...] | None = None
     partition: tuple[tuple[str, float | str], ...] = ()
+    drop: tuple[str, ...] = ()
+    only: tuple[str, ...] | None = None
+    categorical: tuple[str, ...] = ()
+    text_allowed: bool = True
+    known: bool = False
 
 
 def float_dtype(dtypes: Sequence[DType]) -> DType:

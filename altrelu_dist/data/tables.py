@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import re
 from abc import abstractmethod
 from collections import Counter
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
+from altrelu_dist.data.columns import Coding, Found, coded, found_of
 from altrelu_dist.data.source import (
     Array,
     Block,
@@ -23,23 +26,42 @@ from altrelu_dist.data.source import (
     listed,
     reading,
 )
+from altrelu_dist.encoding.raw import Kind, RawColumn, RawColumns
 from altrelu_dist.errors import DataError, Remedy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
+
+SCAN_ROWS = 1 << 16  # that are looked at together where levels are counted
 
 # Names under which pandas and Dask write an index that has none, and read one back.
 _INDEX_COLUMN = re.compile(r"|__index_level_\d+__|__null_dask_index__|Unnamed: 0(\.\d+)*")
 
 
+Stored = tuple[  # the last fields of a `TableSource`
+    tuple[str, ...],
+    tuple[str, ...],
+    tuple[DType, DType | None, DType | None],
+    str | None,
+    tuple[str, ...],
+    Mapping[str, Coding],
+    Mapping[str, float | str],
+    Mapping[str, Found],
+]
+
+
 class Columns(NamedTuple):
-    """The columns of a table by their use, the dtypes they are read in, and those not used."""
+    """The columns of a table by their use, the dtypes they are read in, and those not used.
+
+    `codings` are of the features that are no plain numbers.
+    """
 
     feature_names: tuple[str, ...]
     target_names: tuple[str, ...]
     dtypes: tuple[DType, DType | None, DType | None]
     weight_name: str | None
     left_out: tuple[str, ...]
+    codings: Mapping[str, Coding]
 
 
 @dataclass(frozen=True)
@@ -47,7 +69,8 @@ class TableRows(RowReader):
     """Some columns of a table; those in `partition` have one value, which is not in the file."""
 
     columns: tuple[str, ...]
-    partition: Mapping[str, float]
+    codings: Mapping[str, Coding]
+    partition: Mapping[str, float | str]
 
     @abstractmethod
     def tables(self, start: int, stop: int, names: Sequence[str]) -> Iterator[Any]:
@@ -56,12 +79,13 @@ class TableRows(RowReader):
     def read(self, start: int, stop: int) -> Array:
         """Rows start to stop as a matrix of numbers, missing values as NaN."""
         rows = np.empty((stop - start, len(self.columns)), self.dtype)
-        _fill(rows, None, self.columns, self.partition)
+        _fill(rows, None, self.columns, self.codings, self.partition)
         names = stored(self.columns, self.partition)
         at = 0
         with reading(f"{self.address}: rows {start} to {stop - 1} cannot be read"):
             for table in self.tables(start, stop, names) if names else ():
-                _fill(rows[at : at + table.num_rows], table, self.columns, self.partition)
+                some = rows[at : at + table.num_rows]
+                _fill(some, table, self.columns, self.codings, self.partition)
                 at += table.num_rows
         if names and at != len(rows):
             raise DataError(f"{self.address}: has changed since it was opened")
@@ -74,12 +98,36 @@ class TableSource(Source):
 
     weight_name: str | None
     left_out: tuple[str, ...]
-    partition: Mapping[str, float]
+    codings: Mapping[str, Coding]
+    partition: Mapping[str, float | str]
+    found: Mapping[str, Found]
 
     @property
     def unread(self) -> tuple[str, ...]:
         """Indexes, and what the caller did not ask for."""
         return self.left_out
+
+    @property
+    def columns(self) -> RawColumns | None:
+        """What the features are; None where all are numbers."""
+        plain = Coding(RawColumn())
+        columns = tuple(self.codings.get(name, plain).column for name in self.feature_names)
+        return columns if self.codings else None
+
+    def with_columns(self, columns: Mapping[str, RawColumn]) -> Self:
+        """The same, with these columns as features, read as what they are."""
+        names = tuple(columns)
+        codings = {
+            name: coding_of(self.address, name, self.found[name], column)
+            for name, column in columns.items()
+        }
+        dtype = _float_of(self.found, names, codings)
+        codings = {name: one for name, one in codings.items() if one.column.kind != "number"}
+        return replace(self, feature_names=names, dtypes=(dtype, *self.dtypes[1:]), codings=codings)
+
+    @abstractmethod
+    def scan(self, names: Sequence[str]) -> Iterator[Any]:
+        """Some columns of the file, of all rows, as Arrow tables, of no more rows than needed."""
 
     @property
     def groups(self) -> tuple[tuple[str, ...], ...]:
@@ -99,7 +147,7 @@ class TableSource(Source):
             if dtype is None:
                 return None
             rows = np.empty((table.num_rows, len(names)), dtype)
-            _fill(rows, table, names, self.partition)
+            _fill(rows, table, names, self.codings, self.partition)
             return rows
 
         X, y, weight = map(matrix, self.groups, self.dtypes)
@@ -125,11 +173,11 @@ class TableSource(Source):
 
 def choose_columns(
     address: str,
-    kinds: Mapping[str, DType | str],
+    found: Mapping[str, Found],
     wanted: Wanted,
     index: Collection[str] = (),
 ) -> Columns:
-    """Sort columns into features, targets and weight; `kinds` are dtypes, or a word for the others.
+    """Sort columns into features, targets and weight; those of text have levels to be learnt yet.
 
     The columns of an `index`, and those that by their name are one, are features only if the
     caller names them. What a column that is not used holds does not matter.
@@ -137,37 +185,85 @@ def choose_columns(
     Raises
     ------
     DataError
-        A named column is missing, there is no target or no feature, or a column is not numbers.
+        A named column is missing, there is no target or no feature, or a column cannot be that.
     """
     targets, weight, features = wanted.targets, wanted.weight, wanted.features
     if wanted.require_target and not targets:
         raise DataError(
-            f"{address}: no target column is named; columns: {listed([*kinds])}", Remedy.TARGET
+            f"{address}: no target column is named; columns: {listed([*found])}", Remedy.TARGET
         )
     weights = () if weight is None else (weight,)
     used = (*targets, *weights)
     if features is None:
         features = tuple(
             name
-            for name in kinds
-            if name not in used and name not in index and not _INDEX_COLUMN.fullmatch(name)
+            for name in found
+            if name not in used
+            and name not in wanted.drop
+            and (
+                name in wanted.only
+                if wanted.only is not None
+                else name not in index and not _INDEX_COLUMN.fullmatch(name)
+            )
         )
-    check_there(address, (*features, *used), kinds)
+    check_there(address, (*features, *used, *wanted.drop, *(wanted.only or ())), found)
+    allowed: dict[str, tuple[Kind, ...]] = {
+        "feature": ("number", "time", *(("levels",) if wanted.text_allowed else ())),
+        "target": ("number",),
+        "weight": ("number",),
+    }
+    codings = {}
     for role, names in (("feature", features), ("target", targets), ("weight", weights)):
-        bad = [f"{name} ({kinds[name]})" for name in names if isinstance(kinds[name], str)]
+        bad = [name for name in names if found[name].kind not in allowed[role]]
         if bad:
-            what = f"{role} column{'s' if len(bad) > 1 else ''} {listed(bad)} not numeric"
             free = role == "feature" and wanted.features is None
-            raise DataError(f"{address}: {what}", *((Remedy.ENCODE,) if free else ()))
+            text = all(found[name].kind == "levels" for name in bad)
+            remedies = (Remedy.ENCODE,) if text else (Remedy.DROP_COLUMNS,)
+            raise not_numeric(address, role, bad, found, *(remedies if free else ()))
+        for name in names if role == "feature" else ():
+            kind = found[name].kind
+            levels = kind == "levels" or name in wanted.categorical
+            column = RawColumn("levels" if levels else kind or "number")
+            if column.kind != "number":
+                codings[name] = coding_of(address, name, found[name], column)
     if not features and wanted.features is None:
-        raise DataError(f"{address}: no feature columns left; columns: {listed([*kinds])}")
+        raise DataError(f"{address}: no feature columns left; columns: {listed([*found])}")
     dtypes = (
-        _float_of(kinds, features),
-        _float_of(kinds, targets) if targets else None,
-        _float_of(kinds, weights) if weights else None,
+        _float_of(found, features, codings),
+        _float_of(found, targets) if targets else None,
+        _float_of(found, weights) if weights else None,
     )
-    left_out = tuple(name for name in kinds if name not in {*features, *used})
-    return Columns(features, targets, dtypes, weight, left_out)
+    asked = {*features, *used, *wanted.drop}
+    left_out = tuple(name for name in found if name not in asked and wanted.only is None)
+    return Columns(features, targets, dtypes, weight, left_out, codings)
+
+
+def not_numeric(
+    address: str, role: str, names: Sequence[str], found: Mapping[str, Found], *remedies: Remedy
+) -> DataError:
+    """The error for columns of something else than numbers."""
+    bad = [f"{name} ({found[name].words})" for name in names]
+    what = f"{role} column{'s' if len(bad) > 1 else ''} {listed(bad)} not numeric"
+    return DataError(f"{address}: {what}", *remedies)
+
+
+def coding_of(address: str, name: str, found: Found, column: RawColumn) -> Coding:
+    """How a feature is read as what it is known to be.
+
+    Raises
+    ------
+    DataError
+        If it holds something else.
+    """
+    number = found.kind == "number"
+    if column.kind == "levels" and found.kind is not None and (number or found.as_text):
+        return Coding(column, numeric=number)
+    if found.kind == column.kind or found.empty:
+        return Coding(column)
+    if column.kind == "number":
+        raise not_numeric(address, "feature", [name], {name: found})
+    expected = "texts" if column.kind == "levels" else "times"
+    raise DataError(f"{address}: column {name} holds {found.words}; expected {expected}")
 
 
 def index_of(schema: Any) -> tuple[str, ...]:
@@ -179,77 +275,86 @@ def index_of(schema: Any) -> tuple[str, ...]:
         return ()
 
 
-def arrow_kind(arrow_type: Any) -> DType | str:
-    """Give the NumPy dtype of an Arrow column of numbers, or a word for what else it holds."""
-    from pyarrow import types
-
-    if types.is_dictionary(arrow_type):
-        return arrow_kind(arrow_type.value_type)
-    if (
-        types.is_boolean(arrow_type)
-        or types.is_integer(arrow_type)
-        or types.is_floating(arrow_type)
-    ):
-        dtype: DType = np.dtype(arrow_type.to_pandas_dtype())
-        return dtype
-    if types.is_decimal(arrow_type) or types.is_null(arrow_type):
-        return np.dtype(np.float64)
-    texts = (types.is_string, types.is_large_string, types.is_string_view, types.is_binary)
-    return "text" if any(is_text(arrow_type) for is_text in texts) else str(arrow_type)
-
-
 def choose_stored(
     address: str,
-    kinds: Mapping[str, DType | str],
+    found: Mapping[str, Found],
     wanted: Wanted,
     index: Collection[str] = (),
-) -> tuple[Columns, Mapping[str, float]]:
+) -> Stored:
     """As `choose_columns`, of the columns of a file and those its folders are named for."""
     number = np.dtype(np.float64)
-    of_folders: dict[str, DType | str] = {
-        name: f"text: {value!r}" if isinstance(value, str) else number
+    of_folders = {
+        name: Found("levels", number, f"text: {value!r}")
+        if isinstance(value, str)
+        else Found("number", number, "number", empty=math.isnan(value))
         for name, value in wanted.partition
     }
     # A folder's value comes first where the file has such a column too, as in Arrow.
-    both = {name: kind for name, kind in kinds.items() if name not in of_folders} | of_folders
-    partition = {name: value for name, value in wanted.partition if not isinstance(value, str)}
-    return choose_columns(address, both, wanted, index), partition
+    both = {name: one for name, one in found.items() if name not in of_folders} | of_folders
+    return (*choose_columns(address, both, wanted, index), dict(wanted.partition), both)
 
 
-def schema_kinds(address: str, schema: Any) -> dict[str, DType | str]:
-    """Of the columns of an Arrow schema, as `arrow_kind`."""
+def schema_found(address: str, schema: Any) -> dict[str, Found]:
+    """Of the columns of an Arrow schema, as `found_of`."""
     with reading(f"{address}: damaged: its column names"):
         names = schema.names
     if doubled := [name for name, count in Counter(names).items() if count > 1]:
         raise DataError(f"{address}: two columns are named {listed(doubled)}")
-    return {field.name: _field_kind(field) for field in schema}
+    return {field.name: _field_found(field) for field in schema}
 
 
-def stored(names: Sequence[str], partition: Mapping[str, float]) -> list[str]:
+def stored(names: Sequence[str], partition: Mapping[str, float | str]) -> list[str]:
     """Those columns that are in the file."""
     return [name for name in names if name not in partition]
 
 
-def _field_kind(field: Any) -> DType | str:
+def kinds_of(names: Sequence[str], codings: Mapping[str, Coding]) -> dict[str, Kind]:
+    """Of some columns."""
+    return {name: codings[name].column.kind if name in codings else "number" for name in names}
+
+
+def texts_in(codings: Mapping[str, Coding]) -> list[str]:
+    """The columns that have levels."""
+    return [name for name, coding in codings.items() if coding.column.kind == "levels"]
+
+
+def constant(value: float | str) -> Any:
+    """The value that a folder is named for, as an Arrow column of one row."""
+    import pyarrow as pa
+
+    return pa.chunked_array([pa.array([value])])
+
+
+def _field_found(field: Any) -> Found:
     """An extension type that this process has not registered looks like its bare storage."""
     extension = (field.metadata or {}).get(b"ARROW:extension:name")
     if extension:
-        return str(extension.decode(errors="replace"))
-    return arrow_kind(field.type)
+        return Found(None, np.dtype(np.float64), extension.decode(errors="replace"))
+    return found_of(field.type)
 
 
-def _fill(rows: Array, table: Any, names: Sequence[str], partition: Mapping[str, float]) -> None:
+def _fill(
+    rows: Array,
+    table: Any,
+    names: Sequence[str],
+    codings: Mapping[str, Coding],
+    partition: Mapping[str, float | str],
+) -> None:
     """Write the columns of an Arrow table, where there is one, and the constants into a matrix."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    arrow_dtype = pa.from_numpy_dtype(rows.dtype)
+    plain = Coding(RawColumn())
     for j, name in enumerate(names):
+        coding = codings.get(name, plain)
         if name in partition:
-            rows[:, j] = partition[name]
+            rows[:, j] = coded(constant(partition[name]), coding, rows.dtype)
         elif table is not None:
-            rows[:, j] = pc.cast(table.column(name), arrow_dtype, safe=False).to_numpy()
+            rows[:, j] = coded(table.column(name), coding, rows.dtype)
 
 
-def _float_of(kinds: Mapping[str, DType | str], names: Sequence[str]) -> DType:
-    return float_dtype([np.dtype(kinds[name]) for name in names])
+def _float_of(
+    found: Mapping[str, Found], names: Sequence[str], codings: Mapping[str, Coding] | None = None
+) -> DType:
+    """The dtype of a matrix of some columns: of the numbers and codes that they become."""
+    narrow, wide = np.dtype(np.float32), np.dtype(np.float64)
+    kinds = kinds_of(names, codings or {})
+    of_kind: dict[str, DType] = {"levels": narrow, "time": wide}
+    return float_dtype([of_kind.get(kinds[name], found[name].dtype) for name in names])

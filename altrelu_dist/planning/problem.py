@@ -46,19 +46,18 @@ def problem_of(
         return None, shape, Blocks(-(-shape.n // block_rows), block_rows, row_bytes), 1.0
     if features is not None or targets is not None:
         raise ParameterError("features and targets are those of the store; leave them out")
-    from altrelu_dist.data import open_dataset
-    from altrelu_dist.data.dataset import find_sources
+    from altrelu_dist.data.dataset import dataset_of, find_sources
     from altrelu_dist.data.description import bytes_on_disk
 
-    data = open_dataset(store, target=target, weight=weight)
+    found = find_sources(store, target=target, weight=weight, require_target=True)
+    data = dataset_of(found, store)
     arrays = [a for a in (data.X, data.y, data.sample_weight) if a is not None]
     n, d = data.X.shape
     q = arrays[1].shape[1]
     dtype = np.dtype("f4" if data.X.dtype == np.float32 else "f8")  # as an estimator computes
     shape = Shape(n if rows is None else int(rows), d, q, n_hidden, dtype)
-    sources = find_sources(store, target=target, weight=weight)
     in_memory = sum(int(array.nbytes) for array in arrays)
-    stored = sum(bytes_on_disk(source) for source in sources) / in_memory
+    stored = sum(bytes_on_disk(source) for source in found.sources) / in_memory
     count = math.ceil(data.X.numblocks[0] * shape.n / n)
     block_rows = min(max(data.X.chunks[0]), shape.n)
     return data, shape, Blocks(count, block_rows, in_memory // n), stored

@@ -27,6 +27,7 @@ from sklearn.utils.validation import (
 
 from altrelu_dist.checkpoints.opening import opened
 from altrelu_dist.errors import DataError
+from altrelu_dist.exports import ExportMethods
 from altrelu_dist.fitting import CommitteeFit, Naming, PlainFit, fit_of
 from altrelu_dist.folding import folded
 from altrelu_dist.frames import Given, dask_dtype, given, is_dask_frame, real_numbers
@@ -66,7 +67,7 @@ class _Rows(NamedTuple):
     target_names: tuple[str, ...] | None
 
 
-class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+class AltReLURegressor(ExportMethods, RegressorMixin, BaseEstimator):  # type: ignore[misc]
     """Two-layer ReLU regression network for new rows, with nothing to tune.
 
     By default a committee is trained: an ensemble of networks over encoded columns, each trained
@@ -521,6 +522,10 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self)
         save_estimator(self, path, overwrite=overwrite)
+
+    def _exported(self) -> Network:
+        check_is_fitted(self)
+        return self.network_
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> AltReLURegressor:

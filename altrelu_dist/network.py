@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from altrelu_dist.encoding import Encoder
 from altrelu_dist.errors import DataError, ModelFileError, ParameterError
+from altrelu_dist.exports import ExportMethods
 from altrelu_dist.links import check_regular
 from altrelu_dist.outputs import recovered, write_beside
 
@@ -36,7 +37,7 @@ _ENCODED_ROWS_AT_ONCE = 1024  # each is some hundred columns wide, and stays in 
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no plain equality
-class Network:
+class Network(ExportMethods):
     """A two-layer ReLU network on raw (not standardised) inputs.
 
     ``f(x) = output_weights.T @ sigma(hidden_weights.T @ e(x) + hidden_bias) + output_bias`` with
@@ -166,6 +167,9 @@ class Network:
         if self.target_range is not None:
             np.clip(out, *self.target_range, out=out)
         return out
+
+    def _exported(self) -> Network:
+        return self
 
     def hidden_features(self, X: NDArray[Any]) -> Floats:
         """What the hidden neurons make of some rows.

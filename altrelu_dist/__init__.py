@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from altrelu_dist.data import DataSet, convert, describe, open_dataset
     from altrelu_dist.encoding import Encoder
     from altrelu_dist.estimators import AltReLURegressor
+    from altrelu_dist.exports import export
     from altrelu_dist.jobs import Job, submit
     from altrelu_dist.metrics import TargetScore, evaluate
     from altrelu_dist.network import Network
@@ -31,6 +32,7 @@ _HOMES = {
     "convert": "data",
     "describe": "data",
     "evaluate": "metrics",
+    "export": "exports",
     "open_dataset": "data",
     "plan": "planning",
     "submit": "jobs",
@@ -49,6 +51,7 @@ __all__ = [
     "convert",
     "describe",
     "evaluate",
+    "export",
     "open_dataset",
     "plan",
     "submit",

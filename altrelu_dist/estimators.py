@@ -28,6 +28,7 @@ from sklearn.utils.validation import (
 from altrelu_dist.checkpoints.opening import opened
 from altrelu_dist.encoding import RawColumn, RawColumns
 from altrelu_dist.errors import DataError, ParameterError
+from altrelu_dist.exports import ExportMethods
 from altrelu_dist.fitting import CommitteeFit, Naming, PlainFit, fit_of
 from altrelu_dist.folding import folded
 from altrelu_dist.frames import Given, dask_dtype, given, is_dask_frame, real_numbers
@@ -67,7 +68,7 @@ class _Rows(NamedTuple):
     target_names: tuple[str, ...] | None
 
 
-class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+class AltReLURegressor(ExportMethods, RegressorMixin, BaseEstimator):  # type: ignore[misc]
     """Two-layer ReLU regression network for new rows, with nothing to tune.
 
     By default a committee is trained: an ensemble of networks over encoded columns, each trained
@@ -279,11 +280,11 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            A pandas, polars, Arrow or Dask table, or any that exports Arrow data (a polars LazyFrame
-            is collected), of numbers, texts, categories and times; or dense numbers: a NumPy, Dask
-            or Zarr array, an xarray DataArray, or a Dataset of variables over the rows. Features
-            may be missing (NaN, null). Categories that are numbers are taken as such. A column of
-            texts of which nearly all are different names the rows, and is left out.
+            A pandas, polars, Arrow or Dask table, or any that exports Arrow data (a polars
+            LazyFrame is collected), of numbers, texts, categories and times; or dense numbers: a
+            NumPy, Dask or Zarr array, an xarray DataArray, or a Dataset of variables over the rows.
+            Features may be missing (NaN, null). Categories that are numbers are taken as such. A
+            column of texts of which nearly all are different names the rows, and is left out.
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
         sample_weight : array-like of shape (n_samples,), optional
         feature_names, target_names : sequence of str, optional
@@ -549,6 +550,10 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self)
         save_estimator(self, path, overwrite=overwrite)
+
+    def _exported(self) -> Network:
+        check_is_fitted(self)
+        return self.network_
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> AltReLURegressor:

@@ -85,9 +85,11 @@ class PlainFit:
         self.encoder = Encoder.learn(look.second, (), self.naming.columns)
         if not self.encoder.n_columns:
             raise DataError("X has no column that varies: there is nothing to learn from")
-        return self._trained(engine.prepared(_Encoded(self.encoder, dtype)), dtype)
+        return self._trained(engine, dtype, _Encoded(self.encoder, dtype))
 
-    def _trained(self, engine: Engine, dtype: np.dtype[np.floating]) -> Network:
+    def _trained(
+        self, engine: Engine, dtype: np.dtype[np.floating], encode: _Encoded | None = None
+    ) -> Network:
         naming = self.naming
         trained = train(
             engine,
@@ -97,6 +99,7 @@ class PlainFit:
             naming.feature_names if self.encoder is None else self._encoded_names(self.encoder),
             naming.target_names,
             self.start,
+            encode,
         )
         self.n_working = trained.weights.n_working
         self.n_weighted = trained.summary.weighted

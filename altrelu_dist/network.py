@@ -17,6 +17,7 @@ from altrelu_dist.encoding.pieces import PieceColumns
 from altrelu_dist.encoding.raw import columns_of
 from altrelu_dist.encoding.standard import StandardColumns
 from altrelu_dist.errors import DataError, ModelFileError, ParameterError
+from altrelu_dist.exports import ExportMethods
 from altrelu_dist.links import check_regular
 from altrelu_dist.outputs import recovered, write_beside
 
@@ -43,7 +44,7 @@ _ENCODED_ROWS_AT_ONCE = 1024  # each is some hundred columns wide, and stays in 
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no plain equality
-class Network:
+class Network(ExportMethods):
     """A two-layer ReLU network on raw (not standardised) inputs.
 
     ``f(x) = output_weights.T @ sigma(hidden_weights.T @ e(x) + hidden_bias) + output_bias`` with
@@ -189,6 +190,9 @@ class Network:
         from altrelu_dist.frames import given
 
         return given(X, "X", self.columns, features=self.feature_names).values
+
+    def _exported(self) -> Network:
+        return self
 
     def hidden_features(self, X: NDArray[Any]) -> Floats:
         """What the hidden neurons make of some rows.

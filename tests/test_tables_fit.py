@@ -166,7 +166,7 @@ def test_further_rows_are_folded_in(n_hidden):
 def test_a_plain_network_of_a_table_is_not_gone_on_from():
     frame, y = table()
     model = AltReLURegressor(4, warm_start=True, **QUICK).fit(frame, y)
-    with pytest.raises((DataError, ParameterError), match="encoded|goes on"):
+    with pytest.raises((DataError, ParameterError), match=r"encoded|goes on"):
         model.fit(frame, y)
 
 

@@ -16,6 +16,7 @@ from altrelu_dist.addresses import without_secrets
 from altrelu_dist.cli.convert import convert, info
 from altrelu_dist.cli.demo import demo
 from altrelu_dist.cli.evaluate import evaluate
+from altrelu_dist.cli.export import export
 from altrelu_dist.cli.jobs import cancel, fetch, forget, jobs, logs, status, submit, take_up
 from altrelu_dist.cli.options import Profile
 from altrelu_dist.cli.plan import plan
@@ -157,6 +158,7 @@ for command, example in (
     (train, "altrelu train flights.zarr --out flights-model.zarr --test-fraction 0.2"),
     (evaluate, "altrelu evaluate flights-model.zarr flights.zarr"),
     (predict, "altrelu predict flights-model.zarr new.zarr --out predicted.parquet"),
+    (export, "altrelu export flights-model.zarr --to onnx --out flights.onnx"),
     (demo, "altrelu demo --out altrelu-demo"),
     (submit, "altrelu submit s3://b/flights.zarr --out s3://b/model.zarr"),
     (jobs, "altrelu jobs --scheduler tls://scheduler:8786"),

@@ -174,7 +174,7 @@ class Encoder:
 
     @cached_property
     def lacking(self) -> NDArray[np.bool_]:
-        """Which raw columns may be missing: training rows lacked values, or nothing is made of it."""
+        """Which raw columns may be missing: training rows lacked them, or they are not used."""
         lacking = np.ones(self.n_features, dtype=bool)
         for block in self.blocks:
             lacking[block.sources] = False

@@ -91,10 +91,10 @@ class PieceColumns:
     @property
     def sources(self) -> NDArray[np.intp]:
         """Raw column of each feature."""
-        return self._intervals[0]
+        return self.intervals[0]
 
     @cached_property
-    def _intervals(self) -> tuple[NDArray[np.intp], Floats, Floats]:
+    def intervals(self) -> tuple[NDArray[np.intp], Floats, Floats]:
         """Raw column, begin and length of the interval of each feature."""
         lengths = np.diff(self.knots)
         inside = np.ones(len(lengths), dtype=bool)
@@ -104,7 +104,7 @@ class PieceColumns:
 
     def encode(self, X: Floats) -> Floats:
         """The encoded columns of raw rows."""
-        source, begin, length = self._intervals
+        source, begin, length = self.intervals
         out = _features(X[:, source], begin, length)
         out -= self.center
         out *= self.factor
@@ -112,7 +112,7 @@ class PieceColumns:
 
     def names_out(self, feature_names: Sequence[str]) -> list[str]:
         """The column and the interval, as in ``"age 37.5 to 42"``."""
-        source, begin, _ = self._intervals
+        source, begin, _ = self.intervals
         ends = np.delete(self.knots, np.cumsum(self.n_knots) - self.n_knots)
         return [
             f"{feature_names[column]} {_short(low)} to {_short(high)}"
@@ -144,7 +144,7 @@ class PieceColumns:
         center = finite(arrays, "center", int(counts.sum()) - len(columns))
         factor = float(positive(arrays, "factor", 1)[0])
         block = cls(columns, counts, knots, center, factor)
-        if not (block._intervals[2] > 0).all():
+        if not (block.intervals[2] > 0).all():
             raise ModelFileError("the encoder's 'knots' do not increase")
         return block
 

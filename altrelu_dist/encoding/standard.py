@@ -12,9 +12,9 @@ from altrelu_dist.encoding.block import Arrays, column_numbers, finite, positive
 from altrelu_dist.encoding.sketch import ColumnSketch
 from altrelu_dist.moments.rows import Floats
 
-__all__ = ["StandardColumns"]
+__all__ = ["CLIP", "StandardColumns"]
 
-_CLIP = 6.0  # standard deviations
+CLIP = 6.0  # standard deviations
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,14 +55,14 @@ class StandardColumns:
         out = X[:, self.columns]
         out -= self.center
         out /= self.scale
-        return np.clip(out, -_CLIP, _CLIP, out=out)
+        return np.clip(out, -CLIP, CLIP, out=out)
 
     def variance(self, sketch: ColumnSketch) -> float:
         """Variance of the encoded columns, summed."""
         total = 0.0
         for column, center, scale in zip(self.columns, self.center, self.scale, strict=True):
             values, weights = sketch.points(column)
-            encoded = np.clip((values - center) / scale, -_CLIP, _CLIP)
+            encoded = np.clip((values - center) / scale, -CLIP, CLIP)
             mean = np.average(encoded, weights=weights)
             total += float(np.average((encoded - mean) ** 2, weights=weights))
         return total

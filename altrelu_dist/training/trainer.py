@@ -100,6 +100,7 @@ def train(
     feature_names: Sequence[str] | None = None,
     target_names: Sequence[str] | None = None,
     start: RawLayers | None = None,
+    encode: Callable[[Rows], Rows] | None = None,
 ) -> Trained:
     """Train a network on the rows of an engine.
 
@@ -115,6 +116,8 @@ def train(
         For messages.
     start : tuple of ndarray, optional
         Hidden weights, hidden bias, output weights and output bias, of raw rows, to go on from.
+    encode : callable, optional
+        Makes of raw rows those that the network takes; features may then be missing.
 
     Raises
     ------
@@ -124,7 +127,9 @@ def train(
         If the method cannot hold its system.
     """
     with one_blas_thread():
-        return _train(engine, parameters, monitor, dtype, feature_names, target_names, start)
+        return _train(
+            engine, parameters, monitor, dtype, feature_names, target_names, start, encode
+        )
 
 
 def _train(
@@ -135,7 +140,13 @@ def _train(
     feature_names: Sequence[str] | None,
     target_names: Sequence[str] | None,
     start: RawLayers | None,
+    encode: Callable[[Rows], Rows] | None,
 ) -> Trained:
+    def encoded(rows: Engine) -> Engine:
+        return rows if encode is None else rows.prepared(encode)
+
+    # Rows are drawn as they came, so that repeated ones are what weights are.
+    raw, engine = engine, encoded(engine)
     monitor.begin_stage("summary")
     begun = monitor.clock.seconds
     held_out = None
@@ -159,8 +170,9 @@ def _train(
     if whole:
         # All rows fit in memory here: from now on there is nothing else.
         with suppress(OutOfTimeError):
-            drawn, validation = draw(engine, Sampler(1.0, parameters.seed), held_out, monitor)
-            engine = LocalEngine.of(distinct_rows(drawn, parameters.seed, monitor))
+            sampler = Sampler(1.0, parameters.seed, gaps=encode is not None)
+            drawn, validation = draw(raw, sampler, held_out, monitor)
+            engine = encoded(LocalEngine.of(distinct_rows(drawn, parameters.seed, monitor)))
             del drawn
             summary = engine.reduce(summarise, "summary")
     scaler = monitor.scaler = summary.scaler(dtype)
@@ -183,17 +195,20 @@ def _train(
         if not whole and (sampled or held_out):
             chance = rows / summary.weighted if sampled else 0.0
             begun = monitor.clock.seconds
-            drawn, validation = draw(engine, Sampler(chance, parameters.seed), held_out, monitor)
+            sampler = Sampler(chance, parameters.seed, gaps=encode is not None)
+            drawn, validation = draw(raw, sampler, held_out, monitor)
             monitor.clock.final_pass_seconds = monitor.clock.seconds - begun
-            sample = (
-                LocalEngine.of(drawn).prepared(monitor.clock.in_time(scaler)) if sampled else None
-            )
+            if sampled:
+                sample = LocalEngine.of(drawn)
+                sample = sample if encode is None else sample.prepared(encode)
+                sample = sample.prepared(monitor.clock.in_time(scaler))
             del drawn
         if whole:
             engine = engine.prepared(monitor.clock.in_time(scaler))
     if monitor.stopped:
         return untrained
     if validation is not None:
+        validation = validation if encode is None else encode(validation)
         slope = parameters.negative_slope
         monitor.validation = Validation(validation, scaler, slope, nothing)
         monitor.journal.attach("validation", monitor.validation, with_steps=False)

@@ -234,6 +234,8 @@ class DaskEngine(Engine):
 
     def prepared(self, prepare: Callable[[Rows], Any]) -> DaskEngine:
         """The same rows, prepared in the tasks: they are read again each pass."""
+        if self._prepare is not None:
+            prepare = _Chain(self._prepare, prepare)
         return DaskEngine(self._X, self._y, self._weight, self.client, prepare)
 
     def reduce(self, statistic: Callable[[Any], C], name: str, hurry: Hurry | None = None) -> C:
@@ -314,6 +316,17 @@ def _span() -> dict[str, Any]:
 
     with span("altrelu-dist"):
         return {"span": dask.get_annotations()["span"]}
+
+
+@dataclass(frozen=True)
+class _Chain:
+    """One preparation after the other."""
+
+    first: Callable[[Rows], Any]
+    second: Callable[[Any], Any]
+
+    def __call__(self, rows: Rows) -> Any:
+        return self.second(self.first(rows))
 
 
 @dataclass(frozen=True)

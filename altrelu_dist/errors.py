@@ -14,6 +14,7 @@ __all__ = [
     "DataError",
     "ExistsError",
     "JobError",
+    "MissingValuesError",
     "ModelFileError",
     "ParameterError",
     "Remedy",
@@ -94,6 +95,10 @@ class AltReLUError(Exception):
 
 class DataError(AltReLUError, ValueError):
     """The data cannot be trained on, read or converted as it is."""
+
+
+class MissingValuesError(DataError):
+    """Features are missing where none may be."""
 
 
 class ParameterError(AltReLUError, ValueError):

@@ -45,6 +45,7 @@ from altrelu_dist.warm_start import check_method, digest, start_from
 if TYPE_CHECKING:
     from distributed import Client
 
+    from altrelu_dist.encoding import RawColumns
     from altrelu_dist.engine import Engine
 
 __all__ = ["AltReLURegressor"]
@@ -260,6 +261,7 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         *,
         feature_names: Sequence[str] | None = None,
         target_names: Sequence[str] | None = None,
+        raw_columns: RawColumns | None = None,
     ) -> Self:
         """Train the network.
 
@@ -279,6 +281,9 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         sample_weight : array-like of shape (n_samples,), optional
         feature_names, target_names : sequence of str, optional
             Names of columns that are arrays; those of a table are known.
+        raw_columns : tuple of RawColumn, optional
+            What the numbers of X stand for, where it is an array that was made of a table:
+            ``DataSet.columns``.
 
         Returns
         -------
@@ -303,7 +308,9 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         before = dict(self.__dict__)
         try:
             with on_client(self.client, X=X, y=y, sample_weight=sample_weight) as client:
-                text = self._fit(X, y, sample_weight, client, feature_names, target_names)
+                text = self._fit(
+                    X, y, sample_weight, client, feature_names, target_names, raw_columns
+                )
         except BaseException:
             # What was fitted before is still what it was.
             self.__dict__ = before
@@ -320,6 +327,7 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         client: Client | None,
         feature_names: Sequence[str] | None,
         target_names: Sequence[str] | None,
+        raw_columns: RawColumns | None,
     ) -> str | None:
         """Fit; what there is to warn of."""
         parameters = checked(self)
@@ -332,6 +340,7 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         one_name_a_column("target_names", target_names, "y", n_targets)
         if feature_names is not None:
             self.feature_names_in_ = np.asarray([str(name) for name in feature_names], dtype=object)
+        one_name_a_column("raw_columns", raw_columns, "X", self.n_features_in_)
         names = getattr(self, "feature_names_in_", None)
         targets = names_of_y if target_names is None else tuple(target_names)
         start = None
@@ -367,6 +376,7 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                 float(self.negative_slope),
                 None if names is None else tuple(str(name) for name in names),
                 targets,
+                raw_columns,
             )
             extrapolate = bool(self.extrapolate)
             made = fit_of(parameters, monitor, naming, start, extrapolate=extrapolate)
@@ -479,7 +489,9 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return out[:, 0] if self._flat else out
 
     def _predicted(self, features: Any) -> Any:
-        check_finite(features, "X", getattr(self, "feature_names_in_", None))
+        encoder = self.network_.encoder
+        gaps = None if encoder is None else encoder.lacking
+        check_finite(features, "X", getattr(self, "feature_names_in_", None), gaps)
         out = self.network_.predict(features)
         return out[:, 0] if self._flat else out
 
@@ -557,6 +569,7 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
+        tags.input_tags.allow_nan = True
         return tags
 
     def _follow(self, progress: Any) -> bool:

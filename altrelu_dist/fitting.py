@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -10,8 +11,12 @@ import numpy as np
 
 from altrelu_dist.committee.distilling import distilled
 from altrelu_dist.committee.run import Committee
+from altrelu_dist.encoding import Encoder, RawColumns, all_numbers, sketch_columns
 from altrelu_dist.engine import Engine
-from altrelu_dist.moments.rows import Floats, Scaler, Weights
+from altrelu_dist.errors import DataError, MissingValuesError
+from altrelu_dist.moments.refusals import check_summary
+from altrelu_dist.moments.rows import Floats, Rows, Scaler, Together, Weights
+from altrelu_dist.moments.summary import summarise
 from altrelu_dist.network import Network
 from altrelu_dist.threads import one_blas_thread
 from altrelu_dist.training import Monitor, Parameters, Progress, train
@@ -32,11 +37,27 @@ class Naming(NamedTuple):
     negative_slope: float
     feature_names: tuple[str, ...] | None
     target_names: tuple[str, ...] | None
+    columns: RawColumns | None = None
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """Raw rows as encoded ones."""
+
+    encoder: Encoder
+    dtype: np.dtype[np.floating]
+
+    def __call__(self, rows: Rows) -> Rows:
+        return rows._replace(X=self.encoder.transform(rows.X, self.dtype))
 
 
 @dataclass
 class PlainFit:
-    """One network of as many neurons as were asked for, on the columns as they are."""
+    """One network of as many neurons as were asked for.
+
+    It takes the columns as they are, if they are numbers and none is missing; else encoded ones,
+    without pieces.
+    """
 
     parameters: Parameters
     monitor: Monitor
@@ -44,16 +65,36 @@ class PlainFit:
     start: RawLayers | None = None
     n_working: int = 0
     n_weighted: int = 0  # rows that count
+    encoder: Encoder | None = None
 
     def train(self, engine: Engine, dtype: np.dtype[np.floating]) -> Network:
         """Train on the raw rows of an engine."""
+        if all_numbers(self.naming.columns):
+            with suppress(MissingValuesError):
+                return self._trained(engine, dtype)
+        names = self.naming.feature_names
+        if self.start is not None:
+            raise DataError(
+                "warm_start goes on from a network of numbers that are all there; X has texts, "
+                "times or missing values"
+            )
+        self.monitor.begin_stage("columns")
+        look = engine.reduce(Together(summarise, sketch_columns), "columns")
+        check_summary(look.first, names, self.naming.target_names, gaps=True)
+        self.monitor.counts.count_rows(engine.n_rows, whole=True)
+        self.encoder = Encoder.learn(look.second, (), self.naming.columns)
+        if not self.encoder.n_columns:
+            raise DataError("X has no column that varies: there is nothing to learn from")
+        return self._trained(engine.prepared(_Encoded(self.encoder, dtype)), dtype)
+
+    def _trained(self, engine: Engine, dtype: np.dtype[np.floating]) -> Network:
         naming = self.naming
         trained = train(
             engine,
             self.parameters,
             self.monitor,
             dtype,
-            naming.feature_names,
+            naming.feature_names if self.encoder is None else self._encoded_names(self.encoder),
             naming.target_names,
             self.start,
         )
@@ -67,7 +108,12 @@ class PlainFit:
         return None if best is None or scaler is None else self._network(best, scaler, None)
 
     def _network(self, weights: Weights, scaler: Scaler, gram: Floats | None) -> Network:
-        return Network(*scaler.to_raw(weights), **self.naming._asdict(), hidden_gram=gram)
+        layers = scaler.to_raw(weights)
+        naming = self.naming._asdict()
+        return Network(*layers, **naming, hidden_gram=gram, encoder=self.encoder)
+
+    def _encoded_names(self, encoder: Encoder) -> tuple[str, ...]:
+        return encoder.names_out(self.naming.feature_names, self.naming.columns)
 
 
 @dataclass
@@ -87,7 +133,7 @@ class CommitteeFit:
         committee, naming = self._committee, self.naming
         if self.parameters.max_size is not None:
             self.monitor.clock.keep_share(_DISTILLING)
-        committee.fit(engine, dtype, naming.feature_names, naming.target_names)
+        committee.fit(engine, dtype, naming.feature_names, naming.target_names, naming.columns)
         if not committee.ready:
             return self._mean()
         network, most = self._network(), self.parameters.max_size

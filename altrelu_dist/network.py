@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from altrelu_dist.encoding import Encoder
+from altrelu_dist.encoding import Encoder, RawColumns
+from altrelu_dist.encoding.pieces import PieceColumns
+from altrelu_dist.encoding.raw import columns_of
+from altrelu_dist.encoding.standard import StandardColumns
 from altrelu_dist.errors import DataError, ModelFileError, ParameterError
 from altrelu_dist.links import check_regular
 from altrelu_dist.outputs import recovered, write_beside
@@ -22,14 +25,18 @@ __all__ = ["Network"]
 Floats = NDArray[np.float64]
 
 FORMAT = "altrelu-network"
-FORMAT_VERSION = 4  # since 2 with a checksum, since 3 without names that were made up
-_PLAIN_VERSION = 3  # of networks that have what is new in 4, an encoder or a range, neither
+# Since 2 with a checksum, since 3 without names that were made up, since 4 with an encoder or a
+# range of targets, since 5 with levels, times and missing values.
+FORMAT_VERSION = 5
+_PLAIN_VERSION, _ENCODER_VERSION = 3, 4
 _UNCLEAR = "feature_names_unclear"  # in the info
 _KNOWS_NAMES = 3
 _ARRAYS = ("hidden_weights", "hidden_bias", "output_weights", "output_bias")
 _GRAM = "hidden_gram"
 _RANGE = "target_range"
 _ENCODER = "encoder"  # in the attributes: the names of its arrays, which follow this one
+_COLUMNS = "columns"
+_IN_VERSION_4 = (StandardColumns, PieceColumns)
 _CHECKSUM = "checksum"
 _ROWS_AT_ONCE = 8192
 _ENCODED_ROWS_AT_ONCE = 1024  # each is some hundred columns wide, and stays in the cache
@@ -61,6 +68,9 @@ class Network:
         Makes the columns that the hidden layer takes of the raw ones.
     target_range : ndarray of shape (2, n_targets), optional
         Least and greatest prediction of each target: :meth:`predict` clips what is beyond.
+    columns : tuple of RawColumn, optional
+        How the columns of a table become raw ones: numbers, places of levels, or times. By default
+        all are numbers.
 
     Raises
     ------
@@ -79,6 +89,7 @@ class Network:
     hidden_gram: Floats | None = None
     encoder: Encoder | None = None
     target_range: Floats | None = None
+    columns: RawColumns | None = None
 
     def __post_init__(self) -> None:
         p, h = self.hidden_weights.shape
@@ -110,6 +121,11 @@ class Network:
         ):
             if names is not None and len(names) != count:
                 raise ParameterError(f"{what} has {len(names)} names, the network has {count}")
+        if self.columns is not None and len(self.columns) != self.n_features:
+            raise ParameterError(
+                f"columns says of {len(self.columns)} columns what they hold, the network has "
+                f"{self.n_features}"
+            )
 
     @property
     def names_unclear(self) -> bool:
@@ -142,7 +158,8 @@ class Network:
         Parameters
         ----------
         X : array-like of shape (n_rows, n_features)
-            Numbers; computed in float64, a few thousand rows at a time.
+            Numbers, or a table of the columns that it was trained on; computed in float64, a few
+            thousand rows at a time.
 
         Returns
         -------
@@ -238,7 +255,6 @@ class Network:
             }
             encoder = {} if self.encoder is None else self.encoder.to_arrays()
             arrays |= {f"{_ENCODER}_{name}": values for name, values in encoder.items()}
-            plain = self.encoder is None and self.target_range is None
             for name, values in arrays.items():
                 group.create_array(
                     name,
@@ -249,7 +265,7 @@ class Network:
                 )
             attributes = {
                 "format": FORMAT,
-                "format_version": _PLAIN_VERSION if plain else FORMAT_VERSION,
+                "format_version": self._version(),
                 "negative_slope": self.negative_slope,
                 "feature_names": self.feature_names and list(self.feature_names),
                 "target_names": self.target_names and list(self.target_names),
@@ -257,7 +273,17 @@ class Network:
             }
             if encoder:
                 attributes[_ENCODER] = sorted(encoder)
+            if self.columns is not None:
+                attributes[_COLUMNS] = [column.to_json() for column in self.columns]
             group.attrs.update(attributes | {_CHECKSUM: _checksum(attributes, arrays)})
+
+    def _version(self) -> int:
+        """The version of the file format that has room for it."""
+        kinds = () if self.encoder is None else self.encoder.blocks
+        if self.columns is not None or any(not isinstance(k, _IN_VERSION_4) for k in kinds):
+            return FORMAT_VERSION
+        plain = self.encoder is None and self.target_range is None
+        return _PLAIN_VERSION if plain else _ENCODER_VERSION
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Network:
@@ -338,6 +364,7 @@ class Network:
             return cls(
                 **{name: values for name, values in arrays.items() if name not in encoded},
                 encoder=_encoder({name: arrays[name] for name in encoded}),
+                columns=columns_of(attrs.get(_COLUMNS)),
                 negative_slope=float(attrs["negative_slope"]),
                 feature_names=tuple(features) if features else None,
                 target_names=tuple(targets) if targets else None,

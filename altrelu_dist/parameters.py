@@ -108,10 +108,10 @@ def resolved(
     return method or "search", 64 if n_hidden is None else int(n_hidden)
 
 
-def one_name_a_column(what: str, names: Sequence[str] | None, of: str, count: int) -> None:
+def one_name_a_column(what: str, names: Sequence[object] | None, of: str, count: int) -> None:
     """Refuse names that do not fit the columns of an array."""
     if isinstance(names, str) or (names is not None and len(names) != count):
-        found = f"is {names!r}" if isinstance(names, str) else f"has {len(names)} names"
+        found = f"is {names!r}" if isinstance(names, str) else f"has {len(names)} of them"
         raise ParameterError(
             f"{found}; expected one for each column of {of}, {count} in all", parameter=what
         )

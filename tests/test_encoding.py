@@ -119,8 +119,10 @@ def test_values_that_are_not_finite_do_not_count():
     assert found.points(1)[0].tolist() == [1, 2]
     assert found.points(1)[1].tolist() == [1, 2]
     assert (found.low[1], found.high[1]) == (1, 2)
+    assert found.missing.tolist() == [0, 1]
     merged = found.merge(sketch_of(np.full((3, 2), np.nan)))
-    assert same(merged, found)
+    assert merged.missing.tolist() == [3, 4]
+    assert same(dataclasses.replace(merged, missing=found.missing), found)
 
 
 @given(chunks=chunkings(most=120), weighted=st.booleans(), order=st.sampled_from("CF"))

@@ -353,10 +353,10 @@ def test_changed_attributes_are_damage(saved, change):
         Network.load(saved)
 
 
-@pytest.mark.parametrize("version", [5, 99, "1", 1.5])
+@pytest.mark.parametrize("version", [6, 99, "1", 1.5])
 def test_a_newer_format_says_to_upgrade(saved, version):
     change_attrs(saved, format_version=version)
-    with pytest.raises(ModelFileError, match=f"version {version!r}.*up to 4: upgrade"):
+    with pytest.raises(ModelFileError, match=f"version {version!r}.*up to 5: upgrade"):
         Network.load(saved)
 
 

@@ -22,7 +22,7 @@ from altrelu_dist.committee.members import (
 from altrelu_dist.committee.pool import Candidate, Pool
 from altrelu_dist.committee.settings import COMMITTEE, CommitteeSettings, Kind
 from altrelu_dist.committee.tiles import EncodedTiles, Encoding, whitening
-from altrelu_dist.encoding import ColumnSketch, Encoder, sketch_columns
+from altrelu_dist.encoding import ColumnSketch, Encoder, RawColumns, numeric, sketch_columns
 from altrelu_dist.engine import Engine, OutOfTimeError
 from altrelu_dist.moments.refusals import check_summary
 from altrelu_dist.moments.rows import Array, Both, Floats, Rows, Together, Weights
@@ -78,6 +78,7 @@ class Committee:
         dtype: np.dtype[np.floating],
         feature_names: Sequence[str] | None = None,
         target_names: Sequence[str] | None = None,
+        raw: RawColumns | None = None,
     ) -> None:
         """Train on the rows of an engine.
 
@@ -89,16 +90,18 @@ class Committee:
             Of the rows in memory.
         feature_names, target_names : sequence of str, optional
             For messages.
+        raw : tuple of RawColumn, optional
+            What the columns hold; by default numbers.
 
         Raises
         ------
         DataError
-            If a value is not finite, or every weight is zero.
+            If a feature is infinite, a target or weight not finite, or every weight zero.
         """
         with one_blas_thread():
             summary, sketch = self._summary(engine, feature_names, target_names)
             self.summary, self.scaler = summary, summary.scaler(np.dtype(np.float64))
-            self.encoder = _learnt(sketch, self.settings)
+            self.encoder = _learnt(sketch, self.settings, raw)
             self.monitor.counts.unit = self.scaler.target_scale**2 / summary.targets.mean.size
             varies = bool((summary.targets.variance > 0).any())
             self.monitor.record(loss=1.0 if varies else 0.0)
@@ -134,7 +137,7 @@ class Committee:
             found = engine.reduce(look, "summary")
         monitor.counts.count_rows(engine.n_rows, whole=True)
         monitor.clock.first_pass_seconds = monitor.clock.seconds - begun
-        check_summary(found.first, feature_names, target_names)
+        check_summary(found.first, feature_names, target_names, gaps=True)
         return found.first, found.second
 
     def _drawn(self, engine: Engine, dtype: np.dtype[np.floating]) -> Rows:
@@ -143,7 +146,7 @@ class Committee:
         width = self.summary.features.mean.size + self.summary.targets.mean.size
         most = schedule.ROWS.in_memory(width * dtype.itemsize, self.settings.judged_rows)
         self.whole = weighted <= schedule.ROWS.nearly_all * most
-        sampler = Sampler(1.0 if self.whole else most / weighted, seed)
+        sampler = Sampler(1.0 if self.whole else most / weighted, seed, gaps=True)
         drawn, _ = draw(engine, sampler, None, self.monitor)
         return distinct_rows(drawn, seed, self.monitor)
 
@@ -177,8 +180,7 @@ class Committee:
             return
         racers = [
             _Racer(kind, number)
-            for number, kind in enumerate(settings.kinds)
-            if kind.pieces < len(self.encoder.blocks)
+            for number, kind in enumerate(settings.taking(self.encoder.n_pieces))
         ]
         rounds = settings.racing
         if self.parameters.max_iter is not None:
@@ -202,7 +204,7 @@ class Committee:
     def _twins(self, racers: list[_Racer]) -> list[_Racer]:
         """The best kind with coarse pieces, but with fine ones."""
         coarse = [racer for racer in racers if racer.kind.pieces == 1]
-        if len(self.encoder.blocks) < 3 or not coarse:  # standardised, coarse, fine
+        if self.encoder.n_pieces < 2 or not coarse:
             return []
         best = min(coarse, key=lambda racer: racer.loss).kind
         name = best.name.replace("coarse", "fine")
@@ -212,7 +214,7 @@ class Committee:
         """Train the members of a kind for one round more."""
         self.monitor.begin_stage("members")
         settings, kind = self.settings, racer.kind
-        tiles = self._tiles(kind)
+        tiles, blocks = self._tiles(kind), self.encoder.with_pieces(kind.pieces)
         steps = settings.steps(number, self.n_rows, len(tiles))
         seed = [self.parameters.seed, racer.number, number]
         h = self._member
@@ -244,7 +246,7 @@ class Committee:
             if group.is_finite and (taken == steps or name == "best"):
                 said = out_of_fold(judged, group, descent.slope)
                 name = f"{kind.name}-{number}-{name}"
-                losses.append(pool.add(Candidate(name, tiles.encoding, kind.blocks, group, said)))
+                losses.append(pool.add(Candidate(name, tiles.encoding, blocks, group, said)))
         racer.group = Group(*(last if Group(*last).is_finite else best))
         before, racer.loss = racer.loss, min([racer.loss, *losses])
         racer.resting = not racer.loss <= (1 - settings.worth) * before
@@ -252,24 +254,25 @@ class Committee:
 
     def _tiles(self, kind: Kind) -> EncodedTiles:
         """The rows as a kind takes them."""
-        settings = self.settings
-        encoding = Encoding(self.encoder.take(kind.blocks), self.scaler)
+        settings, blocks = self.settings, self.encoder.with_pieces(kind.pieces)
+        encoding = Encoding(self.encoder.take(blocks), self.scaler)
         size = settings.rows_of_tile(self.n_rows)
         clock = self.monitor.clock
         if kind.whitened:
-            if kind.blocks not in self._whitenings:  # the same in every round
+            if blocks not in self._whitenings:  # the same in every round
                 plain = EncodedTiles(self.rows, encoding, size, 0, clock)
                 leading = plain.leading(settings.judged_rows)
-                self._whitenings[kind.blocks] = whitening(leading, settings.floor)
-            encoding = replace(encoding, whitening=self._whitenings[kind.blocks])
+                self._whitenings[blocks] = whitening(leading, settings.floor)
+            encoding = replace(encoding, whitening=self._whitenings[blocks])
         return EncodedTiles(self.rows, encoding, size, settings.encoded_bytes, clock)
 
     def _begin_pool(self, folds: int) -> Pool:
         """The ridge lines of the standardised columns, and of the coarse pieces beside them."""
         settings, slope = self.settings, self.parameters.negative_slope
         pool: Pool | None = None
-        for pieces in range(min(2, len(self.encoder.blocks))):
-            if pieces and self.encoder.take((0, pieces)).n_columns > settings.line_columns:
+        for pieces in range(min(1, self.encoder.n_pieces) + 1):
+            blocks = self.encoder.with_pieces(pieces)
+            if pieces and self.encoder.take(blocks).n_columns > settings.line_columns:
                 break
             kind = Kind(f"line-{pieces}", pieces)
             tiles = self._tiles(kind)
@@ -284,7 +287,7 @@ class Committee:
                 varies = self.summary.targets.variance > 0
                 pool = Pool(self.encoder, self.scaler, slope, folds, y, root, varies)
             said = line_predictions(judged, lines)
-            pool.add(Candidate(kind.name, tiles.encoding, kind.blocks, lines, said))
+            pool.add(Candidate(kind.name, tiles.encoding, blocks, lines, said))
         assert pool is not None
         return pool
 
@@ -328,12 +331,12 @@ class Committee:
         return gram * (self.summary.features.weight / weight)
 
 
-def _learnt(sketch: ColumnSketch, settings: CommitteeSettings) -> Encoder:
+def _learnt(sketch: ColumnSketch, settings: CommitteeSettings, raw: RawColumns | None) -> Encoder:
     """Standardised columns, and pieces as fine as the number of columns allows."""
-    levels = np.where(sketch.exact, sketch.counts, np.iinfo(np.intp).max)
+    distinct = np.where(sketch.exact, sketch.counts, np.iinfo(np.intp).max)
+    cut = (distinct > 2) & (sketch.deviation > 0) & (True if raw is None else numeric(raw))
 
     def count(intervals: int) -> int:
-        own = np.minimum(levels - 1, intervals)
-        return int(own[(levels > 2) & (sketch.deviation > 0)].sum())
+        return int(np.minimum(distinct - 1, intervals)[cut].sum())
 
-    return Encoder.learn(sketch, settings.intervals(count))
+    return Encoder.learn(sketch, settings.intervals(count), raw)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 __all__ = ["COMMITTEE", "CommitteeSettings", "Kind"]
 
@@ -28,11 +28,6 @@ class Kind:
     pieces: int
     whitened: bool = False
     dropout: float = 0.0
-
-    @property
-    def blocks(self) -> tuple[int, ...]:
-        """Blocks of the encoder that they take."""
-        return (0, self.pieces) if self.pieces else (0,)
 
 
 @dataclass(frozen=True)
@@ -134,6 +129,14 @@ class CommitteeSettings:
     def most_neurons(self) -> int:
         """Neurons of the network at most, but for those of the line."""
         return self.kept * self.n_folds * self.n_hidden
+
+    def taking(self, pieces: int) -> tuple[Kind, ...]:
+        """The kinds where there are only so many blocks of pieces, none of them twice."""
+        found: dict[Kind, Kind] = {}
+        for kind in self.kinds:
+            fits = replace(kind, pieces=min(kind.pieces, pieces))
+            found.setdefault(replace(fits, name=""), replace(kind, pieces=fits.pieces))
+        return tuple(found.values())
 
     def folds(self, n_rows: int) -> int:
         """How many folds so many rows are cut into; 0 if they are too few for members."""

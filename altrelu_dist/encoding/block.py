@@ -23,8 +23,15 @@ class ColumnBlock(Protocol):
     def n_columns(self) -> int:
         """Number of encoded columns."""
 
+    @property
+    def sources(self) -> NDArray[np.intp]:
+        """The raw column that each encoded one is made of."""
+
     def encode(self, X: Floats) -> Floats:
-        """The encoded columns, (n, n_columns), of raw rows (n, n_features)."""
+        """The encoded columns, (n, n_columns), of raw rows (n, n_features).
+
+        NaN where the raw value is; a mean of zero over the training rows otherwise.
+        """
 
     def names_out(self, feature_names: Sequence[str]) -> list[str]:
         """A name for each encoded column."""

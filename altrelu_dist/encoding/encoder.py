@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from numbers import Integral
 
@@ -12,15 +13,25 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from altrelu_dist.encoding.block import Arrays, ColumnBlock, finite
+from altrelu_dist.encoding.gaps import GapColumns
+from altrelu_dist.encoding.levels import LevelColumns
 from altrelu_dist.encoding.pieces import PieceColumns
+from altrelu_dist.encoding.raw import RawColumn, RawColumns
 from altrelu_dist.encoding.sketch import CAPACITY, ColumnSketch
 from altrelu_dist.encoding.standard import StandardColumns
+from altrelu_dist.encoding.times import TimeColumns
 from altrelu_dist.errors import DataError, ModelFileError, ParameterError
 from altrelu_dist.moments.rows import Floats
 
-__all__ = ["Encoder"]
+__all__ = ["Encoder", "numeric"]
 
-_KINDS: Mapping[str, type[ColumnBlock]] = {"standard": StandardColumns, "pieces": PieceColumns}
+_KINDS: Mapping[str, type[ColumnBlock]] = {
+    "standard": StandardColumns,
+    "pieces": PieceColumns,
+    "levels": LevelColumns,
+    "times": TimeColumns,
+    "gaps": GapColumns,
+}
 _NAME = re.compile(r"block(0|[1-9]\d{0,3})_([a-z]+)_([a-z_]+)")
 _VALUES_AT_ONCE = 1 << 18  # encoded numbers held beside the result: they stay in the cache
 
@@ -41,12 +52,16 @@ class Encoder:
     blocks: tuple[ColumnBlock, ...]
 
     @classmethod
-    def learn(cls, sketch: ColumnSketch, pieces: Sequence[int] = (16,)) -> Encoder:
+    def learn(
+        cls, sketch: ColumnSketch, pieces: Sequence[int] = (16,), raw: RawColumns | None = None
+    ) -> Encoder:
         """Encode columns as their distribution suggests.
 
-        Block 0 holds the standardised columns, clipped at 6 standard deviations. Every further
-        block holds piecewise-linear features on quantile knots, centred, and scaled so that their
-        variances sum to those of block 0. Constant columns are in none of them.
+        Block 0 holds the standardised columns, clipped at 6 standard deviations. The next blocks,
+        one for each of ``pieces``, hold piecewise-linear features on quantile knots, centred, and
+        scaled so that their variances sum to those of block 0. Indicators of levels, waves of times
+        and indicators of missing values follow, a block each, where there are such columns.
+        Constant columns are in none of them.
 
         Parameters
         ----------
@@ -55,6 +70,8 @@ class Encoder:
         pieces : sequence of int, default (16,)
             Most intervals of a column, one number for each block. A column with at most one value
             more has a knot at each; one with two values is in block 0 alone.
+        raw : tuple of RawColumn, optional
+            What the columns hold; by default numbers.
 
         Returns
         -------
@@ -72,10 +89,17 @@ class Encoder:
                     f"holds {intervals!r}; expected whole numbers from 2 to {CAPACITY}",
                     parameter="pieces",
                 )
-        standard = StandardColumns.learn(sketch)
+        raw = raw or (RawColumn(),) * sketch.n_columns
+        numbers = numeric(raw)
+        standard = StandardColumns.learn(sketch, numbers)
         variance = standard.variance(sketch)
-        more = [PieceColumns.learn(sketch, int(intervals), variance) for intervals in pieces]
-        return cls(sketch.n_columns, (standard, *more))
+        fine = [PieceColumns.learn(sketch, int(most), variance, numbers) for most in pieces]
+        others: tuple[ColumnBlock, ...] = (
+            LevelColumns.learn(sketch, raw),
+            TimeColumns.learn(sketch, raw),
+            GapColumns.learn(sketch),
+        )
+        return cls(sketch.n_columns, (standard, *fine, *(o for o in others if o.n_columns)))
 
     @property
     def n_columns(self) -> int:
@@ -86,6 +110,19 @@ class Encoder:
         """Where the encoded columns of a block are, by its number."""
         start = sum(before.n_columns for before in self.blocks[:block])
         return slice(start, start + self.blocks[block].n_columns)
+
+    @property
+    def n_pieces(self) -> int:
+        """Number of the blocks of piecewise-linear features, which follow block 0."""
+        return sum(isinstance(block, PieceColumns) for block in self.blocks)
+
+    def with_pieces(self, number: int) -> tuple[int, ...]:
+        """Numbers of all blocks, but of those of pieces only this one, counted from 1; 0: none."""
+        return tuple(
+            at
+            for at, block in enumerate(self.blocks)
+            if at == number or not isinstance(block, PieceColumns)
+        )
 
     def take(self, blocks: Iterable[int]) -> Encoder:
         """The encoder of some blocks alone, by their numbers."""
@@ -98,7 +135,9 @@ class Encoder:
         ----------
         X : array-like of shape (n_rows, n_features)
             Numbers. Computed in float64, so that columns far from zero keep their differences.
-            What is not finite becomes NaN in all encoded columns of its column.
+            What is missing becomes zero, the mean, in all encoded columns of its column, and is
+            indicated, if training rows lacked values of that column; else, and where a value is
+            infinite, they become NaN.
         dtype : dtype, default float64
             Of the result; rounded once.
 
@@ -120,30 +159,53 @@ class Encoder:
         step = max(1, _VALUES_AT_ONCE // max(1, self.n_columns, self.n_features))
         for at in range(0, len(rows), step):
             part = rows[at : at + step].astype(np.float64)
-            finite_part = np.isfinite(part)
-            if not finite_part.all():
-                part[~finite_part] = np.nan
+            whole = np.isfinite(part).all()
+            infinite = None if whole else np.isinf(part)
+            if infinite is not None:
+                part[infinite] = np.nan
             for number, block in enumerate(self.blocks):
-                out[at : at + step, self.columns_of(number)] = block.encode(part)
+                encoded = block.encode(part)
+                if infinite is not None:
+                    filled = np.isnan(encoded) & self.lacking[block.sources]
+                    encoded[filled] = 0.0
+                    encoded[infinite[:, block.sources]] = np.nan
+                out[at : at + step, self.columns_of(number)] = encoded
         return out
 
-    def names_out(self, feature_names: Sequence[str] | None = None) -> tuple[str, ...]:
+    @cached_property
+    def lacking(self) -> NDArray[np.bool_]:
+        """Which raw columns may be missing: training rows lacked values of them."""
+        lacking = np.zeros(self.n_features, dtype=bool)
+        for block in self.blocks:
+            if isinstance(block, GapColumns):
+                lacking[block.columns] = True
+        return lacking
+
+    def names_out(
+        self, feature_names: Sequence[str] | None = None, raw: RawColumns | None = None
+    ) -> tuple[str, ...]:
         """A name for each encoded column: that of its column, and where it is one, the interval.
 
         Parameters
         ----------
         feature_names : sequence of str, optional
             Of the raw columns; by default x0, x1 and so on.
+        raw : tuple of RawColumn, optional
+            What they hold; by default levels have no names.
 
         Returns
         -------
         tuple of str
             Of ``n_columns`` different names, if the given ones are.
         """
-        raw = feature_names or [f"x{column}" for column in range(self.n_features)]
+        known = feature_names or [f"x{column}" for column in range(self.n_features)]
         names: dict[str, None] = {}
         for number, block in enumerate(self.blocks):
-            for name in block.names_out(raw):
+            if isinstance(block, LevelColumns):
+                own = block.names_out(known, raw)
+            else:
+                own = block.names_out(known)
+            for name in own:
                 # Columns of few levels have the same intervals in every block of pieces.
                 names[f"{name} (block {number})" if name in names else name] = None
         return tuple(names)
@@ -221,3 +283,8 @@ class Encoder:
 
     def __hash__(self) -> int:
         return hash(self.digest())
+
+
+def numeric(raw: RawColumns) -> NDArray[np.bool_]:
+    """Which columns are numbers, as times are too."""
+    return np.array([column.kind != "levels" for column in raw], dtype=bool)

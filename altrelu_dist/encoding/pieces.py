@@ -48,7 +48,9 @@ class PieceColumns:
     factor: float
 
     @classmethod
-    def learn(cls, sketch: ColumnSketch, intervals: int, variance: float) -> PieceColumns:
+    def learn(
+        cls, sketch: ColumnSketch, intervals: int, variance: float, numbers: NDArray[np.bool_]
+    ) -> PieceColumns:
         """Knots at the levels of a column with few, else at quantiles.
 
         Parameters
@@ -58,8 +60,10 @@ class PieceColumns:
             Most intervals of a column.
         variance : float
             What the variances of all features are to sum to.
+        numbers : ndarray of bool of shape (n_features,)
+            Which columns are numbers.
         """
-        varying = np.flatnonzero(sketch.deviation)
+        varying = np.flatnonzero((sketch.deviation > 0) & numbers)
         every = {int(column): _knots(sketch, int(column), intervals) for column in varying}
         chosen = {column: knots for column, knots in every.items() if len(knots) >= _LEAST_KNOTS}
         centers = []
@@ -83,6 +87,11 @@ class PieceColumns:
     def n_columns(self) -> int:
         """Number of encoded columns."""
         return len(self.center)
+
+    @property
+    def sources(self) -> NDArray[np.intp]:
+        """Raw column of each feature."""
+        return self._intervals[0]
 
     @cached_property
     def _intervals(self) -> tuple[NDArray[np.intp], Floats, Floats]:

@@ -10,7 +10,7 @@ all compressions err to the same side. They do not: .15 % at most on the columns
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,9 +27,9 @@ _COLUMNS_AT_ONCE = 64  # bounds the temporary arrays, and keeps them in the cach
 class ColumnSketch:
     """Distribution and moments of some columns over a range of rows.
 
-    Rows of weight zero and values that are not finite do not count. The columns are the first axis
-    of every array. Of the others, ``values`` and ``weights`` have as many as the column with the
-    most needs; the rest of a row is filled with infinity and zero.
+    Rows of weight zero and values that are not finite do not count, but for how many are missing.
+    The columns are the first axis of every array. Of the others, ``values`` and ``weights`` have as
+    many as the column with the most needs; the rest of a row is filled with infinity and zero.
 
     Parameters
     ----------
@@ -43,6 +43,8 @@ class ColumnSketch:
         Weight, mean, and weighted sum of squared deviations from it, of all values that count.
     low, high : ndarray of shape (n_columns,)
         Range; infinity and minus infinity where no value counts.
+    missing : ndarray of shape (n_columns,)
+        Weight of the rows whose value is NaN.
     """
 
     values: Floats
@@ -53,6 +55,7 @@ class ColumnSketch:
     squares: Floats
     low: Floats
     high: Floats
+    missing: Floats
 
     @property
     def n_columns(self) -> int:
@@ -138,7 +141,9 @@ def _of_columns(X: NDArray[np.generic], weight: Floats | None) -> ColumnSketch:
             _of_finite(values[None, fine], None if weight is None else weight[fine])
             for values, fine in zip(columns, finite, strict=True)
         ]
-        return _joined(parts, None)
+        gaps = np.isnan(columns)
+        missing = gaps.sum(axis=1) if weight is None else gaps @ weight
+        return replace(_joined(parts, None), missing=missing.astype(np.float64))
     return _of_finite(columns, weight)
 
 
@@ -150,7 +155,7 @@ def _of_finite(columns: Floats, weight: Floats | None) -> ColumnSketch:
         none = np.zeros((d, 0))
         whole = np.ones(d, dtype=bool)
         far = np.full(d, np.inf)
-        return ColumnSketch(none, none, whole, nothing, nothing, nothing, far, -far)
+        return ColumnSketch(none, none, whole, nothing, nothing, nothing, far, -far, nothing)
     with np.errstate(over="ignore", invalid="ignore"):  # squares: the summary refuses such columns
         if weight is None:
             total = float(n)
@@ -170,9 +175,8 @@ def _of_finite(columns: Floats, weight: Floats | None) -> ColumnSketch:
         ties = (values[:, 1:] == values[:, :-1]).any(axis=1)
         order[ties] = np.argsort(columns[ties], axis=1, kind="stable")
         kept = _kept(values, weight[order])
-    return ColumnSketch(
-        *kept, np.full(d, total), mean, squares, values[:, 0].copy(), values[:, -1].copy()
-    )
+    low, high = values[:, 0].copy(), values[:, -1].copy()
+    return ColumnSketch(*kept, np.full(d, total), mean, squares, low, high, np.zeros(d))
 
 
 def _of_equal_weights(values: Floats) -> tuple[Floats, Floats, NDArray[np.bool_]]:
@@ -225,6 +229,7 @@ def _merged(one: ColumnSketch, other: ColumnSketch) -> ColumnSketch:
         squares,
         np.minimum(one.low, other.low),
         np.maximum(one.high, other.high),
+        one.missing + other.missing,
     )
 
 

@@ -34,16 +34,21 @@ class StandardColumns:
     scale: Floats
 
     @classmethod
-    def learn(cls, sketch: ColumnSketch) -> StandardColumns:
-        """Mean and standard deviation of the columns that vary."""
+    def learn(cls, sketch: ColumnSketch, numbers: NDArray[np.bool_]) -> StandardColumns:
+        """Mean and standard deviation of the columns of numbers that vary."""
         deviation = sketch.deviation
-        columns = np.flatnonzero(deviation)
+        columns = np.flatnonzero((deviation > 0) & numbers)
         return cls(columns, sketch.mean[columns], deviation[columns])
 
     @property
     def n_columns(self) -> int:
         """Number of encoded columns."""
         return len(self.columns)
+
+    @property
+    def sources(self) -> NDArray[np.intp]:
+        """Raw column of each encoded one."""
+        return self.columns
 
     def encode(self, X: Floats) -> Floats:
         """The encoded columns of raw rows."""

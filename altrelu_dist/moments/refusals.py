@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from altrelu_dist.errors import DataError, Remedy
+from altrelu_dist.errors import DataError, MissingValuesError, Remedy
 from altrelu_dist.moments.summary import Columns, Summary, columns_of
 
 __all__ = ["check_finite", "check_summary"]
@@ -16,33 +16,52 @@ __all__ = ["check_finite", "check_summary"]
 _MOST_WEIGHT = 1e220  # of all rows together
 
 
-def check_finite(values: NDArray[Any], what: str, names: Sequence[str] | None) -> None:
+def check_finite(
+    values: NDArray[Any],
+    what: str,
+    names: Sequence[str] | None,
+    gaps: NDArray[np.bool_] | None = None,
+) -> None:
     """Refuse an array of numbers, of one or two dimensions, that are not all finite.
+
+    In the columns that ``gaps`` marks values may be NaN.
 
     Raises
     ------
     DataError
         Names the columns and the first row.
     """
-    if not np.isfinite(values).all():
+    fine = np.isfinite(values)
+    if gaps is not None and not fine.all():
+        values = np.where(np.isnan(values) & gaps, 0.0, values)
+        fine = np.isfinite(values)
+    if not fine.all():
         table = values.reshape(len(values), -1)
         raise _not_finite(what, columns_of(table, np.ones(len(table)), 0), names)
 
 
 def check_summary(
-    summary: Summary, feature_names: Sequence[str] | None, target_names: Sequence[str] | None
+    summary: Summary,
+    feature_names: Sequence[str] | None,
+    target_names: Sequence[str] | None,
+    *,
+    gaps: bool = False,
 ) -> None:
-    """Refuse rows that cannot be fitted or scored.
+    """Refuse rows that cannot be fitted or scored; with ``gaps`` features may be missing.
 
     Raises
     ------
+    MissingValuesError
+        If features are missing, and nothing else is wrong with them.
     DataError
         For values that are not finite or too large, and for weights that cannot be.
     """
     parts = (("X", summary.features, feature_names), ("y", summary.targets, target_names))
     for what, columns, names in parts:
-        if columns.bad.any():
+        if columns.infinite.any() or (columns.bad.any() and what == "y"):
             raise _not_finite(what, columns, names)
+    if summary.features.bad.any() and not gaps:
+        raise _not_finite("X", summary.features, feature_names, MissingValuesError)
     if summary.bad_weights or summary.low_weight < 0:
         raise DataError("sample_weight holds values that are negative or not finite; remove them")
     if not summary.features.weight > 0:
@@ -66,14 +85,19 @@ def _name(column: int, names: Sequence[str] | None) -> str:
     return f"column {column}" if names is None else str(names[column])
 
 
-def _not_finite(what: str, columns: Columns, names: Sequence[str] | None) -> DataError:
+def _not_finite(
+    what: str,
+    columns: Columns,
+    names: Sequence[str] | None,
+    kind: type[DataError] = DataError,
+) -> DataError:
     """The error for columns that have values which are not finite."""
     found = np.flatnonzero(columns.bad)
     listed = ", ".join(f"{_name(i, names)} ({int(columns.bad[i])})" for i in found[:5])
     more = f" and {len(found) - 5} more columns" if len(found) > 5 else ""
     first = int(columns.first_bad.min())
     fill = (Remedy.IMPUTE,) if what == "X" else ()  # a target that is made up teaches nothing
-    return DataError(
+    return kind(
         f"{what} contains NaN or infinity: {int(columns.bad.sum())} values, in {listed}{more}, the "
         f"first in row {first}",
         Remedy.DROP_ROWS,

@@ -36,8 +36,10 @@ class Rows(NamedTuple):
         weight = None if self.weight is None else self.weight[here]
         return Rows(start, self.X[here], self.y[here], weight)
 
-    def check_finite(self) -> None:
+    def check_finite(self, *, gaps: bool = False) -> None:
         """Refuse values that are not finite, after the first pass over the data found none.
+
+        With ``gaps`` features may be NaN.
 
         Raises
         ------
@@ -48,7 +50,8 @@ class Rows(NamedTuple):
             if values is None:
                 continue
             with np.errstate(invalid="ignore"):  # of infinities of both signs
-                total = values.sum(dtype=np.float64)
+                summed = np.nansum if gaps and what == "X" else np.sum
+                total = summed(values, dtype=np.float64)
             if not np.isfinite(total):
                 raise DataError(
                     f"{what} has values that are not finite in rows {self.start} to "

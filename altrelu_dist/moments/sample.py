@@ -50,10 +50,11 @@ class Sampler:
 
     probability: float
     seed: int
+    gaps: bool = False  # whether features may be missing
 
     def __call__(self, rows: Rows) -> Sample:
         """The drawn rows of one tile."""
-        rows.check_finite()
+        rows.check_finite(gaps=self.gaps)
         draw = np.random.default_rng([self.seed, rows.start]).random(len(rows.X))
         drawn = draw < self.probability
         if rows.weight is not None:
@@ -86,4 +87,7 @@ def _bytes(values: NDArray[Any]) -> NDArray[np.uint8]:
     if values.dtype not in (np.float32, np.float64):  # in the order of the numbers as float64
         values = values.astype(np.float64)
     values = values + values.dtype.type(0)  # of the two zeros, one
+    gaps = np.isnan(values)
+    if gaps.any():
+        values[gaps] = np.nan  # of the many NaNs, one
     return np.ascontiguousarray(values).view(np.uint8).reshape(values.shape[0], -1)

@@ -28,6 +28,8 @@ class Columns:
     high: Floats
     bad: Floats  # number of values that are not finite
     first_bad: Floats  # row of the first of them, inf where there is none
+    infinite: Floats  # number of values that are infinite
+    first_infinite: Floats  # row of the first of them, inf where there is none
 
     @_overflow
     def merge(self, other: Columns) -> Columns:
@@ -43,6 +45,8 @@ class Columns:
             high=np.maximum(self.high, other.high),
             bad=self.bad + other.bad,
             first_bad=np.minimum(self.first_bad, other.first_bad),
+            infinite=self.infinite + other.infinite,
+            first_infinite=np.minimum(self.first_infinite, other.first_infinite),
         )
 
     @property
@@ -113,9 +117,9 @@ def columns_of(columns: NDArray[Any], weight: Floats, start: int) -> Columns:
     # In one order in memory, because sums over another would round otherwise.
     values: Floats = columns.astype(np.float64, order="C")
     finite = np.isfinite(values)
-    bad = ~finite
-    first = np.where(bad.any(axis=0), start + bad.argmax(axis=0), np.inf)
+    bad = infinite = ~finite
     if bad.any():
+        infinite = np.isinf(values)
         values = np.where(finite, values, 0.0)
     total = float(weight.sum())
     mean = weight @ values / total if total > 0 else np.zeros(values.shape[1])
@@ -128,5 +132,12 @@ def columns_of(columns: NDArray[Any], weight: Floats, start: int) -> Columns:
         low=seen.min(axis=0, initial=np.inf),
         high=seen.max(axis=0, initial=-np.inf),
         bad=bad.sum(axis=0).astype(np.float64),
-        first_bad=first,
+        first_bad=_first(bad, start),
+        infinite=infinite.sum(axis=0).astype(np.float64),
+        first_infinite=_first(infinite, start),
     )
+
+
+def _first(found: NDArray[np.bool_], start: int) -> Floats:
+    """Row of the first true value of each column, inf where there is none."""
+    return np.where(found.any(axis=0), start + found.argmax(axis=0), np.inf)

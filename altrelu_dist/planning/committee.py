@@ -113,7 +113,7 @@ def _lines(sizes: Sizes) -> list[Call]:
 
 def _race(sizes: Sizes) -> list[Call]:
     """The rounds: which kinds are best is known only to the data, so that each is as likely."""
-    racers = [kind for kind in COMMITTEE.kinds if kind.pieces < len(sizes.columns)]
+    racers = list(COMMITTEE.taking(len(sizes.columns) - 1))
     racers = racers[: COMMITTEE.racing[0]]
     calls = [call for kind in racers for call in _round(sizes, kind, 0, begins=True)]
     for number, most in enumerate(COMMITTEE.racing[1:], start=1):

@@ -26,7 +26,8 @@ from sklearn.utils.validation import (
 )
 
 from altrelu_dist.checkpoints.opening import opened
-from altrelu_dist.errors import DataError
+from altrelu_dist.encoding import RawColumn, RawColumns
+from altrelu_dist.errors import DataError, ParameterError
 from altrelu_dist.fitting import CommitteeFit, Naming, PlainFit, fit_of
 from altrelu_dist.folding import folded
 from altrelu_dist.frames import Given, dask_dtype, given, is_dask_frame, real_numbers
@@ -45,7 +46,6 @@ from altrelu_dist.warm_start import check_method, digest, start_from
 if TYPE_CHECKING:
     from distributed import Client
 
-    from altrelu_dist.encoding import RawColumns
     from altrelu_dist.engine import Engine
 
 __all__ = ["AltReLURegressor"]
@@ -98,6 +98,9 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         Let a committee predict any distance beyond the range of the training targets. By default
         its predictions are clipped at a quarter of that range beyond it; those of a plain network
         never are.
+    categorical_features : list of str, optional
+        Columns of a table whose numbers are codes: each different number is a level. Texts and
+        categories always are.
     alpha : float, default 0
         Ridge of both layers, relative to the mean square over rows, for standardised features and
         targets. Biases are not penalised. Of a committee it is the ridge of its members.
@@ -219,6 +222,7 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         method: str | None = None,
         max_size: int | None = None,
         extrapolate: bool = False,
+        categorical_features: Sequence[str] | None = None,
         alpha: float = 0.0,
         negative_slope: float = 0.0,
         max_iter: int | None = None,
@@ -238,6 +242,7 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.method = method
         self.max_size = max_size
         self.extrapolate = extrapolate
+        self.categorical_features = categorical_features
         self.alpha = alpha
         self.negative_slope = negative_slope
         self.max_iter = max_iter
@@ -274,9 +279,11 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Of dense numbers: a NumPy, Dask or Zarr array; a pandas, polars, Arrow or Dask table, or
-            any that exports Arrow data (a polars LazyFrame is collected); an xarray DataArray, or a
-            Dataset of variables over the rows. Categories that are numbers are taken as such.
+            A pandas, polars, Arrow or Dask table, or any that exports Arrow data (a polars LazyFrame
+            is collected), of numbers, texts, categories and times; or dense numbers: a NumPy, Dask
+            or Zarr array, an xarray DataArray, or a Dataset of variables over the rows. Features
+            may be missing (NaN, null). Categories that are numbers are taken as such. A column of
+            texts of which nearly all are different names the rows, and is left out.
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
         sample_weight : array-like of shape (n_samples,), optional
         feature_names, target_names : sequence of str, optional
@@ -333,7 +340,12 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         parameters = checked(self)
         self._told = 0
         begun = time.perf_counter()
-        engine, dtype, n_targets, names_of_y = self._rows(X, y, sample_weight, client)
+        table = self._taken(X, self.categorical_features)
+        if table.ids:
+            self._remark(
+                f"left out, since nearly all texts in it are different: {', '.join(table.ids)}"
+            )
+        engine, dtype, n_targets, names_of_y = self._rows(table, y, sample_weight, client)
         if engine.n_rows < 2:
             raise DataError("X has 1 sample: there is nothing to learn from a single row")
         one_name_a_column("feature_names", feature_names, "X", self.n_features_in_)
@@ -341,6 +353,9 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         if feature_names is not None:
             self.feature_names_in_ = np.asarray([str(name) for name in feature_names], dtype=object)
         one_name_a_column("raw_columns", raw_columns, "X", self.n_features_in_)
+        raw_columns = raw_columns or table.columns
+        if raw_columns is None and table.ids:  # they are to be left out of other tables too
+            raw_columns = (RawColumn(),) * self.n_features_in_
         names = getattr(self, "feature_names_in_", None)
         targets = names_of_y if target_names is None else tuple(target_names)
         start = None
@@ -451,7 +466,8 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         before = dict(self.__dict__)
         try:
             with on_client(self.client, X=X, y=y, sample_weight=sample_weight) as client:
-                engine, _, found, _ = self._rows(X, y, sample_weight, client, reset=False)
+                table = self._known(X)
+                engine, _, found, _ = self._rows(table, y, sample_weight, client, reset=False)
                 if found != n_targets or self._flat != flat:
                     shapes = [
                         "(n_samples,)" if f else f"(n_samples, {n})"
@@ -480,7 +496,7 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             Lazy for Dask and Zarr data.
         """
         check_is_fitted(self)
-        features = self._features(given(X, "X"), reset=False)
+        features = self._features(self._known(X), reset=False)
         if not is_lazy(features):
             return self._predicted(features)
         rows = lazy_array(features, "X", lengths=False)
@@ -509,7 +525,7 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         float
         """
         check_is_fitted(self)
-        features = self._features(given(X, "X"), reset=False)
+        features = self._features(self._known(X), reset=False)
         target, names = self._target(y)
         if not (is_lazy(features) or is_lazy(target)):
             check_finite(target, "y", names)
@@ -635,11 +651,32 @@ class AltReLURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             if name in self.network_.info:
                 setattr(self, f"{name}_", float(self.network_.info[name]))
 
+    def _known(self, X: Any) -> Given:
+        """Take a table whose columns are those of the network."""
+        names = getattr(self, "feature_names_in_", None)
+        known = None if names is None else [str(name) for name in names]
+        return given(X, "X", self.network_.columns, features=known)
+
+    def _taken(self, X: Any, categorical: Sequence[str] | None) -> Given:
+        """Take a table whose columns are to be learnt."""
+        if isinstance(categorical, str):
+            raise ParameterError(
+                f"is {categorical!r}; expected a list of names", parameter="categorical_features"
+            )
+        table = given(X, "X", categorical=tuple(categorical or ()))
+        if categorical and table.names is None:
+            raise ParameterError(
+                f"names columns of a table, and X is a {type(X).__name__}; expected a table with "
+                "named columns",
+                parameter="categorical_features",
+            )
+        return table
+
     def _rows(
-        self, X: Any, y: Any, sample_weight: Any, client: Client | None, *, reset: bool = True
+        self, X: Given, y: Any, sample_weight: Any, client: Client | None, *, reset: bool = True
     ) -> _Rows:
         """Take data for training, whatever it comes in, as rows of an engine."""
-        features = self._features(given(X, "X"), reset=reset)
+        features = self._features(X, reset=reset)
         target, target_names = self._target(y)
         lazy = is_lazy(features) or is_lazy(target)
         if sample_weight is not None and not lazy:

@@ -171,7 +171,7 @@ class Network:
         DataError
             If the number of columns is not ``n_features``.
         """
-        rows = np.asarray(X)
+        rows = X if isinstance(X, np.ndarray) else np.asarray(self._taken(X))
         if rows.ndim != 2 or rows.shape[1] != self.n_features:
             raise DataError(
                 f"the network takes {self.n_features} features, found an array of shape "
@@ -183,6 +183,12 @@ class Network:
         if self.target_range is not None:
             np.clip(out, *self.target_range, out=out)
         return out
+
+    def _taken(self, X: Any) -> Any:
+        """A table as the numbers that the network was trained on."""
+        from altrelu_dist.frames import given
+
+        return given(X, "X", self.columns, features=self.feature_names).values
 
     def hidden_features(self, X: NDArray[Any]) -> Floats:
         """What the hidden neurons make of some rows.

@@ -174,8 +174,10 @@ class Encoder:
 
     @cached_property
     def lacking(self) -> NDArray[np.bool_]:
-        """Which raw columns may be missing: training rows lacked values of them."""
-        lacking = np.zeros(self.n_features, dtype=bool)
+        """Which raw columns may be missing: training rows lacked values, or nothing is made of it."""
+        lacking = np.ones(self.n_features, dtype=bool)
+        for block in self.blocks:
+            lacking[block.sources] = False
         for block in self.blocks:
             if isinstance(block, GapColumns):
                 lacking[block.columns] = True

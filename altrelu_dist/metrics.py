@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from altrelu_dist.encoding.raw import RawColumn
 from altrelu_dist.errors import DataError
 from altrelu_dist.frames import given
 from altrelu_dist.inputs import engine_of, on_client
@@ -104,7 +105,9 @@ def evaluate(
     ClusterError
         If the client cannot be waited for, or does not have what was persisted of the data.
     """
-    features = given(X, "X")
+    names = network.feature_names
+    columns = network.columns or (RawColumn(),) * network.n_features
+    features = given(X, "X", columns, features=names)
     if None not in (features.texts, network.feature_names) and features.texts != (
         network.feature_names
     ):

@@ -131,7 +131,9 @@ def test_convert_missing_values():
     holes.iloc[3, 1] = np.nan
     holes.iloc[7, 0] = np.inf
     holes.to_csv("holes.csv", index=False)
-    line = refuses("convert", "holes.csv", "new.zarr", "--target", "target")
+    of = ("convert", "holes.csv", "new.zarr", "--target", "target")
+    assert "1 of 50 rows" in refuses(*of)  # the infinity
+    line = refuses(*of, "--missing", "error")
     assert "2 of 50 rows" in line
     assert "row 3" in line
     assert "--drop-missing" in line

@@ -49,12 +49,14 @@ def files_in(folder):
 
 def test_missing_values_are_counted_and_refused(holes, tmp_path):
     with pytest.raises(DataError) as caught:
-        convert(holes, tmp_path / "a.zarr", target="y")
+        convert(holes, tmp_path / "a.zarr", target="y", missing="error")
     assert str(caught.value) == (
         f"{holes}: missing or infinite values in 4 of 6 rows, the first in row 1 (counted from 0): "
         "a (2, 1 infinite), b (1), y (1); leave such rows out with drop_missing=True, or fill "
         "features with impute='mean'"
     )
+    with pytest.raises(DataError, match=r"in 2 of 6 rows.*row 3 .*: a \(1 infinite\), y \(1\);"):
+        convert(holes, tmp_path / "a.zarr", target="y")
     assert os.listdir(tmp_path) == ["holes.parquet"]
 
 
@@ -105,9 +107,9 @@ def test_cleaning_block_by_block_equals_pandas(rows, columns, cuts, share, drop,
         expected_means = features[frame.iloc[:, -1].notna()].mean()
         if expected_means.isna().any():
             with pytest.raises(DataError, match="no values at all"):
-                column_means("x", names, blocks)
+                column_means("x", names, None, blocks)
             return
-        means = column_means("x", names, blocks)
+        means = column_means("x", names, None, blocks)
         np.testing.assert_allclose(means, expected_means, atol=1e-14)
         frame.iloc[:, :-1] = features.fillna(pd.Series(means))
     double = np.dtype("f8")

@@ -71,7 +71,9 @@ def test_packed_numbers_are_those_that_xarray_reads(tmp_path, rng, stored, encod
     assert sum(c.missing for c in describe(path).columns) == np.isnan(values).sum()
     if np.isnan(values).any():
         with pytest.raises(DataError, match="missing or infinite values"):
-            convert(path, tmp_path / "b.zarr")
+            convert(path, tmp_path / "b.zarr", missing="error")
+    convert(path, tmp_path / "a.zarr")
+    np.testing.assert_array_equal(open_dataset(tmp_path / "a.zarr").X.compute(), expected)
     convert(path, tmp_path / "b.zarr", drop_missing=True)
     whole = expected[~np.isnan(expected).any(axis=1)]
     np.testing.assert_array_equal(open_dataset(tmp_path / "b.zarr").X.compute(), whole)

@@ -178,14 +178,12 @@ def test_a_column_of_something_else_is_named(name, column, dtype, cure):
     frame = pd.DataFrame({"a": [1.0, 2.0], name: column})
     expected = rf"has a column that is not numbers: {name} \([^)]*({dtype}).*{cure}.*drop it"
     with pytest.raises(DataError, match="X " + expected) as caught:
-        quick().fit(frame, [1.0, 2.0])
+        given(frame, "X", numbers=True)
     assert "\n" not in str(caught.value)
     assert "--" not in str(caught.value)
     with pytest.raises(DataError, match="y " + expected):
         quick().fit(frame[["a"]], frame[name])
     model = quick().fit(frame[["a"]].assign(**{name: [3.0, 4.0]}), [1.0, 2.0])
-    with pytest.raises(DataError, match="X " + expected):
-        model.predict(frame)
     with pytest.raises(DataError, match="y " + expected):
         model.score(frame[["a"]].assign(**{name: [3.0, 4.0]}), frame[name])
 
@@ -204,7 +202,7 @@ def test_a_column_of_something_else_is_named_in_other_tables(column, kind):
     table = pl.DataFrame({"a": [1.0, 2.0], "odd": column})
     for data in (table, table.lazy(), table.to_arrow()):
         with pytest.raises(DataError, match=rf"X has a column that is not numbers: odd \(.*{kind}"):
-            quick().fit(data, [1.0, 2.0])
+            given(data, "X", numbers=True)
     with pytest.raises(DataError, match=rf"y has a column that is not numbers: odd \(.*{kind}"):
         quick().fit(table.select("a"), table["odd"])
 
@@ -223,7 +221,7 @@ def test_times_and_text_in_arrays_are_no_numbers():
 def test_many_columns_of_something_else_are_counted():
     frame = pd.DataFrame({f"t{i}": ["Bern"] for i in range(7)})
     with pytest.raises(DataError, match=r"t0 \(.*t4 \([\w: ]+\) and 2 more; .*or drop them"):
-        given(frame, "X")
+        given(frame, "X", numbers=True)
 
 
 def test_names_that_are_there_twice_are_refused(frame, target):

@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from altrelu_dist.cli.options import Data, Json, Overwrite, Quiet, Target, Weight
+from altrelu_dist.cli.options import (
+    Categorical,
+    Categories,
+    Data,
+    Drop,
+    Json,
+    Missing,
+    Only,
+    Overwrite,
+    Quiet,
+    Target,
+    Weight,
+)
 from altrelu_dist.runs.output import Output, bytes_text, number, seconds_text, table
 
 if TYPE_CHECKING:
@@ -15,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["convert", "info"]
 
+_FREQUENT = 3  # levels of a column that are listed
+_DAY, _FAR = 86_400, 60_000_000_000  # seconds; about 1,900 years
 _SHOWN = 40  # columns of a wide table that are listed though nothing is wrong with them
 
 
@@ -25,6 +39,11 @@ def convert(
     ],
     target: Target = None,
     weight: Weight = None,
+    categorical: Categorical = None,
+    drop: Drop = None,
+    only: Only = None,
+    missing: Missing = "keep",
+    categories: Categories = "learn",
     drop_missing: Annotated[
         bool, typer.Option("--drop-missing", help="Leave out rows with missing values.")
     ] = False,
@@ -50,6 +69,11 @@ def convert(
             destination,
             target=target,
             weight=weight,
+            categorical=categorical or (),
+            drop=drop or (),
+            only=only,
+            missing=missing,
+            categories=categories,
             drop_missing=drop_missing,
             impute=impute,
             dtype=dtype,
@@ -58,7 +82,11 @@ def convert(
         )
     changed = [
         f"{count:,} {what}"
-        for count, what in ((summary.dropped, "rows left out"), (summary.filled, "values filled"))
+        for count, what in (
+            (summary.dropped, "rows left out"),
+            (summary.filled, "values filled"),
+            (summary.missing, "values missing"),
+        )
         if count
     ]
     output.result(
@@ -68,7 +96,7 @@ def convert(
         f"{summary.n_chunks} chunks of {summary.chunk_rows:,} rows, "
         f"{bytes_text(summary.bytes_on_disk)}, {seconds_text(summary.seconds)}",
         *([", ".join(changed)] if changed else []),
-        *left_out(summary.left_out),
+        *left_out(summary.left_out, summary.ids),
         f"saved: {destination}",
     )
 
@@ -76,6 +104,9 @@ def convert(
 def info(
     data: Data,
     target: Target = None,
+    categorical: Categorical = None,
+    drop: Drop = None,
+    only: Only = None,
     as_json: Json = False,
 ) -> None:
     """Read every chunk once: show sizes and columns, and find damage and missing values."""
@@ -84,7 +115,9 @@ def info(
 
     output = Output(as_json=as_json)
     with output.doing(f"reading {data}"):
-        found = describe(data, target=target)
+        found = describe(
+            data, target=target, categorical=categorical or (), drop=drop or (), only=only
+        )
     heads = ("column", "role", "missing", "infinite", "least", "mean", "greatest", "")
     columns = table(*heads, words=2)
     shown = [
@@ -94,8 +127,7 @@ def info(
     ]
     for column in shown:
         counts = (f"{count:,}" if count else "" for count in (column.missing, column.infinite))
-        numbers = map(number, (column.minimum, column.mean, column.maximum))
-        columns.add_row(column.name, column.role, *counts, *numbers, _remark(column))
+        columns.add_row(column.name, column.role, *counts, *_values(column), _remark(column))
     hidden = len(found.columns) - len(shown)
     output.result(
         asdict(found) | {"constant": [column.name for column in found.columns if column.constant]},
@@ -103,13 +135,36 @@ def info(
         f"{found.dtype}; {found.n_chunks} chunks of up to {found.chunk_rows:,} rows; "
         f"{bytes_text(found.bytes_on_disk)} on disk, {bytes_text(found.bytes_in_memory)} in memory",
         columns,
-        *left_out(found.left_out),
+        *left_out(found.left_out, found.ids),
         *([f"and {hidden} more features, all well (--json has them)"] if hidden else []),
         "every chunk was read, nothing is damaged",
     )
 
 
+def _values(column: ColumnSummary) -> tuple[str, str, str]:
+    """Least, mean and greatest as a reader of the column's kind expects them."""
+    of = (column.minimum, column.mean, column.maximum)
+    if column.kind == "levels":
+        return ("", "", "")
+    least, mean, greatest = map(moment if column.kind == "time" else number, of)
+    return least, mean, greatest
+
+
+def moment(seconds: float) -> str:
+    """A time as text; far from our days, and of day, in seconds."""
+    from datetime import UTC, datetime, timedelta
+
+    if not abs(seconds) < _FAR:
+        return number(seconds)
+    at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=round(seconds))
+    return at.strftime("%Y-%m-%d" if seconds % _DAY == 0 else "%Y-%m-%d %H:%M:%S")
+
+
 def _remark(column: ColumnSummary) -> str:
+    if column.levels > 1:
+        names = ", ".join(f"{level} ({rows:,})" for level, rows in column.frequent[:_FREQUENT])
+        more = ", ..." if column.levels > _FREQUENT else ""
+        return f"{column.levels:,} levels: {names}{more}"
     if column.constant:
         return "constant"
     return "incomplete" if column.missing or column.infinite else ""

@@ -25,7 +25,7 @@ def evaluate(
     from altrelu_dist.memory import measure
     from altrelu_dist.metrics import evaluate as scores_of
     from altrelu_dist.network import Network
-    from altrelu_dist.runs.columns import open_for, targets_of
+    from altrelu_dist.runs.columns import open_for, targets_of, unseen, unseen_lines, unseen_of
     from altrelu_dist.runs.scores import mean_scores, score_records, score_table
 
     output = Output(as_json=as_json)
@@ -35,9 +35,14 @@ def evaluate(
     start = time.perf_counter()
     with connect(connection.cluster(), output, in_process=True) as client:
         scores = scores_of(network, X, y, opened.sample_weight, client=client)
+        unknown = {}
+        if opened.columns is not None:
+            unknown = unseen_of(opened, unseen(opened).sum(axis=0).compute())
         memory = measure(client)
     seconds = time.perf_counter() - start
     rows = int(X.shape[0])
+    for line in unseen_lines(unknown):
+        output.warn(line)
     output.result(
         {
             "model": model,
@@ -45,8 +50,9 @@ def evaluate(
             "rows": rows,
             **mean_scores(scores),
             "targets": score_records(scores),
+            "unknown_levels": unknown,
             "seconds": seconds,
-            "passes": 1,
+            "passes": 1 if opened.columns is None else 2,
             "peak_memory": memory.total,
             "memory": memory.record(),
         },

@@ -11,8 +11,9 @@ from altrelu_dist.cli.cluster import ClusterChoice, TlsFiles
 from altrelu_dist.runs.training import TrainOptions
 
 __all__ = [
-    "RESUMING", "Connection", "Data", "Hidden", "JobId", "Json", "MaxSize", "Memory", "Method",
-    "Model", "Overwrite", "Profile", "Quiet", "Target", "Threads", "Training", "Weight", "Workers",
+    "RESUMING", "Categorical", "Categories", "Connection", "Data", "Drop", "Hidden", "JobId",
+    "Json", "MaxSize", "Memory", "Method", "Missing", "Model", "Only", "Overwrite", "Profile",
+    "Quiet", "Target", "Threads", "Training", "Weight", "Workers",
 ]  # fmt: skip
 
 _CLUSTER = "Cluster"
@@ -31,6 +32,39 @@ Target = Annotated[
     typer.Option(help="Column to be predicted; repeat it for several. A store knows its own."),
 ]
 Weight = Annotated[str | None, typer.Option(help="Column of sample weights.")]
+Categorical = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="COLUMN",
+        help="Take each number of this column, a code say, as a level of its own, as text always "
+        "is; repeat it for several.",
+        show_default=False,
+    ),
+]
+Drop = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="COLUMN",
+        help="Leave this column out of the features; repeat it for several.",
+        show_default=False,
+    ),
+]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="COLUMN",
+        help="Take no other columns than this as features; repeat it for several.",
+        show_default=False,
+    ),
+]
+Missing = Annotated[
+    Literal["keep", "error"],
+    typer.Option(help="Whether missing features are taken as such, or refused."),
+]
+Categories = Annotated[
+    Literal["learn", "error"],
+    typer.Option(help="Whether columns of text are taken, as levels, or refused."),
+]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace what is there, once the new one is complete.")
 ]
@@ -225,6 +259,11 @@ class Training:
     validation_fraction: ValidationFraction = None
     target: Target = None
     weight: Weight = None
+    categorical: Categorical = None
+    drop: Drop = None
+    only: Only = None
+    missing: Missing = "keep"
+    categories: Categories = "learn"
     warm_start: WarmStart = None
     checkpoint_interval: CheckpointInterval = 60.0
     overwrite: Overwrite = False

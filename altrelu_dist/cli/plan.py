@@ -9,12 +9,15 @@ import typer
 from altrelu_dist.cli.cluster import connect
 from altrelu_dist.cli.grouped import grouped
 from altrelu_dist.cli.options import (
+    Categorical,
     Connection,
+    Drop,
     Hidden,
     Json,
     MaxSize,
     Memory,
     Method,
+    Only,
     Target,
     Weight,
 )
@@ -75,6 +78,9 @@ def plan(
     ] = None,
     target: Target = None,
     weight: Weight = None,
+    categorical: Categorical = None,
+    drop: Drop = None,
+    only: Only = None,
     *,
     connection: Connection,
     workers: Annotated[
@@ -137,6 +143,9 @@ def plan(
             bandwidth=None if bandwidth is None else _bytes("--bandwidth", bandwidth),
             target=target,
             weight=weight,
+            categorical=categorical or (),
+            drop=drop or (),
+            only=only,
         )
     output.result(made.record(), *_text(made))
 

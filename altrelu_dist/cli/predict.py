@@ -15,8 +15,7 @@ from altrelu_dist.runs.output import Output, bytes_text, seconds_text
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import dask.array as da
-
+    from altrelu_dist.data import DataSet
     from altrelu_dist.network import Network
 
 __all__ = ["predict"]
@@ -46,7 +45,7 @@ def predict(
     from altrelu_dist.memory import measure
     from altrelu_dist.network import Network
     from altrelu_dist.outputs import check_apart, check_output, write_beside
-    from altrelu_dist.runs.columns import open_for
+    from altrelu_dist.runs.columns import open_for, unseen_lines, unseen_of
 
     output = Output(quiet, as_json)
     make_writer = writer_for(out)
@@ -54,8 +53,8 @@ def predict(
     check_apart(out, model, data)
     check_output(out, overwrite=overwrite, kind=kind)
     network = Network.load(model)
-    X = open_for(network, data, output.note).X
-    rows = int(X.shape[0])
+    opened = open_for(network, data, output.note)
+    rows = int(opened.X.shape[0])
     names = network.target_names or tuple(f"y{i}" for i in range(network.n_targets))
     start = time.perf_counter()
     with connect(connection.cluster(), output, in_process=True) as client:
@@ -65,15 +64,20 @@ def predict(
             make_writer(part, rows, names) as writer,
         ):
             done = incomplete = 0
-            for block in _predicted(network, X):
+            unknown = np.zeros(opened.X.shape[1], np.int64)
+            for block, unseen in _predicted(network, opened):
                 writer.write(block)
                 done += len(block)
+                unknown += unseen
                 incomplete += int((~np.isfinite(block)).any(axis=1).sum())
                 show(done / rows)
         memory = measure(client)
     seconds = time.perf_counter() - start
     if incomplete:
         output.warn(f"{incomplete:,} rows have missing or infinite values: no number is predicted")
+    unknown_levels = unseen_of(opened, unknown)
+    for line in unseen_lines(unknown_levels):
+        output.warn(line)
     output.result(
         {
             "model": model,
@@ -82,6 +86,7 @@ def predict(
             "rows": rows,
             "targets": list(names),
             "incomplete": incomplete,
+            "unknown_levels": unknown_levels,
             "seconds": seconds,
             "passes": 1,
             "peak_memory": memory.total,
@@ -92,12 +97,23 @@ def predict(
     )
 
 
-def _predicted(network: Network, X: da.Array) -> Iterator[Any]:
-    """Predictions of the blocks in order, as many at a time as there are threads to make them."""
+def _predicted(network: Network, data: DataSet) -> Iterator[tuple[Any, Any]]:
+    """Predictions of the blocks in order, as many at a time as there are threads to make them.
+
+    With them comes for each column how many of its values are of levels that are not known.
+    """
+    from dask.base import compute
     from dask.system import CPU_COUNT
 
     from altrelu_dist.prediction import predict_blocks
+    from altrelu_dist.runs.columns import unseen
 
-    predicted = predict_blocks(network, X)
+    predicted = predict_blocks(network, data.X)
+    unknown = None if data.columns is None else unseen(data)
     for first in range(0, predicted.numblocks[0], CPU_COUNT):
-        yield predicted.blocks[first : first + CPU_COUNT].compute()
+        some = slice(first, first + CPU_COUNT)
+        if unknown is None:
+            yield predicted.blocks[some].compute(), 0
+        else:
+            block, counts = compute(predicted.blocks[some], unknown.blocks[some])
+            yield block, counts.sum(axis=0)

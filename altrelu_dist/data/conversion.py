@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from altrelu_dist.data.dataset import find_sources
+from altrelu_dist.data.dataset import Sources, check_choice, find_sources
 from altrelu_dist.data.missing import Cleaner, column_means
 from altrelu_dist.data.source import (
     READ_BYTES,
@@ -45,10 +45,12 @@ class Conversion:
         Rows of a chunk, and how many chunks the features have.
     bytes_on_disk : int
         Of all files of the store.
-    dropped, filled : int
-        Rows left out, and values filled, because something was missing.
+    dropped, filled, missing : int
+        Rows left out, and values filled, because something was missing; features that still are.
     left_out : tuple of str
         Columns that were left out, since they are an index.
+    ids : tuple of str
+        Columns of text that were left out, since they name the rows.
     seconds : float
         Time taken.
     """
@@ -63,7 +65,9 @@ class Conversion:
     bytes_on_disk: int
     dropped: int
     filled: int
+    missing: int
     left_out: tuple[str, ...]
+    ids: tuple[str, ...]
     seconds: float
 
 
@@ -73,6 +77,11 @@ def convert(
     *,
     target: str | Sequence[str] | None = None,
     weight: str | None = None,
+    categorical: Sequence[str] = (),
+    drop: Sequence[str] = (),
+    only: Sequence[str] | None = None,
+    missing: Literal["keep", "error"] = "keep",
+    categories: Literal["learn", "error"] = "learn",
     drop_missing: bool = False,
     impute: Literal["mean"] | None = None,
     overwrite: bool = False,
@@ -84,23 +93,27 @@ def convert(
 
     Parameters
     ----------
-    source, target, weight
+    source, target, weight, categorical, drop, only, categories
         As the address and the names of `open_dataset`. Without a target the store has features
-        only, which is enough to predict.
+        only, which is enough to predict. Of text the store has the places of the levels, and the
+        levels.
     destination : path
         A path, or an address that fsspec knows, that ends in ``.zarr``. It
         appears, or is replaced, when all is written.
+    missing : "keep" or "error"
+        Whether missing features are kept as NaN, or refused. Infinite ones, and missing targets and
+        weights, are refused.
     drop_missing : bool
         Leave out rows in which a value is NaN, null or infinite.
     impute : "mean", optional
-        Fill missing and infinite features by the mean of the column. Targets and weights are never
-        filled: rows that lack them are refused, or left out with `drop_missing`.
+        Fill missing and infinite features by the mean of the column, but those of text. Targets and
+        weights are never filled: rows that lack them are refused, or left out with `drop_missing`.
     overwrite : bool
         Whether an existing store that this package wrote may be replaced; nothing else is.
     dtype : "float32" or "float64", optional
         Of everything stored. By default the features, the targets and the weights are each float32
         where it holds every value of the source's types exactly (float32, float16, bool, integers
-        of up to 16 bits), else float64.
+        of up to 16 bits, text), else float64.
     chunk_bytes : int
         About the size of a chunk in memory; a chunk has at least 4096 rows. Smaller ones are
         written where there would be fewer than eight.
@@ -116,32 +129,56 @@ def convert(
     ExistsError
         The destination exists, and is not to be replaced.
     DataError
-        The source cannot be read or holds missing values, or the destination cannot be written.
+        The source cannot be read or holds values that are refused, or the destination cannot be
+        written.
     ParameterError
         A parameter has no such value.
     """
     started = time.perf_counter()
     _check_parameters(destination, impute, dtype, chunk_bytes)
+    check_choice("missing", missing, ("keep", "error"))
     check_output(destination, overwrite=overwrite, kind=FORMAT)
-    sources = find_sources(source, target=target, weight=weight).sources
-    first, text = sources[0], os.fspath(source)
+    found = find_sources(
+        source,
+        target=target,
+        weight=weight,
+        categorical=categorical,
+        drop=drop,
+        only=only,
+        categories=categories,
+    )
+    sources, first, text = found.sources, found.sources[0], os.fspath(source)
+    features, columns = found.features, found.columns
+    if dtype == "float32" and any(column.kind == "time" for column in columns or ()):
+        raise ParameterError(
+            "is 'float32', which holds times of today to two minutes only; expected 'float64' or "
+            "None",
+            parameter="dtype",
+        )
     dtypes = _stored_dtypes(sources, dtype)
     weights = () if dtypes[2] is None else (weight or "sample_weight",)
-    names = (*first.feature_names, *first.target_names, *weights)
+    names = (*features, *first.target_names, *weights)
     about_rows = sum(each.about_rows for each in sources)
-    chunk_rows = rows_per_chunk(len(first.feature_names), dtypes[0], chunk_bytes, about_rows)
+    chunk_rows = rows_per_chunk(len(features), dtypes[0], chunk_bytes, about_rows)
     n_rows = min(chunk_rows, rows_in(READ_BYTES, len(names), np.dtype(np.float64)))
     means = None
     passes = 1 if impute is None else 2
     if impute is not None:
-        blocks = _blocks(sources, n_rows, progress, 0, passes)
-        means = column_means(text, first.feature_names, blocks)
-    cleaner = Cleaner(text, names, dtypes, drop=drop_missing, means=means)
+        blocks = _blocks(found, n_rows, progress, 0, passes)
+        means = column_means(text, features, columns, blocks)
+    keep = missing == "keep"
+    cleaner = Cleaner(text, names, dtypes, drop=drop_missing, means=means, keep=keep)
     with write_beside(destination, overwrite=overwrite, kind=FORMAT) as path:
         writer = StoreWriter(
-            path, first.feature_names, first.target_names, dtypes, chunk_rows, named=first.named
+            path,
+            features,
+            first.target_names,
+            dtypes,
+            chunk_rows,
+            named=first.named,
+            columns=columns,
         )
-        for block in cleaner.clean(_blocks(sources, n_rows, progress, passes - 1, passes)):
+        for block in cleaner.clean(_blocks(found, n_rows, progress, passes - 1, passes)):
             writer.append(block)
         if not writer.rows:
             left = " left: something is missing in every row" if cleaner.dropped else ""
@@ -151,7 +188,7 @@ def convert(
     return Conversion(
         destination=os.fspath(destination),
         rows=writer.rows,
-        n_features=len(first.feature_names),
+        n_features=len(features),
         n_targets=len(first.target_names),
         dtype=str(dtypes[0]),
         chunk_rows=chunk_rows,
@@ -159,7 +196,9 @@ def convert(
         bytes_on_disk=n_bytes,
         dropped=cleaner.dropped,
         filled=cleaner.filled,
+        missing=cleaner.kept,
         left_out=first.unread,
+        ids=found.ids,
         seconds=time.perf_counter() - started,
     )
 
@@ -195,17 +234,17 @@ def _stored_dtypes(
 
 
 def _blocks(
-    sources: Sequence[Source],
+    found: Sources,
     n_rows: int,
     progress: Callable[[int, float], object] | None,
     number: int,
     passes: int,
 ) -> Iterator[Block]:
     """Blocks of all sources, in pass `number` of `passes` over them."""
-    rows = 0
-    for i, source in enumerate(sources):
+    rows, places = 0, found.places
+    for i, source in enumerate(found.sources):
         for block in source.blocks(n_rows):
-            yield block
+            yield block if places is None else block._replace(X=block.X[:, places])
             rows += len(block.X)
             if progress is not None:
-                progress(rows, (number + (i + block.fraction) / len(sources)) / passes)
+                progress(rows, (number + (i + block.fraction) / len(found.sources)) / passes)

@@ -189,7 +189,7 @@ def open_dataset(
     ParameterError
         A parameter has no such value.
     """
-    _check_choice("missing", missing, ("keep", "error"))
+    check_choice("missing", missing, ("keep", "error"))
     found = find_sources(
         address,
         target=target,
@@ -279,6 +279,25 @@ class Sources(NamedTuple):
     ids: tuple[str, ...] = ()
     selected: tuple[str, ...] | None = None
 
+    @property
+    def places(self) -> list[int] | None:
+        """Of the selected columns in X; None for all."""
+        names = self.sources[0].feature_names
+        return None if self.selected is None else [names.index(name) for name in self.selected]
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of the columns that are used."""
+        return self.sources[0].feature_names if self.selected is None else self.selected
+
+    @property
+    def columns(self) -> RawColumns | None:
+        """What the columns that are used were; None where all were numbers."""
+        columns, places = self.sources[0].columns, self.places
+        if columns is not None and places is not None:
+            columns = tuple(columns[i] for i in places)
+        return None if all_numbers(columns) else columns
+
 
 def find_sources(
     address: str | os.PathLike[str],
@@ -297,7 +316,7 @@ def find_sources(
 
     The parameters are those of `open_dataset`.
     """
-    _check_choice("categories", categories, ("learn", "error"))
+    check_choice("categories", categories, ("learn", "error"))
     targets = (target,) if isinstance(target, str) else tuple(target or ())
     used = [*targets, *([weight] if weight is not None else [])]
     if len(set(used)) < len(used):
@@ -389,7 +408,8 @@ def _all_there(X: da.Array, address: str, names: Sequence[str]) -> da.Array:
     return X.map_blocks(checked, dtype=X.dtype, meta=X._meta) if X.dtype.kind == "f" else X
 
 
-def _check_choice(parameter: str, value: object, choices: Sequence[str]) -> None:
+def check_choice(parameter: str, value: object, choices: Sequence[str]) -> None:
+    """Refuse a value that is none of some."""
     if value not in choices:
         expected = " or ".join(map(repr, choices))
         raise ParameterError(f"is {value!r}; expected {expected}", parameter=parameter)

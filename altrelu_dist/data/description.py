@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from altrelu_dist.data.dataset import dataset_of, find_sources
+from altrelu_dist.encoding.raw import RawColumn
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import dask.array as da
 
     from altrelu_dist.data.source import Array, Source
+    from altrelu_dist.encoding.raw import Kind, RawColumns
 
+_FREQUENT = 5  # levels that are named
 _N_STATISTICS = 6  # missing, infinite, finite, their sum, least and greatest
 
 
 @dataclass(frozen=True)
 class ColumnSummary:
-    """One column; `minimum`, `mean` and `maximum` are of its finite values, nan if it has none."""
+    """One column; `minimum`, `mean` and `maximum` are of its finite values, nan if it has none.
+
+    Those of times are seconds since 1970, and nan of text. A column of text has `levels`, how many
+    there are, and `frequent`, the most frequent ones with the number of their rows.
+    """
 
     name: str
     role: str
@@ -32,11 +40,14 @@ class ColumnSummary:
     minimum: float
     mean: float
     maximum: float
+    kind: Kind = "number"
+    levels: int = 0
+    frequent: tuple[tuple[str, int], ...] = ()
 
     @property
     def constant(self) -> bool:
         """Whether all its finite values are equal."""
-        return not self.minimum < self.maximum
+        return self.levels <= 1 if self.kind == "levels" else not self.minimum < self.maximum
 
 
 @dataclass(frozen=True)
@@ -59,6 +70,8 @@ class Description:
         Features, then targets, then the weight; `role` is "feature", "target" or "weight".
     left_out : tuple of str
         Columns that are not features, since they are an index.
+    ids : tuple of str
+        Columns of text that are not features, since they name the rows.
     """
 
     address: str
@@ -72,6 +85,7 @@ class Description:
     bytes_in_memory: int
     columns: tuple[ColumnSummary, ...]
     left_out: tuple[str, ...]
+    ids: tuple[str, ...]
 
 
 def describe(
@@ -79,6 +93,9 @@ def describe(
     *,
     target: str | Sequence[str] | None = None,
     weight: str | None = None,
+    categorical: Sequence[str] = (),
+    drop: Sequence[str] = (),
+    only: Sequence[str] | None = None,
 ) -> Description:
     """Read every chunk once, and say what is there.
 
@@ -87,7 +104,7 @@ def describe(
 
     Parameters
     ----------
-    address, target, weight
+    address, target, weight, categorical, drop, only
         As for `open_dataset`; without a target all columns of a table are features.
 
     Returns
@@ -101,24 +118,28 @@ def describe(
     """
     from dask.base import compute
 
-    found_there = find_sources(address, target=target, weight=weight)
-    sources = found_there.sources
-    data = dataset_of(found_there, address)
+    opened = find_sources(
+        address, target=target, weight=weight, categorical=categorical, drop=drop, only=only
+    )
+    sources, data = opened.sources, dataset_of(opened, address)
     weights = None if data.sample_weight is None else data.sample_weight[:, np.newaxis]
     parts = {
-        "feature": (data.X, sources[0].feature_names),
+        "feature": (data.X, opened.features),
         "target": (data.y, data.target_names),
         "weight": (weights, (weight or "sample_weight",)),
     }
     present = {role: (a, names) for role, (a, names) in parts.items() if a is not None}
-    found = compute(*(_statistics(array) for array, _ in present.values()))
+    raw = data.columns or (RawColumn(),) * len(opened.features)
+    counts = _level_counts(data.X, raw)
+    *found, counted = compute(*(_statistics(array) for array, _ in present.values()), counts)
     for source in sources:
         source.verify()
-    columns = tuple(
+    columns = [
         _column(name, role, statistics)
         for (role, (_, names)), table in zip(present.items(), found, strict=True)
         for name, statistics in zip(names, table.T, strict=True)
-    )
+    ]
+    columns[: len(raw)] = _of_kinds(columns, raw, counted)
     return Description(
         address=os.fspath(address),
         rows=int(data.X.shape[0]),
@@ -129,8 +150,9 @@ def describe(
         chunk_rows=max(data.X.chunks[0]),
         bytes_on_disk=sum(bytes_on_disk(source) for source in sources),
         bytes_in_memory=sum(int(array.nbytes) for array, _ in present.values()),
-        columns=columns,
+        columns=tuple(columns),
         left_out=data.left_out,
+        ids=data.ids,
     )
 
 
@@ -150,6 +172,62 @@ def _statistics(array: da.Array) -> da.Array:
         meta=np.empty((0, 0)),
     )
     return table
+
+
+def _level_counts(X: da.Array, columns: RawColumns) -> da.Array:
+    """Rows of each level of each column of text, one column's after the other's."""
+    import dask.array as da
+
+    sizes = {j: len(column.levels) for j, column in enumerate(columns) if column.levels}
+    counts: da.Array = da.reduction(
+        X,
+        chunk=partial(_block_counts, sizes),
+        combine=_sum,
+        aggregate=_sum,
+        axis=0,
+        dtype=np.int64,
+        output_size=sum(sizes.values()),
+        split_every=8,
+        meta=np.empty((0, 0), np.int64),
+    )
+    return counts
+
+
+def _block_counts(sizes: Mapping[int, int], block: Array, axis: Any, keepdims: bool) -> Array:  # noqa: ARG001
+    counts = [np.zeros(0, np.int64)]
+    for j, size in sizes.items():
+        codes = block[:, j]
+        counts.append(np.bincount(codes[codes >= 0].astype(int), minlength=size))
+    return np.concatenate(counts)[np.newaxis]
+
+
+def _sum(counts: Array, axis: Any, keepdims: bool) -> Array:  # noqa: ARG001
+    total: Array = counts.sum(axis=0, keepdims=keepdims)
+    return total
+
+
+def _of_kinds(
+    found: Sequence[ColumnSummary], columns: RawColumns, counts: Array
+) -> Iterator[ColumnSummary]:
+    """Summaries of features, those of text with their levels."""
+    at = 0
+    for summary, column in zip(found, columns, strict=False):
+        if column.kind != "levels":
+            yield replace(summary, kind=column.kind)
+            continue
+        size = len(column.levels)
+        rows = counts[at : at + size]
+        first = np.argsort(-rows, kind="stable")[:_FREQUENT]
+        at += size
+        yield replace(
+            summary,
+            kind="levels",
+            minimum=math.nan,
+            mean=math.nan,
+            maximum=math.nan,
+            levels=size,
+            frequent=tuple((column.levels[i], int(rows[i])) for i in first),
+        )
 
 
 def _block_statistics(block: Array, axis: Any, keepdims: bool) -> Array:  # noqa: ARG001

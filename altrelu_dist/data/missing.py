@@ -13,14 +13,18 @@ from altrelu_dist.errors import DataError, Remedy
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from altrelu_dist.encoding.raw import RawColumns
+
 Floats = npt.NDArray[np.float64]
 
 
 class Cleaner:
     """Passes on blocks of finite rows in the dtypes that are to be stored, and counts the others.
 
-    An infinity counts as missing. `means` fill missing features; `drop` leaves out rows that still
-    have something missing; with neither all rows are looked at, so as to say in how many.
+    An infinity counts as missing. `means` fill missing features, but where they are NaN; `drop`
+    leaves out rows that still have something missing. Else features that are missing, but no
+    infinities, are passed on with `keep`; without it all rows are looked at, so as to say in how
+    many something is missing.
     """
 
     def __init__(
@@ -31,9 +35,12 @@ class Cleaner:
         *,
         drop: bool,
         means: Floats | None,
+        keep: bool = False,
     ) -> None:
         self.dropped = 0
         self.filled = 0
+        self.kept = 0
+        self._keep = keep
         self._source = source
         self._names = names
         self._dtypes = dtypes
@@ -93,9 +100,13 @@ class Cleaner:
             return block
         X = block.X
         if self._means is not None:
-            self.filled += int(bad[~bad_others.any(axis=1)].sum())
-            X = np.where(bad, self._means.astype(X.dtype), X)
-            bad = np.zeros_like(bad)
+            fill = bad & np.isfinite(self._means)
+            self.filled += int(fill[~bad_others.any(axis=1)].sum())
+            X = np.where(fill, self._means.astype(X.dtype), X)
+            bad &= ~fill
+        if self._keep and not self._drop:
+            self.kept += int(np.isnan(X).sum())
+            bad &= ~np.isnan(X)
         bad = np.hstack([bad, bad_others])
         bad_rows = bad.any(axis=1)
         keep = ~bad_rows
@@ -126,8 +137,16 @@ class Cleaner:
         )
 
 
-def column_means(source: str, feature_names: tuple[str, ...], blocks: Iterable[Block]) -> Floats:
-    """Mean of the finite values of each feature, over the rows with finite target and weight."""
+def column_means(
+    source: str,
+    feature_names: tuple[str, ...],
+    columns: RawColumns | None,
+    blocks: Iterable[Block],
+) -> Floats:
+    """Mean of the finite values of each feature, over the rows with finite target and weight.
+
+    It is NaN for texts, of which there is none.
+    """
     count = np.zeros(len(feature_names))
     mean = np.zeros(len(feature_names))
     for block in blocks:
@@ -139,6 +158,9 @@ def column_means(source: str, feature_names: tuple[str, ...], blocks: Iterable[B
         count += n
         total = np.sum(block.X, axis=0, where=use, dtype=np.float64)
         mean += (total - n * mean) / np.maximum(count, 1)
+    if columns is not None:
+        texts = np.array([column.kind == "levels" for column in columns])
+        count, mean = np.where(texts, 1, count), np.where(texts, np.nan, mean)
     if not count.all():
         empty = [name for name, n in zip(feature_names, count, strict=True) if not n]
         raise DataError(f"{source}: no values at all in {listed(empty)}: leave such columns out")

@@ -44,7 +44,7 @@ class ParquetRows(TableRows):
     def tables(self, start: int, stop: int, names: Sequence[str]) -> Iterator[Any]:
         """Rows start to stop, batch by batch from the row groups that hold them."""
         with open_binary(self.address) as file:
-            parquet = _open(file, texts_in(self.codings))
+            parquet = _open(file, texts_in(names, self.codings))
             ends = [0, *accumulate(_group_rows(parquet))]
             if ends[-1] != self.shape[0]:
                 raise DataError(f"{self.address}: has changed since it was opened")
@@ -92,9 +92,10 @@ class ParquetSource(TableSource):
         """Batches in order; a row group is never decoded as a whole."""
         done = 0
         with reading(f"{self.address}: cannot be read"), open_binary(self.address) as file:
-            parquet = _open(file, texts_in(self.codings))
+            names = self.stored_names
+            parquet = _open(file, texts_in(names, self.codings))
             groups = [*range(len(self.group_rows))]
-            for table in _tables(parquet, self.stored_names, groups, n_rows):
+            for table in _tables(parquet, names, groups, n_rows):
                 done += table.num_rows
                 yield self.block(table, done / self.about_rows)
 

@@ -313,9 +313,9 @@ def kinds_of(names: Sequence[str], codings: Mapping[str, Coding]) -> dict[str, K
     return {name: codings[name].column.kind if name in codings else "number" for name in names}
 
 
-def texts_in(codings: Mapping[str, Coding]) -> list[str]:
-    """The columns that have levels."""
-    return [name for name, coding in codings.items() if coding.column.kind == "levels"]
+def texts_in(names: Sequence[str], codings: Mapping[str, Coding]) -> list[str]:
+    """Those columns that have levels."""
+    return [name for name, kind in kinds_of(names, codings).items() if kind == "levels"]
 
 
 def constant(value: float | str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import product
 from pathlib import Path
@@ -30,6 +30,7 @@ from altrelu_dist.data.source import (
     reading,
     rows_in,
 )
+from altrelu_dist.encoding.raw import UNSEEN, RawColumn, RawColumns, all_numbers, columns_of
 from altrelu_dist.errors import AltReLUError, DataError, Remedy
 from altrelu_dist.links import check_regular, split_chain
 
@@ -39,7 +40,9 @@ if TYPE_CHECKING:
     import zarr
 
 FORMAT = "altrelu-dataset"
-FORMAT_VERSION = 3  # since 2 with a checksum of the metadata, since 3 without names made up
+# Since 2 with a checksum of the metadata, since 3 without names made up; 4 where features are
+# missing or were no numbers, which readers of 3 do not expect.
+FORMAT_VERSION = 4
 _KNOWS_NAMES = 3  # the version since which names are the data's own
 STORE_MARKS = ("zarr.json", ".zgroup", ".zarray")  # a folder with one of them is a Zarr store
 _METADATA = (*STORE_MARKS, ".zattrs", ".zmetadata")
@@ -58,6 +61,7 @@ class ZarrRows(RowReader):
     array: str
     own: bool
     packing: Packing | None = None
+    recoded: Mapping[int, Array] = field(default_factory=dict)
 
     def read(self, start: int, stop: int) -> Array:
         """Rows start to stop; the checksums of their chunks are tested on the way."""
@@ -74,8 +78,11 @@ class ZarrRows(RowReader):
             raise
         except Exception as error:
             raise self._damaged(start, stop, one_line(error)) from error
-        if self.own and _has_holes(block):
+        if self.own and _has_holes(block, array.fill_value):
             raise self._damaged(start, stop, "missing")
+        for j, codes in self.recoded.items():
+            there = ~np.isnan(block[:, j])
+            block[there, j] = codes[block[there, j].astype(int)]
         return block if self.packing is None else self.packing.values(block)
 
     def _damaged(self, start: int, stop: int, reason: str) -> DataError:
@@ -101,7 +108,7 @@ class ZarrRows(RowReader):
                 rows = chunk[0].indices(array.shape[0])[:2]
                 _check_files(array, *rows)
                 check_blosc(array, *rows)
-                if _has_holes(np.asarray(array[chunk])) and self.own:
+                if self.own and _has_holes(np.asarray(array[chunk]), array.fill_value):
                     return name
             except Exception:  # noqa: BLE001 - any failure is the answer
                 return name
@@ -138,11 +145,38 @@ class ZarrSource(ArraySource):
     chunk_rows: int
     has_names: bool
     packings: Mapping[str, Packing]
+    raw_columns: RawColumns | None = None
+    recoded: Mapping[int, Array] = field(default_factory=dict)
 
     @property
     def named(self) -> bool:
         """Whether convert found names, and kept them."""
         return self.has_names
+
+    @property
+    def columns(self) -> RawColumns | None:
+        """What convert found the features to be."""
+        return self.raw_columns
+
+    def with_columns(self, columns: Mapping[str, RawColumn]) -> ZarrSource:
+        """The same, with the codes of other levels than those that convert found."""
+        if self.raw_columns is None:
+            return super().with_columns(columns)
+        found, recoded = list(self.raw_columns), {}
+        for j, name in enumerate(self.feature_names):
+            mine, wanted = found[j], columns.get(name, found[j])
+            if mine.kind != wanted.kind:
+                words = {"number": "numbers", "levels": "texts", "time": "times"}
+                raise DataError(
+                    f"{self.address}: column {name} holds {words[mine.kind]}; expected "
+                    f"{words[wanted.kind]}"
+                )
+            if mine.levels != wanted.levels:
+                places = {level: place for place, level in enumerate(wanted.levels)}
+                codes = [places.get(level, UNSEEN) for level in mine.levels]
+                recoded[j] = np.array([*codes, UNSEEN])  # the last is that of UNSEEN itself
+                found[j] = wanted
+        return replace(self, raw_columns=tuple(found), recoded=recoded)
 
     @classmethod
     def open(cls, address: str, wanted: Wanted) -> ZarrSource:
@@ -194,11 +228,14 @@ class ZarrSource(ArraySource):
                         _check_all_there(address, name, arrays[name])
             _check_metadata(address, attributes, arrays)
         has_names = own and _has_names(attributes, wanted)
-        return cls(address, *chosen, own, first.chunks[0], has_names, packings)
+        columns = _columns(address, attributes, len(chosen.feature_names)) if own else None
+        return cls(address, *chosen, own, first.chunks[0], has_names, packings, columns)
 
     def reader(self, name: str, shape: tuple[int, ...], dtype: DType) -> ZarrRows:
         """Reader of one array."""
-        return ZarrRows(self.address, shape, dtype, name, self.own, self.packings.get(name))
+        recoded = self.recoded if name == self.names[0] else {}
+        packing = self.packings.get(name)
+        return ZarrRows(self.address, shape, dtype, name, self.own, packing, recoded)
 
     def chunks(self, rows: int) -> tuple[int, ...]:
         """Stored chunks, those of other writers put together to about 16 MiB."""
@@ -262,11 +299,14 @@ class StoreWriter:
         chunk_rows: int,
         *,
         named: bool,
+        columns: RawColumns | None = None,
     ) -> None:
         import zarr
         from zarr.codecs import Crc32cCodec, ZstdCodec
 
         self.rows = 0
+        self._columns = columns
+        self._missing = False
         self._names = {
             "feature_names": list(feature_names) if named else None,
             "target_names": list(target_names),
@@ -287,7 +327,8 @@ class StoreWriter:
                 chunks=buffer.shape,
                 dtype=buffer.dtype,
                 compressors=[ZstdCodec(level=1), Crc32cCodec()],
-                fill_value=float("nan"),
+                # As which a lost chunk is known: no value that is written is that.
+                fill_value=float("inf" if name == "X" else "nan"),
             )
             for name, buffer in self._buffers.items()
         }
@@ -296,6 +337,7 @@ class StoreWriter:
         """Add rows; they are copied."""
         given = {"X": block.X, "y": block.y, "sample_weight": block.weight}
         start = 0
+        self._missing = self._missing or bool(np.isnan(block.X).any())
         while start < len(block.X):
             filled = self.rows % self._chunk_rows
             count = min(len(block.X) - start, self._chunk_rows - filled)
@@ -314,11 +356,14 @@ class StoreWriter:
             self._write(rest)
         for array in self._arrays.values():
             array.resize((self.rows, *array.shape[1:]))
+        columns = None if all_numbers(self._columns) else self._columns
+        new = self._missing or columns is not None
         attributes: dict[str, Any] = {
             "format": FORMAT,
-            "format_version": FORMAT_VERSION,
+            "format_version": FORMAT_VERSION if new else _KNOWS_NAMES,
             "rows": self.rows,
             **self._names,
+            **({} if columns is None else {"columns": [column.to_json() for column in columns]}),
         }
         checksum = _metadata_checksum(self._address, attributes, self._arrays)
         self._group.attrs.update(attributes | {_CHECKSUM: checksum})
@@ -401,7 +446,8 @@ def _own_wanted(address: str, attributes: Mapping[str, Any], wanted: Wanted) -> 
             "this version of altrelu-dist reads: install a newer one"
         )
     names = [attributes.get(key) for key in ("feature_names", "target_names")]
-    nameless = version == FORMAT_VERSION and attributes.get("feature_names", ()) is None
+    knows = isinstance(version, int) and version >= _KNOWS_NAMES
+    nameless = knows and attributes.get("feature_names", ()) is None
     told = names[1:] if nameless else names
     if version not in range(1, FORMAT_VERSION + 1) or not all(
         isinstance(of, list) and all(isinstance(name, str) for name in of) for of in told
@@ -427,6 +473,17 @@ def _has_names(attributes: Mapping[str, Any], wanted: Wanted) -> bool:
         return False
     unclear = attributes["format_version"] < _KNOWS_NAMES and numbered("x", len(names)) == (*names,)
     return not unclear or not wanted.features or bool({*wanted.features} & {*names})
+
+
+def _columns(address: str, attributes: Mapping[str, Any], count: int) -> RawColumns | None:
+    """What the features were, where they were not all numbers."""
+    try:
+        columns = columns_of(attributes.get("columns"))
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{address}: damaged: {one_line(error)}") from error
+    if columns is not None and len(columns) != count:
+        raise DataError(f"{address}: damaged: it has {count} features, and tells of {len(columns)}")
+    return columns
 
 
 def _metadata_checksum(address: str, attributes: Mapping[str, Any], names: Iterable[str]) -> str:
@@ -463,6 +520,7 @@ def _check_all_there(address: str, name: str, array: Any) -> None:
         )
 
 
-def _has_holes(block: Array) -> bool:
-    """Whether rows are NaN: nothing that convert writes is, but a lost chunk reads so."""
-    return bool(np.isnan(as_columns(block)[:, 0]).any())
+def _has_holes(block: Array, fill_value: Any) -> bool:
+    """Whether rows are as a lost chunk reads, which nothing that convert writes is."""
+    first = as_columns(block)[:, 0]
+    return bool((np.isnan(first) if np.isnan(fill_value) else first == fill_value).any())

@@ -154,6 +154,9 @@ def plan(
     client_memory: int | None = None,
     target: str | Sequence[str] | None = None,
     weight: str | None = None,
+    categorical: Sequence[str] = (),
+    drop: Sequence[str] = (),
+    only: Sequence[str] | None = None,
 ) -> Plan:
     """Say what training will do, take and hold, from about a second of measuring.
 
@@ -182,7 +185,7 @@ def plan(
         reads as fast as one does here.
     client_memory : int, optional
         Bytes that the process which trains may hold; by default this machine's memory.
-    target, weight
+    target, weight, categorical, drop, only
         As for `open_dataset`.
 
     Returns
@@ -206,7 +209,16 @@ def plan(
         if value is not None:
             whole_number(name, value, 1)
     data, shape, blocks, stored = problem_of(
-        store, most, rows, features, targets, target=target, weight=weight
+        store,
+        most,
+        rows,
+        features,
+        targets,
+        target=target,
+        weight=weight,
+        categorical=categorical,
+        drop=drop,
+        only=only,
     )
     stages = stages_of(shape, method)  # refuses before anything is measured
     solver = solver_bytes(shape, blocks, method, resident(), n_threads())

@@ -31,6 +31,9 @@ def problem_of(
     *,
     target: str | Sequence[str] | None,
     weight: str | None,
+    categorical: Sequence[str] = (),
+    drop: Sequence[str] = (),
+    only: Sequence[str] | None = None,
 ) -> tuple[DataSet | None, Shape, Blocks, float]:
     """The data if there are any, their sizes, their blocks, and bytes on disk of one in memory."""
     if rows is not None and not (math.isfinite(rows) and rows >= 2):
@@ -49,7 +52,15 @@ def problem_of(
     from altrelu_dist.data.dataset import dataset_of, find_sources
     from altrelu_dist.data.description import bytes_on_disk
 
-    found = find_sources(store, target=target, weight=weight, require_target=True)
+    found = find_sources(
+        store,
+        target=target,
+        weight=weight,
+        require_target=True,
+        categorical=categorical,
+        drop=drop,
+        only=only,
+    )
     data = dataset_of(found, store)
     arrays = [a for a in (data.X, data.y, data.sample_weight) if a is not None]
     n, d = data.X.shape

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from altrelu_dist.data.dataset import DataSet, column_names, open_dataset
 from altrelu_dist.data.source import listed
+from altrelu_dist.encoding.raw import UNSEEN, RawColumn
 from altrelu_dist.errors import DataError, Remedy
 
 if TYPE_CHECKING:
@@ -15,7 +18,9 @@ if TYPE_CHECKING:
 
     from altrelu_dist.network import Network
 
-__all__ = ["in_order_of", "left_out", "open_for", "targets_of"]
+__all__ = [
+    "in_order_of", "left_out", "open_for", "targets_of", "unseen", "unseen_lines", "unseen_of",
+]  # fmt: skip
 
 Say = Callable[[str], object]
 
@@ -59,8 +64,17 @@ def open_for(
         target = targets
     if weight not in known or weight in target:
         weight = None
+    columns = getattr(network, "columns", None)
+    if columns is None and wanted is not None:
+        columns = (RawColumn(),) * len(wanted)  # all numbers
     data = open_dataset(
-        address, target=list(target), weight=weight, features=wanted, require_target=False
+        address,
+        target=list(target),
+        weight=weight,
+        features=wanted,
+        require_target=False,
+        columns=columns,
+        categories="error",
     )
     if data.X.shape[1] != network.n_features:
         there = "" if data.feature_names is None else f": {listed(data.feature_names)}"
@@ -70,7 +84,7 @@ def open_for(
         )
     _say_if_by_position(wanted, data.feature_names, say)
     if wanted is None:
-        for line in left_out(data.left_out):
+        for line in left_out(data.left_out, data.ids):
             say(line)
         return data
     own = {*names, network.info.get("weight_name")}
@@ -107,7 +121,9 @@ def in_order_of(network: Network, data: DataSet, say: Say) -> DataSet:
         raise DataError(
             f"{data.source}: not the columns of the network to begin with: {' and '.join(parts)}"
         )
-    return replace(data, X=data.X[:, [found.index(name) for name in wanted]], feature_names=wanted)
+    places = [found.index(name) for name in wanted]
+    columns = None if data.columns is None else tuple(data.columns[i] for i in places)
+    return replace(data, X=data.X[:, places], feature_names=wanted, columns=columns)
 
 
 def targets_of(network: Network, data: DataSet) -> da.Array:
@@ -138,9 +154,50 @@ def targets_of(network: Network, data: DataSet) -> da.Array:
     return data.y[:, [found.index(name) for name in wanted]]
 
 
-def left_out(names: Sequence[str]) -> list[str]:
-    """What is said of columns that are an index."""
-    return [f"left out, as an index: {listed(names)}"] if names else []
+def left_out(index: Sequence[str], ids: Sequence[str]) -> list[str]:
+    """What is said of columns that are an index, or of text that names the rows."""
+    lines = [f"left out, as an index: {listed(index)}"] if index else []
+    if ids:
+        lines.append(
+            f"left out, since its texts name the rows: {listed(ids)}"
+            if len(ids) == 1
+            else f"left out, since their texts name the rows: {listed(ids)}"
+        )
+    return lines
+
+
+def unseen(data: DataSet) -> da.Array:
+    """Values of each column, block by block, whose levels are none of those that are known.
+
+    Returns
+    -------
+    dask.array.Array of shape (blocks, columns)
+    """
+    return data.X.map_blocks(
+        _unseen, dtype=np.int64, chunks=((1,) * data.X.numblocks[0], data.X.shape[1])
+    )
+
+
+def _unseen(block: Any) -> Any:
+    return (block == UNSEEN).sum(axis=0, keepdims=True)
+
+
+def unseen_of(data: DataSet, counts: Any) -> dict[str, int]:
+    """Of the columns of text that have such values, how many: `counts` is of all columns."""
+    names = data.feature_names or ()
+    return {
+        name: int(count)
+        for name, column, count in zip(names, data.columns or (), counts, strict=False)
+        if column.kind == "levels" and count
+    }
+
+
+def unseen_lines(counts: Mapping[str, int]) -> list[str]:
+    """What is said of such values."""
+    if not counts:
+        return []
+    each = listed([f"{name} ({count:,})" for name, count in counts.items()])
+    return [f"values of levels that the network does not know: {each}"]
 
 
 def _say_if_by_position(

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import gettempdir
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from altrelu_dist.addresses import without_secrets
 from altrelu_dist.errors import AltReLUError, ClusterError, DataError, ParameterError
@@ -61,6 +61,11 @@ class TrainOptions:
     validation_fraction: float | None = None
     target: list[str] | None = None
     weight: str | None = None
+    categorical: list[str] | None = None
+    drop: list[str] | None = None
+    only: list[str] | None = None
+    missing: Literal["keep", "error"] = "keep"
+    categories: Literal["learn", "error"] = "learn"
     warm_start: str | None = None
     checkpoint: str | None = None
     checkpoint_interval: float = 60.0
@@ -138,8 +143,20 @@ def prepared(options: TrainOptions, *, resume: bool = False) -> Prepared:
             )
     model._note = options.note()
     check_output(options.out, overwrite=options.overwrite, kind=FORMAT)
-    data = open_dataset(options.store, target=options.target, weight=options.weight)
-    remarks = left_out(data.left_out)
+    known = options.warm_start is not None and getattr(model.network_, "columns", None)
+    data = open_dataset(
+        options.store,
+        target=options.target,
+        weight=options.weight,
+        features=model.network_.feature_names if known else None,
+        columns=known or None,
+        categorical=options.categorical or (),
+        drop=options.drop or (),
+        only=options.only,
+        missing=options.missing,
+        categories=options.categories,
+    )
+    remarks = left_out(data.left_out, data.ids)
     if options.warm_start is not None:
         data = in_order_of(model.network_, data, remarks.append)
     if data.X.shape[0] < _LEAST_ROWS:
@@ -215,6 +232,7 @@ class Prepared:
                 data.sample_weight,
                 feature_names=data.feature_names,
                 target_names=data.target_names,
+                **({} if data.columns is None else {"raw_columns": data.columns}),
             )
             model.network_ = replace(model.network_, info=model.network_.info | self.info)
             if model.stop_reason_ != "converged" and len(model.history_) == 1:

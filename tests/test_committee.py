@@ -738,7 +738,7 @@ def test_a_checkpoint_of_another_run_is_refused(other, words, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:a single pass")
-@pytest.mark.parametrize("limit", [0.0, 2.0])
+@pytest.mark.parametrize("limit", [0.0, pytest.param(2.0, marks=pytest.mark.alone)])
 def test_it_ends_in_time_with_a_network(limit):
     X, y = made(2000, d=5)
     model = AltReLURegressor(random_state=0, max_time=limit)

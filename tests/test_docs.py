@@ -182,6 +182,22 @@ def test_the_two_commands_of_the_readme():
     assert f"{tests} || exit" in (ROOT / ".ci" / "run").read_text().splitlines()
 
 
+def test_every_promise_names_the_tier_that_holds_it():
+    marks = {"slow": "slow", "cluster": "cluster", "alone": "alone", "by hand": "by_hand"}
+    rows = [
+        [cell.strip() for cell in line.split(" | ")]
+        for line in (DOCS / "guarantees.md").read_text().splitlines()
+        if line.startswith("| ") and not line.startswith("| promise |")
+    ]
+    assert len(rows) > 30
+    for promise, test, tiers, *_ in rows:
+        files = [ROOT / "tests" / file for file in re.findall(r"`(test_\w+\.py)", test)]
+        assert files, promise
+        text = "".join(file.read_text() for file in files)
+        for tier in tiers.split(", "):
+            assert tier == "quick" or f"mark.{marks[tier]}" in text, f"{promise}: {tier}"
+
+
 def commands():
     """Every line of an example that calls `altrelu`, of all pages."""
     for page in [*WRITTEN, *ELSEWHERE]:

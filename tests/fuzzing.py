@@ -22,8 +22,9 @@ import tempfile
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -434,26 +435,35 @@ def attempt(target: Target, folder: Path, expected: object) -> tuple[str, str]:
     return "read", ""
 
 
+def damaged(
+    name: str, place: Path, seed: int, numbers: range
+) -> Iterator[tuple[int, str, Callable[[], tuple[str, str]]]]:
+    """The number of each mutation, what was done to the files, and what reads them then."""
+    target = TARGETS[name]
+    whole, here = place / "whole", place / "here"
+    whole.mkdir()
+    target.write(whole)
+    shutil.copytree(whole, here)
+    expected = target.read(here)
+    for number in numbers:
+        shutil.rmtree(here)
+        shutil.copytree(whole, here)
+        done = mutate(here, np.random.default_rng([seed, number, len(name)]))
+        yield number, done, partial(attempt, target, here, expected)
+
+
 def work(name: str, seed: int, first: int, last: int) -> None:
     """Try mutations, and tell of each on a line of JSON."""
     import logging
 
     logging.disable(logging.CRITICAL)
-    target = TARGETS[name]
     with tempfile.TemporaryDirectory() as place:
-        whole, here = Path(place) / "whole", Path(place) / "here"
-        whole.mkdir()
-        target.write(whole)
-        shutil.copytree(whole, here)
-        expected = target.read(here)
-        held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (held + MEMORY, held + MEMORY))
-        for number in range(first, last):
-            shutil.rmtree(here)
-            shutil.copytree(whole, here)
-            done = mutate(here, np.random.default_rng([seed, number, len(name)]))
+        for number, done, read in damaged(name, Path(place), seed, range(first, last)):
+            if number == first:
+                held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+                resource.setrlimit(resource.RLIMIT_AS, (held + MEMORY, held + MEMORY))
             print(json.dumps({"begins": number, "done": done}), flush=True)
-            outcome, detail = attempt(target, here, expected)
+            outcome, detail = read()
             print(json.dumps({"ended": number, "outcome": outcome, "detail": detail}), flush=True)
 
 

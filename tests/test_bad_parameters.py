@@ -161,10 +161,24 @@ def contents(folder):
     return {file: file.read_bytes() for file in files if file.is_file()}
 
 
+COMMANDS = st.sampled_from(sorted(BEGINNINGS)).flatmap(command_lines)
+
+
+@settings(max_examples=30)
+@given(arguments=COMMANDS)
+def test_a_command_works_or_says_in_one_line_why_not(arguments, folder):
+    assert_works_or_says_why_not(arguments, folder)
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 @settings(max_examples=300)
-@given(arguments=st.sampled_from(sorted(BEGINNINGS)).flatmap(command_lines))
-def test_a_command_works_or_says_in_one_line_why_not(arguments, folder):
+@given(arguments=COMMANDS)
+def test_many_commands_work_or_say_in_one_line_why_not(arguments, folder):
+    assert_works_or_says_why_not(arguments, folder)
+
+
+def assert_works_or_says_why_not(arguments, folder):
     with tempfile.TemporaryDirectory() as other, pytest.MonkeyPatch.context() as patch:
         here = Path(other) / "here"
         shutil.copytree(folder, here)

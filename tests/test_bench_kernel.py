@@ -7,10 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).parents[1] / "examples" / "benchmarks" / "kernel.py"
 SHAPES = [(8, 5), (16, 9), (32, 16), (32, 80)]
 
 
+@pytest.mark.alone
 def test_quick_table_has_all_shapes_and_sane_figures(tmp_path):
     found = tmp_path / "kernel.json"
     done = subprocess.run(

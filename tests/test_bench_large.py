@@ -178,6 +178,7 @@ def test_two_workers_against_one(losses: tuple[float, ...], said: str) -> None:
     assert line.endswith(f"{said}.")
 
 
+@pytest.mark.slow
 def test_results_are_kept(tmp_path: Path) -> None:
     """As a command: a run, its table and picture; the same once more runs nothing."""
     results = tmp_path / "r.jsonl"

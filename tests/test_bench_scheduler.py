@@ -11,6 +11,8 @@ import pytest
 from processes import environment
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "benchmarks" / "scheduler.py"
+pytestmark = [pytest.mark.cluster, pytest.mark.alone]
+
 TABLES = ("Passes on stub", "Passes on real", "By the merge's", "Fan-in at which", "What planning")
 
 
@@ -37,7 +39,6 @@ def merges(blocks, fan_in):
     return count
 
 
-@pytest.mark.cluster
 def test_quick_tables_are_complete(printed):
     stdout, results = printed
     assert len(results) == len(TABLES)
@@ -51,7 +52,6 @@ def test_quick_tables_are_complete(printed):
     assert "Best fan-in by 'scheduler, s': " in stdout
 
 
-@pytest.mark.cluster
 def test_a_pass_is_one_task_a_block_its_merges_and_the_weights(printed):
     """On stubs as on real workers: they are sent what those are, and say what those say."""
     stubs, real, *_ = printed[1].values()
@@ -68,7 +68,6 @@ def test_a_pass_is_one_task_a_block_its_merges_and_the_weights(printed):
     assert 0.5 < alone[0]["messages out"] / alone[1]["messages out"] < 2
 
 
-@pytest.mark.cluster
 def test_a_task_costs_the_scheduler_no_more_with_more_blocks(printed):
     stubs, *_ = printed[1].values()
     few, many = (row for row in stubs if row["workers"] == 10)
@@ -77,7 +76,6 @@ def test_a_task_costs_the_scheduler_no_more_with_more_blocks(printed):
     assert many["KiB out a task"] < 2 * few["KiB out a task"]
 
 
-@pytest.mark.cluster
 def test_a_larger_fan_in_is_fewer_tasks_and_messages(printed):
     _, _, measured, planned, _ = printed[1].values()
     assert [row["fan-in"] for row in measured] == [2, 8, 32]

@@ -63,8 +63,12 @@ def assert_same_run(model, expected):
 
 
 RUNS = [
-    {"method": "search", "max_iter": 3},
-    {"method": "search", "max_iter": 2, "early_stopping": True},
+    {"method": "search", "max_iter": 1},
+    {"method": "search", "max_iter": 1, "early_stopping": True},
+    pytest.param({"method": "search", "max_iter": 3}, marks=pytest.mark.slow),
+    pytest.param(
+        {"method": "search", "max_iter": 2, "early_stopping": True}, marks=pytest.mark.slow
+    ),
     {"method": "damped", "max_iter": 30},
     {"method": "kronecker", "max_iter": 2},
     {"method": "alternating", "max_iter": 12},
@@ -86,7 +90,7 @@ def cut_and_resumed(options, X, y, folder, cuts):
 @pytest.mark.parametrize("options", RUNS)
 def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(options, tmp_path):
     X, y = data()
-    options = {"n_hidden": 5, "random_state": 0, **options}
+    options = {"n_hidden": 3, "random_state": 0, **options}
     reports = []
     expected = AltReLURegressor(**options, callback=reports.append).fit(X, y)
     share = len(reports) // 5
@@ -104,7 +108,7 @@ def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(options, tmp_path):
 def test_the_same_where_not_all_rows_are_held(options, tmp_path):
     X, y = data(12_000)
     arrays = da.from_array(X, chunks=(5000, -1)), da.from_array(y, chunks=5000)
-    options = {"n_hidden": 4, "random_state": 0, **options}
+    options = {"n_hidden": 3, "random_state": 0, **options}
     reports = []
     expected = AltReLURegressor(**options, callback=reports.append).fit(X, y)
     cuts = [len(reports) // 2, 3, len(reports) // 4]
@@ -113,12 +117,14 @@ def test_the_same_where_not_all_rows_are_held(options, tmp_path):
 
 
 @pytest.mark.parametrize("options", RUNS)
-@pytest.mark.parametrize("share", [0.15, 0.4, 0.6, 0.8, 0.95])
+@pytest.mark.parametrize(
+    "share", [0.6, *(pytest.param(s, marks=pytest.mark.slow) for s in (0.15, 0.4, 0.8, 0.95))]
+)
 @pytest.mark.usefixtures("small_samples")
 def test_a_run_that_was_asked_to_stop_goes_on(share, options, tmp_path):
     """It ends in good order, by what is left of its stages: none of that is of the run to come."""
     X, y = data(12_000)
-    options = {"n_hidden": 4, "random_state": 0, **options}
+    options = {"n_hidden": 3, "random_state": 0, **options}
     reports = []
     expected = AltReLURegressor(**options, callback=reports.append).fit(X, y)
     kept = {"checkpoint": tmp_path / "run", "checkpoint_interval": 0}
@@ -128,6 +134,7 @@ def test_a_run_that_was_asked_to_stop_goes_on(share, options, tmp_path):
     assert_same_run(AltReLURegressor(**options, **kept, resume=True).fit(X, y), expected)
 
 
+@pytest.mark.cluster
 @pytest.mark.usefixtures("small_samples")
 def test_it_goes_on_elsewhere(tmp_path, process_client):
     """Begun in this process, gone on with in threads, ended on a cluster, in other chunks."""
@@ -199,10 +206,10 @@ def test_of_several_blocks_of_neurons(tmp_path, monkeypatch):
 def test_an_interrupted_run_goes_on(tmp_path):
     """Stopped softly, it loses nothing; and time is counted in all."""
     X, y = data()
-    options = {"n_hidden": 5, "random_state": 0, "max_iter": 3}
+    options = {"n_hidden": 3, "random_state": 0, "max_iter": 2}
     expected = AltReLURegressor(**options).fit(X, y)
     kept = {"checkpoint": tmp_path / "run", "checkpoint_interval": 1e6}
-    stop = iter([False] * 150)
+    stop = iter([False] * 100)
     first = AltReLURegressor(**options, **kept, callback=lambda _: next(stop, True)).fit(X, y)
     assert first.stop_reason_ == "interrupted"
     seen = []
@@ -211,7 +218,7 @@ def test_an_interrupted_run_goes_on(tmp_path):
     begun = next(report for report in seen if report.stage != "summary")
     assert begun.seconds > 0.9 * first.history_[-1]["seconds"]
     late = AltReLURegressor(**options, **kept, resume=True, max_time=1e-2).fit(X, y)
-    assert late.network_.n_hidden == 5
+    assert late.network_.n_hidden == 3
 
 
 def test_a_seed_that_nobody_named_is_kept(tmp_path):

@@ -683,24 +683,32 @@ def test_bad_options(options, word):
     assert word in line
 
 
-def test_a_report_replaces_nothing_and_takes_nothing_along(here, monkeypatch):
+REPORTED = (
+    *("train", "data.zarr", "--hidden", 2, "--method", "damped", "--max-iter", 1),
+    *("--out", "new.zarr", "--workers", 1, "--performance-report"),
+)
+
+
+def test_a_report_replaces_nothing(here):
     before = snapshot(here)
-    begin = ("train", "data.zarr", "--hidden", 2, "--method", "damped", "--max-iter", 1)
-    begin += ("--out", "new.zarr", "--workers", 1, "--performance-report")
-    assert "data.parquet: is a page, named *.html" in refuses(*begin, "data.parquet")
+    assert "data.parquet: is a page, named *.html" in refuses(*REPORTED, "data.parquet")
     Path("report.html").write_text("mine")
-    assert "report.html: exists already" in refuses(*begin, "report.html")
+    assert "report.html: exists already" in refuses(*REPORTED, "report.html")
     assert Path("report.html").read_text() == "mine"
     Path("report.html").unlink()
     assert snapshot(here) == before
 
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("here")
+def test_a_report_that_cannot_be_drawn_takes_nothing_along(monkeypatch):
     @contextlib.contextmanager
     def undrawn(filename):
         yield
         raise RuntimeError(f"cannot draw {filename}")
 
     monkeypatch.setattr("distributed.performance_report", undrawn)
-    done = passes(*begin, "report.html")
+    done = passes(*REPORTED, "report.html")
     assert "report.html: the report cannot be written: cannot draw report.html" in done.stderr
     assert Network.load("new.zarr").n_hidden == 2
 

@@ -152,7 +152,9 @@ def test_predictions_stay_in_the_range_of_the_targets_unless_they_may_leave_it()
 
 
 @pytest.mark.parametrize("q", [1, 2])
-@pytest.mark.parametrize("most", [1, 4, 30, 100, 513, 1030])
+@pytest.mark.parametrize(
+    "most", [1, 4, 30, *(pytest.param(most, marks=pytest.mark.slow) for most in (100, 513)), 1030]
+)
 def test_no_more_neurons_than_allowed(most, q):
     X, y = made(300, q=q)
     model = quick(max_size=most).fit(X, y)
@@ -634,11 +636,16 @@ def digits(n, repeated=False):
     return np.repeat(X, times, 0)[order], np.repeat(y, times)[order]
 
 
+# A network that follows the committee takes ten times as long.
+SIZES = pytest.mark.parametrize("most", [None, pytest.param(60, marks=pytest.mark.slow)])
+
+
+@SIZES
 @pytest.mark.parametrize("chunk", [41, 100, (1, 1, 198)])
-def test_the_same_bits_on_dask(chunk):
+def test_the_same_bits_on_dask(chunk, most):
     X, y = made(200, q=2)
     weight = np.random.default_rng(1).random(200)
-    small = {"max_size": 100}
+    small = {"max_size": most}
     expected = quick(**small).fit(X, y, weight)
     lazy = [da.from_array(v, chunks=(chunk, *v.shape[1:])) for v in (X, y, weight)]
     same_network(quick(**small).fit(*lazy).network_, expected.network_)
@@ -647,10 +654,11 @@ def test_the_same_bits_on_dask(chunk):
     assert abs(other.predict(X) - expected.predict(X)).max() > 1e-6
 
 
-def test_the_same_bits_of_several_tiles(tmp_path):
+@SIZES
+def test_the_same_bits_of_several_tiles(most, tmp_path):
     X, y = made(2 * TILE + 77, d=2)
     X, y = X.astype("f4"), y.astype("f4")
-    options = {"max_size": 60}
+    options = {"max_size": most}
     expected = quick(**options).fit(X, y)
     lazy = [da.from_array(v, chunks=(3001, *v.shape[1:])) for v in (X, y)]
     same_network(quick(**options).fit(*lazy).network_, expected.network_)
@@ -688,10 +696,11 @@ def cut():
     raise CutError
 
 
-@pytest.mark.parametrize("action", [cut, lambda: True])
-def test_a_run_that_was_cut_off_goes_on(action, tmp_path):
+@SIZES
+@pytest.mark.parametrize("action", [cut, lambda: True], ids=["cut", "stopped"])
+def test_a_run_that_was_cut_off_goes_on(action, most, tmp_path):
     X, y = made(60)
-    options = {"max_iter": 2, "max_size": 60}
+    options = {"max_iter": 2, "max_size": most}
     reports = []
     expected = quick(**options, callback=reports.append).fit(X, y)
     assert len(reports) > 12
@@ -729,7 +738,7 @@ def test_a_checkpoint_of_another_run_is_refused(other, words, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:a single pass")
-@pytest.mark.parametrize("limit", [0.0, 2.0])
+@pytest.mark.parametrize("limit", [0.0, pytest.param(2.0, marks=pytest.mark.alone)])
 def test_it_ends_in_time_with_a_network(limit):
     X, y = made(2000, d=5)
     model = AltReLURegressor(random_state=0, max_time=limit)

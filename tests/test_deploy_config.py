@@ -18,7 +18,6 @@ from deployed import (
     Host,
     answers,
     free_ports,
-    program,
     trained_here,
     weights,
     write_data,
@@ -57,11 +56,6 @@ def openssl(*words, code=0):
 def tls(tmp_path):
     make("begin", tmp_path / "tls", "scheduler.example.org", "10.0.0.1", "fe80::1")
     return tmp_path / "tls"
-
-
-def test_the_script_passes_its_linter():
-    done = subprocess.run([program("shellcheck"), str(SCRIPT)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout
 
 
 def test_certificates_are_of_the_authority_and_name_their_hosts(tls):

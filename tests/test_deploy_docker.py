@@ -26,7 +26,6 @@ from deployed import (
     free_ports,
     image_environment,
     on_loopback,
-    program,
     s3_server,
     trained_here,
     weights,
@@ -72,14 +71,6 @@ def bringing():
 def services():
     given = {"AWS_ACCESS_KEY_ID": "somebody", "AWS_SECRET_ACCESS_KEY": "something"}
     return composition(**given)["services"]
-
-
-def test_the_dockerfile_passes_its_linter():
-    done = subprocess.run(
-        [program("hadolint"), "--failure-threshold", "style", str(DOCKER / "Dockerfile")],
-        capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_every_requirement_is_pinned_by_hash_and_admitted_by_the_package():

@@ -27,6 +27,7 @@ def start(*arguments):
     )  # fmt: skip
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_trains_on_loopback_with_one_blas_thread_and_leaves_nothing(number):
     rng = np.random.default_rng(0)

@@ -179,7 +179,23 @@ def test_the_two_commands_of_the_readme():
     assert len(text.encode()) <= LONGEST_README
     [demo, tests] = [one.text.strip() for one in examples(ROOT / "README.md") if not one.language]
     assert demo.endswith(".venv/bin/altrelu demo")
-    assert tests == (ROOT / ".ci" / "run").read_text().splitlines()[-1]
+    assert f"{tests} || exit" in (ROOT / ".ci" / "run").read_text().splitlines()
+
+
+def test_every_promise_names_the_tier_that_holds_it():
+    marks = {"slow": "slow", "cluster": "cluster", "alone": "alone", "by hand": "by_hand"}
+    rows = [
+        [cell.strip() for cell in line.split(" | ")]
+        for line in (DOCS / "guarantees.md").read_text().splitlines()
+        if line.startswith("| ") and not line.startswith("| promise |")
+    ]
+    assert len(rows) > 30
+    for promise, test, tiers, *_ in rows:
+        files = [ROOT / "tests" / file for file in re.findall(r"`(test_\w+\.py)", test)]
+        assert files, promise
+        text = "".join(file.read_text() for file in files)
+        for tier in tiers.split(", "):
+            assert tier == "quick" or f"mark.{marks[tier]}" in text, f"{promise}: {tier}"
 
 
 def commands():
@@ -263,6 +279,7 @@ def site(tmp_path_factory):
     return folder / "html"
 
 
+@pytest.mark.slow
 def test_the_site_builds_and_needs_no_network(site):
     pages = [page for page in site.rglob("*.html") if "_static" not in page.parts]
     assert len(pages) > 35
@@ -274,6 +291,7 @@ def test_the_site_builds_and_needs_no_network(site):
         assert loaded.findall(page.read_text()) == [], page.name
 
 
+@pytest.mark.slow
 def test_the_command_reference_has_every_option(site):
     text = (site / "generated" / "commands.html").read_text()
     for command, one in COMMAND.commands.items():

@@ -41,7 +41,7 @@ from altrelu_dist.training import METHODS
     [
         AltReLURegressor(n_hidden=8, max_iter=1),
         AltReLURegressor(n_hidden=8, method="damped"),
-        AltReLURegressor(max_size=40, max_iter=1),
+        AltReLURegressor(max_iter=1),
     ]
 )
 def test_scikit_learns_checks(estimator, check):
@@ -49,7 +49,13 @@ def test_scikit_learns_checks(estimator, check):
 
 
 @pytest.mark.slow
-@parametrize_with_checks([AltReLURegressor(), AltReLURegressor(method="alternating")])
+@parametrize_with_checks(
+    [
+        AltReLURegressor(),
+        AltReLURegressor(max_size=40, max_iter=1),
+        AltReLURegressor(method="alternating"),
+    ]
+)
 def test_scikit_learns_checks_with_the_defaults(estimator, check):
     check(estimator)
 

@@ -149,12 +149,14 @@ def test_files(tmp_path: Path) -> None:
         datasets.load("nosuch")
 
 
+@pytest.mark.slow
 def test_depth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     X, y = small()
     np.savez(tmp_path / "mine.npz", X=X, y=y)
     results = tmp_path / "r.jsonl"
     arguments = ["--quick", "--sets", tmp_path / "mine.npz", "--results", results, "--methods"]
-    first = script("benchmarks/depth.py", *arguments, "damped")
+    bench("depth").main([*map(str, arguments), "damped"])
+    first = capsys.readouterr().out
     assert "| `damped` |" in first
     (cell,) = map(json.loads, results.read_text().splitlines())
     assert cell["mse"] < 0.5

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from fuzzing import TARGETS, foreign, fuzz_all, read_data, write_own, write_table
+from fuzzing import TARGETS, damaged, foreign, fuzz_all, read_data, write_own, write_table
 from numcodecs import Blosc
 
 from altrelu_dist import convert, open_dataset
@@ -27,6 +27,14 @@ def assert_nothing_found(reports):
         assert report.outcomes["refused"] or name == "lock", name
 
 
+@pytest.mark.parametrize("name", TARGETS)
+def test_some_mutations_of_each_kind(name, tmp_path):
+    for number, done, read in damaged(name, tmp_path, 0, range(15)):
+        outcome, detail = read()
+        assert outcome in ("read", "refused"), f"--first {number}: {done}: {outcome}\n{detail}"
+
+
+@pytest.mark.slow
 def test_ten_thousand_mutations(capsys):
     with capsys.disabled():
         print()
@@ -161,6 +169,7 @@ def test_a_damaged_store_is_not_converted(own, tmp_path):
     assert not (tmp_path / "out.zarr").exists()
 
 
+@pytest.mark.slow
 def test_a_find_can_be_made_again_from_the_command_line():
     arguments = ["--target", "npy", "--seed", "3", "--mutations", "200"]
     script = Path(__file__).with_name("fuzzing.py")

@@ -191,7 +191,9 @@ def test_a_lock_that_does_not_change_is_taken_whatever_it_says(lock, tmp_path, c
     assert "waiting for 0 s to see whether it is alive" in said
 
 
-@pytest.mark.parametrize("lock", [ELSEWHERE, {"token": "a", "time": 0.0}, []], ids=str)
+@pytest.mark.parametrize(
+    "lock", [ELSEWHERE, {"token": "a", "time": 0.0}, []], ids=["owner", "old", "no lock"]
+)
 def test_a_lock_that_changes_holds(lock, address):
     store = locked_by(address, lock)
     ended = threading.Event()

@@ -164,6 +164,7 @@ def few_steps():
         object.__setattr__(COMMITTEE, name, value)
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("few_steps")
 @pytest.mark.parametrize(("n", "d"), [(200, 2), (4_000, 5)])
 def test_a_committee_is_foreseen_within_a_factor_of_two(n, d):

@@ -131,7 +131,9 @@ def kept(request, monkeypatch):
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("chunk", [ROWS, 2500, 0])
+@pytest.mark.parametrize(
+    "chunk", [0, *(pytest.param(chunk, marks=pytest.mark.slow) for chunk in (ROWS, 2500))]
+)
 def test_on_dask_without_a_client(case, chunk, passes):
     assert digest(fitted(case, chunk)) == expected(case)
     assert len(passes) >= 2
@@ -242,7 +244,13 @@ def resumed(case, folder, at, chunk=None, **more):
     return digest(fitted(case, chunk, checkpoint=at, resume=True, **more))
 
 
-@pytest.mark.parametrize("case", CASES)
+def longer(cases):
+    """The same cases; those of the search are slow."""
+    slow = {"marks": pytest.mark.slow}
+    return [pytest.param(case, **(slow if "search" in case else {})) for case in cases]
+
+
+@pytest.mark.parametrize("case", longer(CASES))
 def test_resumed_from_several_checkpoints(case, checkpoints, tmp_path):
     made = checkpoints(case)
     assert len(made) >= 4
@@ -272,7 +280,7 @@ def test_predictions(chunk):
     np.testing.assert_array_equal(on_dask.compute(), model.predict(X))
 
 
-@pytest.mark.parametrize("case", ["search", "damped, float64, stopping early"])
+@pytest.mark.parametrize("case", longer(["search", "damped, float64, stopping early"]))
 def test_a_warm_start_and_folding(case):
     def went_on(chunk):
         model = fitted(case, chunk, warm_start=True)

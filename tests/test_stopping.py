@@ -184,6 +184,7 @@ def test_a_network_that_few_rows_led_to_is_counted_once(rng, small_samples, monk
 # Time
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("n", [2000, 40_000])
 @pytest.mark.parametrize("method", METHODS)
 def test_max_time_is_kept_and_leaves_a_network(method, n, rng):

@@ -17,13 +17,14 @@ from altrelu_dist.moments.rows import Floats
 __all__ = ["LevelColumns"]
 
 _MOST_COLUMNS = 512  # of all raw columns together
+_COUNTED = 6  # levels of a raw column that count for the variance of its indicators
 
 
 @dataclass(frozen=True, eq=False)
 class LevelColumns:
-    """Indicators of levels, centred; the variances of those of a raw column sum to the root of n.
+    """Indicators of levels, centred; all of a raw column multiplied by one factor.
 
-    There are n of them.
+    Their variances sum to the root of their number, or of 6 if there are more.
 
     A level that is none of them, because it is rare or was never seen, is none of the indicators.
 
@@ -62,8 +63,9 @@ class LevelColumns:
             share /= weights.sum()
             centers.append(share)
             variance = float((share * (1 - share)).sum())
-            # More levels can say more: their indicators weigh more together.
-            scales.append(np.sqrt(variance / np.sqrt(n)) if variance > 0 else 1.0)
+            # More levels can say more: their indicators weigh more together, up to a bound.
+            wanted = np.sqrt(min(n, _COUNTED))
+            scales.append(np.sqrt(variance / wanted) if variance > 0 else 1.0)
         return cls(
             np.array(varying, dtype=np.intp),
             n_levels,

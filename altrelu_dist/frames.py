@@ -82,7 +82,7 @@ def given(
         Columns of which each number is a level.
     features : sequence of str, optional
         The names that go with `columns`, which else are by position; further columns of text are
-        left out.
+        left out. Without `columns` all are numbers.
     categories : {"learn", "error"}
         Whether columns of text are taken, or refused.
     numbers : bool
@@ -94,8 +94,8 @@ def given(
         If it is sparse, has names twice, or columns that cannot be taken: these are named.
     """
     taking = None
-    if what == "X" and not numbers:
-        names = None if features is None or columns is None else tuple(features)
+    if what == "X" and not numbers and (features is None or columns is not None):
+        names = None if features is None else tuple(features)
         taking = Taking(columns, names, tuple(categorical), text=categories == "learn")
     if _is_a(data, "xarray", "DataArray"):
         data = _decoded(data, what)
@@ -217,7 +217,8 @@ def _of_pandas(data: Any, what: str, taking: Taking | None) -> Given:
     columns = [data] if data.ndim == 1 else [data.iloc[:, i] for i in range(len(names))]
     _distinct(names, what)
     dtypes = [pandas_number(column.dtype) for column in columns]
-    if data.ndim == 2 and taking is not None and not (taking.plain and None not in dtypes):
+    plain = all(dtype is not None for dtype in dtypes)
+    if data.ndim == 2 and taking is not None and not (taking.plain and plain):
         pairs = zip(names, columns, strict=True)
         taken = taking.take([pandas_column(n, c) for n, c in pairs], len(data), what)
         return Given(*taken)
@@ -272,7 +273,7 @@ def _of_arrow(data: Any, what: str, taking: Taking | None) -> Given:
     names = table.column_names
     _distinct(names, what)
     columns = [arrow_column(*pair) for pair in zip(names, table.columns, strict=True)]
-    bad = {c.name or what: c.found.words for c in columns if c.found.kind != "number"}
+    bad = {c.name or what: c.found.words for c in columns if not c.found.is_plain}
     if not flat and taking is not None and not (taking.plain and not bad):
         taken = taking.take(columns, table.num_rows, what)
         return Given(*taken)

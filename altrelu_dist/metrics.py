@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from altrelu_dist.encoding.raw import RawColumn
 from altrelu_dist.errors import DataError
 from altrelu_dist.frames import given
 from altrelu_dist.inputs import engine_of, on_client
@@ -105,9 +104,8 @@ def evaluate(
     ClusterError
         If the client cannot be waited for, or does not have what was persisted of the data.
     """
-    names = network.feature_names
-    columns = network.columns or (RawColumn(),) * network.n_features
-    features = given(X, "X", columns, features=names)
+    known = network.columns
+    features = given(X, "X", known, features=network.feature_names, numbers=known is None)
     if None not in (features.texts, network.feature_names) and features.texts != (
         network.feature_names
     ):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from altrelu_dist.data.columns import Coding, Found, LevelCounts, coded, found_of, learnt
-from altrelu_dist.data.source import listed
+from altrelu_dist.data.source import listed, reading
 from altrelu_dist.data.tables import coding_of
 from altrelu_dist.encoding.raw import RawColumn, RawColumns, all_numbers
 from altrelu_dist.errors import DataError
@@ -168,7 +168,8 @@ class Taking:
 def counted(column: Column, coding: Coding) -> LevelCounts:
     """The levels of one column."""
     counts = LevelCounts()
-    counts.add(column.arrow(), numeric=coding.numeric)
+    with reading(f"column {column.name} cannot be read"):
+        counts.add(column.arrow(), numeric=coding.numeric)
     return counts
 
 
@@ -179,7 +180,7 @@ def matrix_of(
     values = np.empty((rows, len(table)), dtype)
     for j, column in enumerate(table):
         coding = codings[column.name]
-        plain = coding.column.kind == "number" and not column.found.words.startswith("duration")
+        plain = coding.column.kind == "number" and column.found.is_plain
         values[:, j] = column.numbers(dtype) if plain else coded(column.arrow(), coding, dtype)
     return values
 

@@ -72,8 +72,8 @@ def test_packed_numbers_are_those_that_xarray_reads(tmp_path, rng, stored, encod
     if np.isnan(values).any():
         with pytest.raises(DataError, match="missing or infinite values"):
             convert(path, tmp_path / "b.zarr", missing="error")
-    convert(path, tmp_path / "a.zarr")
-    np.testing.assert_array_equal(open_dataset(tmp_path / "a.zarr").X.compute(), expected)
+    convert(path, tmp_path / "kept.zarr")
+    np.testing.assert_array_equal(open_dataset(tmp_path / "kept.zarr").X.compute(), expected)
     convert(path, tmp_path / "b.zarr", drop_missing=True)
     whole = expected[~np.isnan(expected).any(axis=1)]
     np.testing.assert_array_equal(open_dataset(tmp_path / "b.zarr").X.compute(), whole)
@@ -177,4 +177,4 @@ def test_zarr_arrays_that_are_handed_over_are_decoded(rng):
     np.testing.assert_allclose(np.asarray(model.fit(packed, target).predict(packed)), plain)
     missing = array_of(values, _FillValue=int(values[5, 1]))
     with pytest.raises(DataError, match=r"NaN|finite|missing"):
-        model.fit(missing, y)
+        model.score(missing, y)

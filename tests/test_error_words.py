@@ -82,10 +82,10 @@ def _prepared(**options):
 
 
 BOTH = {
-    "NaN in X": (
-        {"b": [np.nan, 1, 2, 3]},
+    "an infinity in X": (
+        {"b": [np.inf, 1, 2, 3]},
         lambda: AltReLURegressor(2, max_iter=1).fit(
-            TABLE[["a", "b"]].assign(b=[np.nan, 1, 2, 3]), TABLE["y"]
+            TABLE[["a", "b"]].assign(b=[np.inf, 1, 2, 3]), TABLE["y"]
         ),
         ["b (1)", "drop these rows", "SimpleImputer"],
         TRAIN,
@@ -102,9 +102,9 @@ BOTH = {
     ),
     "NaN to convert": (
         {"b": [np.nan, 1, 2, 3]},
-        lambda: convert("t.csv", "t.zarr", target="y"),
+        lambda: convert("t.csv", "t.zarr", target="y", missing="error"),
         ["b (1)", "drop_missing=True", "impute='mean'"],
-        ("convert", "t.csv", "t.zarr", "--target", "y"),
+        ("convert", "t.csv", "t.zarr", "--target", "y", "--missing", "error"),
         ["b (1)", "--drop-missing", "--impute mean"],
     ),
     "no target": (
@@ -116,9 +116,9 @@ BOTH = {
     ),
     "text": (
         {"b": "red"},
-        lambda: open_dataset("t.csv", target="y"),
+        lambda: open_dataset("t.csv", target="y", categories="error"),
         ["b (text: 'red' in row 0)", "OneHotEncoder"],
-        TRAIN,
+        (*TRAIN, "--categories", "error"),
         ["b (text: 'red' in row 0)", "encode such columns as numbers"],
     ),
     "an output that is there": (

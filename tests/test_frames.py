@@ -141,9 +141,6 @@ def test_what_is_missing_or_masked_is_never_a_number(data, expected):
     if expected is None:
         expected = [[1, 1], [np.nan, 2]]
     np.testing.assert_array_equal(values, expected)
-    if values.ndim == 2 and np.isnan(values).any():
-        with pytest.raises(DataError, match=r"X contains NaN.*, in (a|column 0) \(.*first in row"):
-            quick().fit(data, [1.0, 2.0])
 
 
 def test_float32_stays_float32_where_all_columns_allow_it():
@@ -184,6 +181,11 @@ def test_a_column_of_something_else_is_named(name, column, dtype, cure):
     with pytest.raises(DataError, match="y " + expected):
         quick().fit(frame[["a"]], frame[name])
     model = quick().fit(frame[["a"]].assign(**{name: [3.0, 4.0]}), [1.0, 2.0])
+    numbers = "has a column that is not numbers|holds 1 .int. and 'Oslo'"
+    with pytest.raises(DataError, match=numbers):
+        model.predict(frame)
+    with pytest.raises(DataError, match=numbers):
+        evaluate(model.network_, frame, [1.0, 2.0])
     with pytest.raises(DataError, match="y " + expected):
         model.score(frame[["a"]].assign(**{name: [3.0, 4.0]}), frame[name])
 
@@ -280,15 +282,15 @@ def test_what_is_missing_is_named_by_column_and_row(frame, target):
     holes.iloc[7, 1] = np.nan
     model = quick().fit(frame, target)
     for use in (model.fit, model.score, model.partial_fit):
-        with pytest.raises(DataError, match=r"X contains NaN.*in b \(1\).*row 7;.*SimpleImputer"):
-            use(holes, target)
+        if use != model.fit:
+            with pytest.raises(DataError, match=r"X contains NaN.*b \(1\).*row 7;.*SimpleImputer"):
+                use(holes, target)
         bad = target.copy()
         bad[9] = np.inf
         with pytest.raises(DataError, match=r"y contains NaN.*in speed \(1\).*row 9; drop these"):
             use(frame, bad)
     for rows in (holes, holes.to_numpy()):
-        with pytest.raises(DataError, match=r"X contains NaN.*in (b|column 1) \(1\).*row 7"):
-            quick().fit(rows, target).predict(rows)
+        assert np.isfinite(quick().fit(rows, target).predict(rows)).all()
     with pytest.raises(DataError, match=r"X contains NaN.*in b \(1\).*row 7;.*SimpleImputer"):
         model.predict(holes)
     with pytest.raises(DataError, match=r"X contains NaN.*in b \(1\).*row 7"):

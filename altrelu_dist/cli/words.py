@@ -6,7 +6,12 @@ from altrelu_dist.errors import AltReLUError, Remedy
 
 __all__ = ["said"]
 
-_OPTIONS = {"alpha": "--ridge", "n_hidden": "--hidden", "random_state": "--seed"}
+_OPTIONS = {
+    "alpha": "--ridge",
+    "categorical_features": "--categorical",
+    "n_hidden": "--hidden",
+    "random_state": "--seed",
+}
 _REMEDIES = {
     Remedy.CATEGORICAL: "if it holds text, say so with --categorical COLUMN",
     Remedy.CONVERT: "convert it first (altrelu convert)",

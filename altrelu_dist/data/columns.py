@@ -38,6 +38,11 @@ class Found(NamedTuple):
     as_text: bool = False
     empty: bool = False
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it holds numbers as they are, and no durations."""
+        return self.kind == "number" and not self.words.startswith("duration")
+
 
 class Coding(NamedTuple):
     """How a column becomes numbers: what it is, and whether its texts are those of numbers."""

@@ -243,10 +243,7 @@ def dataset_of(
     names, left_out, columns = first.feature_names, first.unread, first.columns
     features = features if found.selected is None else found.selected
     if features is not None and not first.named and len(features) != len(names):
-        raise DataError(
-            f"{text}: has {len(names)} columns without names; expected {len(features)}: "
-            f"{listed(features)}"
-        )
+        raise _other_count(text, names, features)
     if features is not None and first.named and names != tuple(features):  # an array has them all
         check_there(text, features, names)
         places = [names.index(name) for name in features]
@@ -265,6 +262,13 @@ def dataset_of(
         left_out,
         None if all_numbers(columns) else columns,
         found.ids,
+    )
+
+
+def _other_count(address: str, names: Sequence[str], features: Sequence[str]) -> DataError:
+    return DataError(
+        f"{address}: has {len(names)} columns without names; expected {len(features)}: "
+        f"{listed(features)}"
     )
 
 
@@ -362,6 +366,8 @@ def find_sources(
     selected = _selected(text, first, wanted)
     if columns is not None:
         names = first.feature_names if inputs is None or not first.named else inputs
+        if inputs is not None and len(inputs) != len(names):
+            raise _other_count(text, names, inputs)
         if len(names) != len(columns):
             raise DataError(f"{text}: has {len(names)} feature columns; expected {len(columns)}")
         known = dict(zip(names, columns, strict=True))

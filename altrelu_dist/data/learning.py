@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from altrelu_dist.data.columns import LevelCounts, learnt
+from altrelu_dist.data.source import reading
 from altrelu_dist.data.tables import TableSource, constant, stored
 from altrelu_dist.encoding.raw import RawColumn
 from altrelu_dist.errors import DataError
@@ -76,10 +77,11 @@ def _count(table: TableSource, counts: Mapping[str, LevelCounts]) -> None:
     numeric = {name: table.codings[name].numeric for name in counts}
     names = stored([*counts], table.partition)
     rows = 0
-    for some in table.scan(names) if names else ():
-        rows += some.num_rows
-        for name in names:
-            counts[name].add(some.column(name), numeric=numeric[name])
+    with reading(f"{table.address}: cannot be read"):
+        for some in table.scan(names) if names else ():
+            rows += some.num_rows
+            for name in names:
+                counts[name].add(some.column(name), numeric=numeric[name])
     if len(names) < len(counts) and not names:
         rows = sum(part.X.shape[0] for part in table.parts())
     for name, counted in counts.items():

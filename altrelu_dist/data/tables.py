@@ -207,15 +207,14 @@ def choose_columns(
             )
         )
     check_there(address, (*features, *used, *wanted.drop, *(wanted.only or ())), found)
-    allowed: dict[str, tuple[Kind, ...]] = {
-        "feature": ("number", "time", *(("levels",) if wanted.text_allowed else ())),
-        "target": ("number",),
-        "weight": ("number",),
-    }
+    kinds = {"number", "time"} | ({"levels"} if wanted.text_allowed else set())
     codings = {}
     for role, names in (("feature", features), ("target", targets), ("weight", weights)):
-        bad = [name for name in names if found[name].kind not in allowed[role]]
-        if bad:
+        fits = {
+            name: found[name].kind in kinds if role == "feature" else found[name].is_plain
+            for name in names
+        }
+        if bad := [name for name, fit in fits.items() if not fit]:
             free = role == "feature" and wanted.features is None
             text = all(found[name].kind == "levels" for name in bad)
             remedies = (Remedy.ENCODE,) if text else (Remedy.DROP_COLUMNS,)

@@ -428,6 +428,7 @@ print(json.dumps(made))
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_what_the_operator_makes_is_valid_and_keeps_names_labels_and_addresses(operated, rendered):
     for variant, made in operated.items():
         for one in made:

@@ -78,6 +78,31 @@ def processes(tmp_path):
         yield begin
 
 
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory, undisturbed):
+    """A cluster of several tests."""
+    del undisturbed  # made without one
+    with Processes(tmp_path_factory.mktemp("lasting"), 3, memory="1GiB") as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def three_workers(lasting):
+    """The same cluster, with another worker in the place of the one that was killed."""
+    for _ in range(3 - sum(worker.poll() is None for worker in lasting.workers.values())):
+        lasting.add()
+    lasting.client.wait_for_workers(3, timeout=60)
+    return lasting
+
+
+@contextlib.contextmanager
+def trapped(cluster, trap):
+    """A cluster in which a trap is set."""
+    cluster.client.register_plugin(trap)
+    yield
+    cluster.client.unregister_worker_plugin(trap.name)
+
+
 def assert_same_run(model, expected):
     for name in ("hidden_weights", "hidden_bias", "output_weights", "output_bias"):
         assert same(getattr(model.network_, name), getattr(expected.network_, name))
@@ -97,24 +122,25 @@ PHASES = {
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_a_worker_killed_in_a_phase(phase, kept, store, undisturbed, processes):
+def test_a_worker_killed_in_a_phase(phase, kept, store, undisturbed, three_workers, tmp_path):
     del kept
-    cluster = processes(3, memory="1GiB")
-    trap = Trap(cluster.folder, *PHASES[phase][:1], signal.SIGKILL, PHASES[phase][1])
-    cluster.client.register_plugin(trap)
-    model = fitted(store, client=cluster.client)
+    word, state = PHASES[phase]
+    trap = Trap(tmp_path, word, signal.SIGKILL, state)
+    with trapped(three_workers, trap):
+        model = fitted(store, client=three_workers.client)
     assert trap.sprung
     assert not psutil.pid_exists(trap.sprung) or psutil.Process(trap.sprung).status() == "zombie"
     assert_same_run(model, undisturbed)
 
 
 @pytest.mark.usefixtures("streamed")
-def test_a_worker_killed_as_it_reads_what_is_to_be_kept(store, undisturbed, processes, monkeypatch):
+def test_a_worker_killed_as_it_reads_what_is_to_be_kept(
+    store, undisturbed, three_workers, tmp_path, monkeypatch
+):
     monkeypatch.setattr(inputs, "_CACHED_SHARE", 1.0)
-    cluster = processes(3, memory="1GiB")
-    trap = Trap(cluster.folder, "read-", signal.SIGKILL)
-    cluster.client.register_plugin(trap)
-    model = fitted(store, client=cluster.client)
+    trap = Trap(tmp_path, "read-", signal.SIGKILL)
+    with trapped(three_workers, trap):
+        model = fitted(store, client=three_workers.client)
     assert trap.sprung
     assert_same_run(model, undisturbed)
 

@@ -81,10 +81,10 @@ PASSING = [
 @pytest.mark.parametrize("error", PASSING, ids=lambda error: type(error).__name__)
 @pytest.mark.usefixtures("quick_retries", "small_samples")
 def test_a_chunk_that_cannot_be_read_at_first(error, store, monkeypatch, caplog):
-    expected = fitted(store)
+    expected = fitted(store, max_iter=1)
     failing(monkeypatch, 4, error)
     with dask.config.set(scheduler="sync"):
-        model = fitted(store)
+        model = fitted(store, max_iter=1)
     assert same(model.network_.hidden_weights, expected.network_.hidden_weights)
     said = [record.message for record in caplog.records if "trying again" in record.message]
     assert len(said) == 4

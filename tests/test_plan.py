@@ -264,7 +264,7 @@ def test_a_pass_reads_no_faster_than_the_storage_gives():
     ("method", "n", "d", "h"),
     [
         ("committee", 4_000, 10, None),
-        ("search", 20_000, 20, 8),
+        pytest.param("search", 20_000, 20, 8, marks=pytest.mark.slow),
         ("kronecker", 20_000, 20, 8),
         ("damped", 10_000, 30, 24),
         ("alternating", 10_000, 12, 24),

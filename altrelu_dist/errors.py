@@ -14,6 +14,7 @@ __all__ = [
     "DataError",
     "ExistsError",
     "JobError",
+    "MissingTargetsError",
     "MissingValuesError",
     "ModelFileError",
     "ParameterError",
@@ -99,6 +100,24 @@ class DataError(AltReLUError, ValueError):
 
 class MissingValuesError(DataError):
     """Features are missing where none may be."""
+
+
+class MissingTargetsError(DataError):
+    """Targets are missing in some rows; nothing else is wrong with them.
+
+    Attributes
+    ----------
+    counts : dict of str to int
+        How many, by the name or the number of a target.
+    """
+
+    counts: dict[str, int]
+
+    @property
+    def remark(self) -> str:
+        """What is said where such rows are left out."""
+        counts = ", ".join(f"{name} ({count:,})" for name, count in self.counts.items())
+        return f"rows without a target are left out: {counts}"
 
 
 class ParameterError(AltReLUError, ValueError):

@@ -27,7 +27,7 @@ from sklearn.utils.validation import (
 
 from altrelu_dist.checkpoints.opening import opened
 from altrelu_dist.encoding import RawColumn, RawColumns
-from altrelu_dist.errors import DataError, ParameterError
+from altrelu_dist.errors import DataError, MissingTargetsError, ParameterError
 from altrelu_dist.exports import ExportMethods
 from altrelu_dist.fitting import CommitteeFit, Naming, PlainFit, fit_of
 from altrelu_dist.folding import folded
@@ -37,6 +37,7 @@ from altrelu_dist.interrupts import raise_for, say_stopping, stop_softly
 from altrelu_dist.memory import PeakMemory
 from altrelu_dist.model_file import load_estimator, save_estimator
 from altrelu_dist.moments.refusals import check_finite
+from altrelu_dist.moments.rows import rows_with_target
 from altrelu_dist.network import Network
 from altrelu_dist.parameters import checked, one_name_a_column
 from altrelu_dist.prediction import predict_blocks
@@ -210,6 +211,7 @@ class AltReLURegressor(ExportMethods, RegressorMixin, BaseEstimator):  # type: i
 
     network_: Network
     _note: Mapping[str, Any] | None = None  # kept with a checkpoint, for who reads it again
+    _leave_out = False  # rows without a target, which are else refused
     _warn: Callable[[str], object] = staticmethod(
         partial(warnings.warn, category=ConvergenceWarning, stacklevel=2)
     )
@@ -405,7 +407,7 @@ class AltReLURegressor(ExportMethods, RegressorMixin, BaseEstimator):  # type: i
                 say_stopping(number)
 
             with stop_softly(interrupt):
-                network = made.train(kept(engine), dtype)
+                network = self._trained(made, kept(engine), dtype)
             monitor.end()
         self.network_ = network
         del self._so_far
@@ -420,6 +422,18 @@ class AltReLURegressor(ExportMethods, RegressorMixin, BaseEstimator):  # type: i
                 "allowed were over before it was trained; allow more seconds"
             )
         return self._shortfall(parameters.n_hidden, working, reason, monitor)
+
+    def _trained(
+        self, made: PlainFit | CommitteeFit, engine: Engine, dtype: np.dtype[np.floating]
+    ) -> Network:
+        """Train; where rows without a target may be left out, without those."""
+        try:
+            return made.train(engine, dtype)
+        except MissingTargetsError as error:
+            if not self._leave_out:
+                raise
+            self._remark(error.remark)
+        return made.train(engine.prepared(rows_with_target), dtype)
 
     def network_so_far(self) -> Network | None:
         """What a `fit` that is under way would end with now: for its callback, or another thread.
@@ -660,7 +674,8 @@ class AltReLURegressor(ExportMethods, RegressorMixin, BaseEstimator):  # type: i
         """Take a table whose columns are those of the network."""
         names = getattr(self, "feature_names_in_", None)
         known = None if names is None else [str(name) for name in names]
-        return given(X, "X", self.network_.columns, features=known)
+        raw = self.network_.columns
+        return given(X, "X", raw, features=known, numbers=raw is None)
 
     def _taken(self, X: Any, categorical: Sequence[str] | None) -> Given:
         """Take a table whose columns are to be learnt."""

@@ -189,7 +189,9 @@ class Network(ExportMethods):
         """A table as the numbers that the network was trained on."""
         from altrelu_dist.frames import given
 
-        return given(X, "X", self.columns, features=self.feature_names).values
+        known = self.columns
+        taken = given(X, "X", known, features=self.feature_names, numbers=known is None)
+        return taken.values
 
     def _exported(self) -> Network:
         return self

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from altrelu_dist.cli.cluster import connect
 from altrelu_dist.cli.grouped import grouped
 from altrelu_dist.cli.options import Connection, Data, Json, Model, Target
+from altrelu_dist.errors import MissingTargetsError
 from altrelu_dist.runs.output import Output, memory_text, seconds_text
 
 __all__ = ["evaluate"]
@@ -34,7 +36,12 @@ def evaluate(
     X, y = opened.X, targets_of(network, opened)
     start = time.perf_counter()
     with connect(connection.cluster(), output, in_process=True) as client:
-        scores = scores_of(network, X, y, opened.sample_weight, client=client)
+        try:
+            scores = scores_of(network, X, y, opened.sample_weight, client=client)
+        except MissingTargetsError as error:
+            output.warn(error.remark)
+            y, weight = replace(opened, y=y).known_targets()
+            scores = scores_of(network, X, y, weight, client=client)
         unknown = {}
         if opened.columns is not None:
             unknown = unseen_of(opened, unseen(opened).sum(axis=0).compute())

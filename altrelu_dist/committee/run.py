@@ -131,13 +131,14 @@ class Committee:
         if monitor.journal.kept:
             both = engine.reduce(Together(look, digest), "summary")
             found = both.first
+            check_summary(found.first, feature_names, target_names, gaps=True)
             known = {"X": feature_names, "y": target_names}
             monitor.journal.is_of_data(data_fingerprint(found.first, both.second), known)
         else:
             found = engine.reduce(look, "summary")
+            check_summary(found.first, feature_names, target_names, gaps=True)
         monitor.counts.count_rows(engine.n_rows, whole=True)
         monitor.clock.first_pass_seconds = monitor.clock.seconds - begun
-        check_summary(found.first, feature_names, target_names, gaps=True)
         return found.first, found.second
 
     def _drawn(self, engine: Engine, dtype: np.dtype[np.floating]) -> Rows:

@@ -126,6 +126,22 @@ class DataSet:
     columns: RawColumns | None = None
     ids: tuple[str, ...] = ()
 
+    def known_targets(self) -> tuple[da.Array, da.Array]:
+        """The targets and the weights: where a target is NaN, zero and a weight of zero.
+
+        Returns
+        -------
+        y : dask.array.Array of shape (n, q)
+        sample_weight : dask.array.Array of shape (n,)
+        """
+        import dask.array as da
+
+        assert self.y is not None
+        y = self.y.reshape(len(self.y), -1) if self.y.ndim == 1 else self.y
+        lost = da.isnan(y).any(axis=1)
+        weight = da.where(lost, 0.0, 1.0 if self.sample_weight is None else self.sample_weight)
+        return da.where(lost[:, None], 0, y), weight
+
 
 def open_dataset(
     address: str | os.PathLike[str],

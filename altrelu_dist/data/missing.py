@@ -22,9 +22,9 @@ class Cleaner:
     """Passes on blocks of finite rows in the dtypes that are to be stored, and counts the others.
 
     An infinity counts as missing. `means` fill missing features, but where they are NaN; `drop`
-    leaves out rows that still have something missing. Else features that are missing, but no
-    infinities, are passed on with `keep`; without it all rows are looked at, so as to say in how
-    many something is missing.
+    leaves out rows that still have something missing. Else with `keep` features that are missing,
+    but no infinities, are passed on, and rows without a target left out; without it all rows are
+    looked at, so as to say in how many something is missing.
     """
 
     def __init__(
@@ -107,15 +107,20 @@ class Cleaner:
         if self._keep and not self._drop:
             self.kept += int(np.isnan(X).sum())
             bad &= ~np.isnan(X)
+        lost = np.zeros(len(X), dtype=bool)
+        if self._keep and not self._drop and block.y is not None:
+            lost |= np.isnan(as_columns(block.y)).any(axis=1)
+            self.dropped += int(lost.sum())
         bad = np.hstack([bad, bad_others])
-        bad_rows = bad.any(axis=1)
-        keep = ~bad_rows
+        bad_rows = bad.any(axis=1) & ~lost
+        keep = ~(bad_rows | lost)
         if self._drop:
             self.dropped += int(bad_rows.sum())
         elif bad_rows.any():
             nan = np.isnan(np.hstack([X, *others]))
-            self._nan += (bad & nan).sum(axis=0)
-            self._inf += (bad & ~nan).sum(axis=0)
+            counted = bad & bad_rows[:, None]
+            self._nan += (counted & nan).sum(axis=0)
+            self._inf += (counted & ~nan).sum(axis=0)
             self._bad_rows += int(bad_rows.sum())
             if self._first is None:
                 self._first = self._rows + int(bad_rows.argmax())

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from altrelu_dist.errors import DataError, MissingValuesError, Remedy
+from altrelu_dist.errors import DataError, MissingTargetsError, MissingValuesError, Remedy
 from altrelu_dist.moments.summary import Columns, Summary, columns_of
 
 __all__ = ["check_finite", "check_summary"]
@@ -51,17 +51,23 @@ def check_summary(
 
     Raises
     ------
-    MissingValuesError
-        If features are missing, and nothing else is wrong with them.
+    MissingValuesError, MissingTargetsError
+        If features or targets are missing, and nothing else is wrong with them.
     DataError
         For values that are not finite or too large, and for weights that cannot be.
     """
     parts = (("X", summary.features, feature_names), ("y", summary.targets, target_names))
     for what, columns, names in parts:
-        if columns.infinite.any() or (columns.bad.any() and what == "y"):
+        if columns.infinite.any():
             raise _not_finite(what, columns, names)
     if summary.features.bad.any() and not gaps:
         raise _not_finite("X", summary.features, feature_names, MissingValuesError)
+    lost = np.flatnonzero(summary.targets.bad)
+    if lost.size:
+        error = _not_finite("y", summary.targets, target_names, MissingTargetsError)
+        assert isinstance(error, MissingTargetsError)
+        error.counts = {_name(int(t), target_names): int(summary.targets.bad[t]) for t in lost}
+        raise error
     if summary.bad_weights or summary.low_weight < 0:
         raise DataError("sample_weight holds values that are negative or not finite; remove them")
     if not summary.features.weight > 0:

@@ -11,7 +11,18 @@ from numpy.typing import NDArray
 
 from altrelu_dist.errors import DataError
 
-__all__ = ["Additive", "Array", "Block", "Both", "Floats", "Rows", "Scaler", "Together", "Weights"]
+__all__ = [
+    "Additive",
+    "Array",
+    "Block",
+    "Both",
+    "Floats",
+    "Rows",
+    "Scaler",
+    "Together",
+    "Weights",
+    "rows_with_target",
+]
 
 Floats = NDArray[np.float64]
 Array = NDArray[np.floating]
@@ -65,6 +76,13 @@ class Rows(NamedTuple):
             weight = np.concatenate([self.weight, other.weight])
         X, y = np.concatenate([self.X, other.X]), np.concatenate([self.y, other.y])
         return Rows(self.start, X, y, weight)
+
+
+def rows_with_target(rows: Rows) -> Rows:
+    """The rows, those of which a target is NaN at weight zero."""
+    lost = np.asarray(np.isnan(rows.y.astype(np.float64)).any(axis=1))
+    weight = np.ones(len(rows.y)) if rows.weight is None else rows.weight.astype(np.float64)
+    return rows._replace(y=np.where(lost[:, None], 0, rows.y), weight=np.where(lost, 0.0, weight))
 
 
 class Block(NamedTuple):

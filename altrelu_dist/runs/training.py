@@ -224,6 +224,7 @@ class Prepared:
         data = parts["train"]
         model.set_params(client=client)
         model._warn = model._remark = output.warn
+        model._leave_out = True
         with watching() as follower:
             model.set_params(callback=follower)
             model.fit(
@@ -251,7 +252,7 @@ class Prepared:
             parts = {}  # whoever stops a run does not wait for another pass
         try:
             scores = {
-                name: evaluate(model.network_, rows.X, rows.y, rows.sample_weight, client=client)
+                name: evaluate(model.network_, rows.X, *rows.known_targets(), client=client)
                 for name, rows in parts.items()
             }
         except (ClusterError, KeyboardInterrupt, Terminated):

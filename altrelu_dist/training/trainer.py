@@ -156,12 +156,13 @@ def _train(
     if monitor.journal.kept:
         both = engine.reduce(Together(look, digest), "summary")
         summary, known = both.first, {"X": feature_names, "y": target_names}
+        check_summary(summary, feature_names, target_names)
         monitor.journal.is_of_data(data_fingerprint(summary, both.second), known)
     else:
         summary = engine.reduce(look, "summary")
+        check_summary(summary, feature_names, target_names)
     monitor.counts.count_rows(engine.n_rows, whole=True)
     monitor.clock.first_pass_seconds = monitor.clock.seconds - begun
-    check_summary(summary, feature_names, target_names)
     p, q = summary.features.mean.size + 1, summary.targets.mean.size
     h = parameters.n_hidden
     sizes = schedule.ROWS.stages(p, q, h, dtype, summary.weighted)

@@ -1,4 +1,4 @@
-"""Tables as they are, with texts, gaps and times: test R2 and CPU seconds of every method, one thread.
+"""Tables as they are, with texts, gaps and times: test R2 and CPU seconds of each method.
 
     python examples/benchmarks/mixed.py              # everything; goes on where it was stopped
     python examples/benchmarks/mixed.py --sets ames penguins --splits 0 --methods ours lightgbm
@@ -117,7 +117,7 @@ def fit(method: str, X: pd.DataFrame, y: np.ndarray, seed: int) -> tuple[Any, An
 
         # It takes at most 255 levels of a column; those beyond are numbers.
         few = [name for name in texts if len(known[name].categories) <= 255]
-        known |= {name: "category" for name in few}
+        known |= dict.fromkeys(few, "category")
         coded = [name for name in texts if name not in few]
 
         def ready(frame: pd.DataFrame) -> pd.DataFrame:

@@ -72,6 +72,7 @@ class _Statistic:
             raise DataError("sample_weight holds values that are negative or not finite")
         with np.errstate(over="ignore", invalid="ignore"):  # looked for when all is added up
             error = y - self.network.predict(rows.X)
+            error[weight == 0] = 0.0  # whatever is missing there
             squares, absolute = weight @ error**2, weight @ np.abs(error)
         return _Errors(columns_of(y, weight, rows.start), squares, absolute)
 
@@ -122,7 +123,8 @@ def evaluate(
         raise DataError("every sample weight is zero: there is nothing to score")
     if errors.targets.bad.any() or not np.isfinite(errors.squares).all():
         summary = engine.reduce(summarise, "summary")
-        check_summary(summary, network.feature_names, network.target_names)
+        gaps = False if network.encoder is None else network.encoder.lacking
+        check_summary(summary, network.feature_names, network.target_names, gaps=gaps)
         raise DataError("the network's errors on these rows are too large to be squared")
     names = network.target_names or tuple(f"y{t}" for t in range(network.n_targets))
     scores = []

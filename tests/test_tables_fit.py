@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.preprocessing import StandardScaler
 
-from altrelu_dist import AltReLURegressor, Network
+from altrelu_dist import AltReLURegressor, Network, evaluate
 from altrelu_dist.encoding import Encoder, RawColumn, sketch_columns
 from altrelu_dist.errors import DataError, ModelFileError, ParameterError
 from altrelu_dist.moments.rows import Rows
@@ -152,6 +152,18 @@ def test_texts_that_name_the_rows_are_left_out():
     model.fit(named, y)
     assert said == ["left out, since nearly all texts in it are different: id"]
     assert np.array_equal(model.predict(named), model.predict(frame))
+
+
+def test_rows_without_weight_may_lack_anything():
+    frame, y = table()
+    frame = frame.assign(day=frame["day"].where(frame.index != 7))
+    weight = np.where(frame.index == 7, 0.0, 1.0)
+    model = AltReLURegressor(**QUICK).fit(frame, y, weight)
+    kept = frame.index != 7
+    scores = evaluate(model.network_, frame, y, weight)
+    assert scores == evaluate(model.network_, frame[kept], y[kept])
+    with pytest.raises(DataError, match=r"in day \(1\), the first in row 7"):
+        evaluate(model.network_, frame, y)
 
 
 @BOTH

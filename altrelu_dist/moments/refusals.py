@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -45,9 +46,9 @@ def check_summary(
     feature_names: Sequence[str] | None,
     target_names: Sequence[str] | None,
     *,
-    gaps: bool = False,
+    gaps: bool | NDArray[np.bool_] = False,
 ) -> None:
-    """Refuse rows that cannot be fitted or scored; with ``gaps`` features may be missing.
+    """Refuse rows that cannot be fitted or scored; ``gaps`` says which features may be missing.
 
     Raises
     ------
@@ -60,8 +61,10 @@ def check_summary(
     for what, columns, names in parts:
         if columns.infinite.any():
             raise _not_finite(what, columns, names)
-    if summary.features.bad.any() and not gaps:
-        raise _not_finite("X", summary.features, feature_names, MissingValuesError)
+    missing = np.where(gaps, 0.0, summary.features.bad)
+    if missing.any():
+        columns = replace(summary.features, bad=missing)
+        raise _not_finite("X", columns, feature_names, MissingValuesError)
     lost = np.flatnonzero(summary.targets.bad)
     if lost.size:
         error = _not_finite("y", summary.targets, target_names, MissingTargetsError)
@@ -101,7 +104,7 @@ def _not_finite(
     found = np.flatnonzero(columns.bad)
     listed = ", ".join(f"{_name(i, names)} ({int(columns.bad[i])})" for i in found[:5])
     more = f" and {len(found) - 5} more columns" if len(found) > 5 else ""
-    first = int(columns.first_bad.min())
+    first = int(columns.first_bad[found].min())
     fill = (Remedy.IMPUTE,) if what == "X" else ()  # a target that is made up teaches nothing
     return kind(
         f"{what} contains NaN or infinity: {int(columns.bad.sum())} values, in {listed}{more}, the "

@@ -1,4 +1,4 @@
-"""Two-layer ReLU regression networks on data larger than memory, with nothing to tune."""
+"""Two-layer ReLU networks on data larger than memory, with nothing to tune."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from altrelu_dist.version import __version__
 if TYPE_CHECKING:
     from altrelu_dist.data import DataSet, convert, describe, open_dataset
     from altrelu_dist.encoding import Encoder
-    from altrelu_dist.estimators import AltReLURegressor
+    from altrelu_dist.estimators import AltReLUClassifier, AltReLURegressor
     from altrelu_dist.exports import export
     from altrelu_dist.jobs import Job, submit
     from altrelu_dist.metrics import TargetScore, evaluate
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # Public names and where they live; imported when first used, because scikit-learn, Dask and Zarr
 # take longer to import than many a fit.
 _HOMES = {
+    "AltReLUClassifier": "estimators",
     "AltReLURegressor": "estimators",
     "DataSet": "data",
     "Encoder": "encoding",
@@ -39,6 +40,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AltReLUClassifier",
     "AltReLURegressor",
     "DataSet",
     "Encoder",

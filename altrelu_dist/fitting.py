@@ -9,13 +9,25 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from altrelu_dist.committee.distilling import distilled
+from altrelu_dist.committee.distilling import distilled, held_out
 from altrelu_dist.committee.run import Committee
+from altrelu_dist.committee.stacking import Stack
 from altrelu_dist.encoding import Encoder, RawColumns, all_numbers, sketch_columns
 from altrelu_dist.engine import Engine
 from altrelu_dist.errors import DataError, MissingValuesError
+from altrelu_dist.logistic import (
+    Judged,
+    Link,
+    chosen,
+    chosen_penalty,
+    fit_link,
+    log_loss,
+    out_of_fold,
+    prior,
+)
 from altrelu_dist.moments.refusals import check_summary
 from altrelu_dist.moments.rows import Floats, Rows, Scaler, Together, Weights
+from altrelu_dist.moments.sample import Sampler, distinct
 from altrelu_dist.moments.summary import summarise
 from altrelu_dist.network import Network
 from altrelu_dist.threads import one_blas_thread
@@ -28,7 +40,8 @@ __all__ = ["CommitteeFit", "Naming", "PlainFit", "fit_of"]
 _BEYOND = 0.25  # of the range of the training targets: new rows may lie somewhat outside
 _DISTILLING = 0.1  # of the time allowed is kept for the network that follows a committee
 _INTERRUPTED = 5.0  # seconds for it, at most, in a run that is being stopped
-_MOST_ROWS = 65_536  # that it is trained on
+_OF_SQUARES = ("expected_r2", "expected_r2_spread", "expected_mse")  # of the scores of a classifier
+_MOST_ROWS = 65_536  # that it is trained on, and of which the scores of a plain network are judged
 
 
 class Naming(NamedTuple):
@@ -63,12 +76,20 @@ class PlainFit:
     monitor: Monitor
     naming: Naming
     start: RawLayers | None = None
+    logistic: bool = False  # whether outputs are to be logits of classes
     n_working: int = 0
     n_weighted: int = 0  # rows that count
     encoder: Encoder | None = None
+    judging: Rows | None = None  # those that the logits are fitted to
 
     def train(self, engine: Engine, dtype: np.dtype[np.floating]) -> Network:
         """Train on the raw rows of an engine."""
+        self._engine = engine
+        network = self._scoring(engine, dtype)
+        return self._linked(network) if self.logistic else network
+
+    def _scoring(self, engine: Engine, dtype: np.dtype[np.floating]) -> Network:
+        """The network of least squares."""
         if all_numbers(self.naming.columns):
             with suppress(MissingValuesError):
                 return self._trained(engine, dtype)
@@ -108,7 +129,22 @@ class PlainFit:
     def so_far(self) -> Network | None:
         """The best network so far."""
         best, scaler = self.monitor.best_weights(), self.monitor.scaler
-        return None if best is None or scaler is None else self._network(best, scaler, None)
+        if best is None or scaler is None:
+            return None
+        network = self._network(best, scaler, None)
+        return self._linked(network) if self.logistic else network
+
+    def _linked(self, network: Network) -> Network:
+        """The network with logits as outputs, by what it says of rows that it was trained on."""
+        if self.judging is None:
+            engine = self._engine
+            sampler = Sampler(min(1.0, _MOST_ROWS / engine.n_rows), self.parameters.seed, gaps=True)
+            drawn = engine.reduce(sampler, "link").shuffled()
+            self.judging = distinct(drawn, self.parameters.seed)
+        rows = self.judging
+        with one_blas_thread():
+            judged = _judged(network.predict(rows.X), rows)
+            return fit_link(judged).folded(network)
 
     def _network(self, weights: Weights, scaler: Scaler, gram: Floats | None) -> Network:
         layers = scaler.to_raw(weights)
@@ -127,9 +163,11 @@ class CommitteeFit:
     monitor: Monitor
     naming: Naming
     extrapolate: bool = False
+    logistic: bool = False  # whether outputs are to be logits of classes
 
     def __post_init__(self) -> None:
         self._committee = Committee(self.parameters, self.monitor)
+        self._latest: tuple[Stack | None, Network | None] = None, None  # with logits
 
     def train(self, engine: Engine, dtype: np.dtype[np.floating]) -> Network:
         """Train on the raw rows of an engine."""
@@ -140,8 +178,15 @@ class CommitteeFit:
         if not committee.ready:
             return self._mean()
         network, most = self._network(), self.parameters.max_size
+        scores = self._scores()
         if most is not None and network.n_hidden > most:
-            network = self._small(network, most)
+            whole = network
+            network = self._small(whole, most)
+            if self.logistic and "distilled_from" in network.info:
+                return self._linked(network, scores, whole)
+            scores = self._scores()
+        if self.logistic:
+            return self._linked(network, scores)
         if network.hidden_gram is not None:
             return network
         return replace(network, hidden_gram=committee.hidden_gram(network))
@@ -181,7 +226,57 @@ class CommitteeFit:
 
     def so_far(self) -> Network | None:
         """What the candidates so far fold into, whatever ``max_size`` is."""
-        return self._network() if self._committee.ready else None
+        if not self._committee.ready:
+            return None
+        if not self.logistic:
+            return self._network()
+        pool = self._committee.pool
+        assert pool is not None
+        stack, network = self._latest
+        if network is None or stack is not pool.stack:  # it is asked for many times a second
+            stack = pool.stack
+            network = self._linked(self._network(), self._scores())
+            self._latest = stack, network
+        return network
+
+    def _scores(self) -> Floats:
+        """What the weighed candidates say of the judged rows, each out of its fold."""
+        pool = self._committee.pool
+        assert pool is not None
+        return pool.scores()
+
+    def _linked(self, network: Network, scores: Floats, whole: Network | None = None) -> Network:
+        """The network with logits as outputs, and what to expect of them on new rows.
+
+        Where it follows another one, ``whole``, the loss that this costs is added.
+        """
+        committee = self._committee
+        assert committee.pool is not None
+        with one_blas_thread():
+            judged = _judged(scores, committee.rows.part(0, len(scores)))
+            folds = committee.pool.n_folds
+            penalty = chosen_penalty(judged, folds)
+            link = fit_link(judged, penalty)
+            expected = _scored(out_of_fold(judged, folds, penalty), judged)
+            if whole is not None:
+                held = held_out(min(_MOST_ROWS, committee.n_rows))
+                rows = committee.rows.part(0, len(held))
+                weight = None if rows.weight is None else rows.weight[held]
+                rows = Rows(0, rows.X[held], rows.y[held], weight)
+                small, large = (
+                    _scored(link(judged.scores), judged)
+                    for judged in (
+                        _judged(replace(each, target_range=None).predict(rows.X), rows)
+                        for each in (network, whole)
+                    )
+                )
+                expected = (
+                    expected[0] + max(0.0, small[0] - large[0]),
+                    expected[1] - max(0.0, large[1] - small[1]),
+                )
+        info = {k: v for k, v in network.info.items() if k not in _OF_SQUARES}
+        info |= {"expected_log_loss": expected[0], "expected_accuracy": expected[1]}
+        return replace(link.folded(network), info=info)
 
     def _network(self) -> Network:
         committee = self._committee
@@ -211,7 +306,7 @@ class CommitteeFit:
         gram = np.zeros((2, 2))
         gram[-1, -1] = columns.weight
         d, q = columns.mean.size, targets.mean.size
-        return Network(
+        network = Network(
             np.zeros((d, 1)),
             np.zeros(1),
             np.zeros((1, q)),
@@ -219,6 +314,11 @@ class CommitteeFit:
             **self.naming._asdict(),
             hidden_gram=gram,
             target_range=self._range(),
+        )
+        return (
+            Link(np.zeros((q, q)), prior(targets.mean)).folded(network)
+            if self.logistic
+            else network
         )
 
     def _range(self) -> Floats | None:
@@ -230,6 +330,21 @@ class CommitteeFit:
         return np.stack([targets.low - beyond, targets.high + beyond])
 
 
+def _judged(scores: Floats, rows: Rows) -> Judged:
+    """Scores of rows whose targets are indicators of classes."""
+    weight = np.ones(len(scores)) if rows.weight is None else rows.weight.astype(np.float64)
+    return Judged(scores, rows.y.astype(np.float64), weight)
+
+
+def _scored(logits: Floats, judged: Judged) -> tuple[float, float]:
+    """Log loss and accuracy."""
+    right = chosen(logits) == chosen(judged.indicators - 0.5)
+    return (
+        float(np.average(log_loss(logits, judged.indicators), weights=judged.weight)),
+        float(np.average(right, weights=judged.weight)),
+    )
+
+
 def fit_of(
     parameters: Parameters,
     monitor: Monitor,
@@ -237,8 +352,9 @@ def fit_of(
     start: RawLayers | None,
     *,
     extrapolate: bool,
+    logistic: bool = False,
 ) -> PlainFit | CommitteeFit:
     """The run that the parameters ask for."""
     if parameters.method == "committee":
-        return CommitteeFit(parameters, monitor, naming, extrapolate)
-    return PlainFit(parameters, monitor, naming, start)
+        return CommitteeFit(parameters, monitor, naming, extrapolate, logistic)
+    return PlainFit(parameters, monitor, naming, start, logistic)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -49,9 +50,13 @@ def load_estimator(kind: type[Kind], path: str | os.PathLike[str]) -> Kind:
     Raises
     ------
     ModelFileError
-        As `Network.load`, or if the parameters or the history are damaged.
+        As `Network.load`, if it is of another kind of estimator, or if the parameters or the
+        history are damaged.
     """
     network = Network.load(path)
+    if (network.info.get("link") == "logistic") != kind._logistic:
+        other = "a regressor" if kind._logistic else "a classifier"
+        raise ModelFileError(f"{path} holds {other}; {kind.__name__} cannot load it")
     try:
         return _estimator(kind, network)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -65,6 +70,7 @@ def _estimator(kind: type[Kind], network: Network) -> Kind:
     n_hidden = None if network.encoder is not None else network.n_hidden  # None: a committee
     model = kind(**{"n_hidden": n_hidden} | parameters)
     model.network_ = network
+    model._restored(network)
     history = [
         {k: math.nan if v is None else v for k, v in entry.items()}
         for entry in info.get("history", [])
@@ -81,6 +87,8 @@ def _estimator(kind: type[Kind], network: Network) -> Kind:
 
 def _plain(value: Any) -> Any:
     """A value that JSON can hold."""
+    if isinstance(value, Mapping):  # by keys of any type
+        return [[_plain(key), _plain(of)] for key, of in value.items()]
     if isinstance(value, float | np.floating):
         return float(value) if math.isfinite(value) else None
     return value.item() if isinstance(value, np.generic) else value

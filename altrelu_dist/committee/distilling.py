@@ -18,7 +18,7 @@ from altrelu_dist.network import Network
 from altrelu_dist.training.monitor import Monitor
 from altrelu_dist.training.trainer import Parameters, train
 
-__all__ = ["distilled"]
+__all__ = ["distilled", "held_out"]
 
 _HELD_OUT = 8  # every such row is kept to measure how well the small network follows
 _ROWS = 16_384  # to train on; where there are fewer, the others are mixed from them
@@ -59,7 +59,7 @@ def distilled(
     free = replace(network, target_range=None)
     predicted = free.predict(rows.X)
     weight = np.ones(len(rows.X)) if rows.weight is None else rows.weight.astype(np.float64)
-    test = np.arange(len(rows.X)) % _HELD_OUT == 0
+    test = held_out(len(rows.X))
     X = rows.X[~test]
     mixed = _mixed(X, max(0, _ROWS - len(X)), parameters.seed)
     columns = network.encoder.transform(np.concatenate([X, mixed]), np.float32)
@@ -93,6 +93,12 @@ def distilled(
     if gram is not None:
         gram = gram * (weight_sum / gram[-1, -1])
     return replace(small, info=info, hidden_gram=gram, target_range=network.target_range)
+
+
+def held_out(n_rows: int) -> NDArray[np.bool_]:
+    """Which rows the small network is not trained on."""
+    mask: NDArray[np.bool_] = np.arange(n_rows) % _HELD_OUT == 0
+    return mask
 
 
 def _mixed(X: NDArray[np.generic], n_rows: int, seed: int) -> NDArray[np.generic]:

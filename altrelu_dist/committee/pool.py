@@ -151,6 +151,14 @@ class Pool:
         mse = float(errors.mean(axis=1).sum() / weight.sum()) * self.scaler.target_scale**2
         return Expected(r2(slice(None)), float(1.645 * spread), mse)
 
+    def scores(self) -> Floats:
+        """What the weighed candidates say of each row, out of its fold; in units of the targets."""
+        assert self.stack is not None
+        said = combined([candidate.predicted for candidate in self.candidates], self.stack)
+        scaler = self.scaler
+        scores: Floats = said / self._root[:, None] * scaler.target_scale + scaler.target_center
+        return scores
+
     def groups(self) -> list[dict[str, Any]]:
         """What the network is made of: names, neurons, weights for each target."""
         return [

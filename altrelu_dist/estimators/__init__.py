@@ -1,5 +1,6 @@
 """The estimators, as scikit-learn knows them."""
 
+from altrelu_dist.estimators.classifier import AltReLUClassifier
 from altrelu_dist.estimators.regressor import AltReLURegressor
 
-__all__ = ["AltReLURegressor"]
+__all__ = ["AltReLUClassifier", "AltReLURegressor"]

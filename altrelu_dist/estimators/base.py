@@ -68,6 +68,8 @@ class NetworkEstimator(ExportMethods, TakesData):
     checkpoint: str | os.PathLike[str] | None
     checkpoint_interval: float
     resume: bool
+    _logistic = False  # whether the network's outputs are logits of classes
+    _expects: tuple[str, ...] = ()  # what a committee's info says of new rows
     # Parameters that not every estimator has.
     extrapolate: bool = False
     warm_start: bool = False
@@ -172,7 +174,10 @@ class NetworkEstimator(ExportMethods, TakesData):
                 raw_columns,
             )
             extrapolate = bool(self.extrapolate)
-            made = fit_of(parameters, monitor, naming, start, extrapolate=extrapolate)
+            logistic = self._logistic
+            made = fit_of(
+                parameters, monitor, naming, start, extrapolate=extrapolate, logistic=logistic
+            )
             self._so_far = made.so_far
 
             def interrupt(number: int) -> None:
@@ -184,7 +189,7 @@ class NetworkEstimator(ExportMethods, TakesData):
             with stop_softly(interrupt):
                 network = self._trained(made, kept(engine), dtype)
             monitor.end()
-        self.network_ = network
+        self.network_ = self._named(network)
         del self._so_far
         reason = monitor.stopping.reason or "converged"
         self._told_by(monitor.history, monitor.counts.passes, reason, monitor.memory)
@@ -210,6 +215,13 @@ class NetworkEstimator(ExportMethods, TakesData):
             self._remark(error.remark)
         return made.train(engine.prepared(rows_with_target), dtype)
 
+    def _named(self, network: Network) -> Network:
+        """The network with what the estimator alone knows of it."""
+        return network
+
+    def _restored(self, network: Network) -> None:
+        """Take from a network that was read what the estimator alone knows of it."""
+
     def network_so_far(self) -> Network | None:
         """What a `fit` that is under way would end with now: for its callback, or another thread.
 
@@ -219,7 +231,8 @@ class NetworkEstimator(ExportMethods, TakesData):
             The best one so far; None before there is one, and where no `fit` is under way.
         """
         so_far = getattr(self, "_so_far", None)
-        return None if so_far is None else so_far()
+        network = None if so_far is None else so_far()
+        return None if network is None else self._named(network)
 
     def _outputs(self, X: Any) -> Any:
         """What the network makes of some rows, (n, q): lazy for Dask and Zarr data."""
@@ -347,7 +360,7 @@ class NetworkEstimator(ExportMethods, TakesData):
         self.stop_reason_ = reason
         self.peak_memory_ = memory
         self.last_doubling_ = last_doubling(history)
-        for name in ("expected_r2", "expected_r2_spread"):
+        for name in self._expects:
             self.__dict__.pop(f"{name}_", None)  # of an earlier fit
             if name in self.network_.info:
                 setattr(self, f"{name}_", float(self.network_.info[name]))

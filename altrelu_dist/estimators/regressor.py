@@ -168,6 +168,8 @@ class AltReLURegressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
     True
     """
 
+    _expects = ("expected_r2", "expected_r2_spread")
+
     def __init__(
         self,
         n_hidden: int | None = None,

@@ -42,7 +42,7 @@ _MOST_FREE = 16  # classes: more have a multiple of the identity
 _CHOOSING_ROWS = 16_384
 _MOST_STEPS = 100
 _HALVINGS = 40
-_ENOUGH = 1e-12  # of the loss: a step that takes less off it is the last
+_ENOUGH = 1e-12  # of the loss: a step that would take less off it is not taken
 
 
 class Judged(NamedTuple):
@@ -147,7 +147,10 @@ def fit_link(judged: Judged, penalty: float = np.inf, path: list[float] | None =
     path.append(before)
     for _ in range(_MOST_STEPS):
         gradient, hessian = derivatives(link(theta)(s), s, Y, weight)
-        step = Factor(hessian + ridge).solve(gradient + ridge @ theta)
+        gradient += ridge @ theta
+        step = Factor(hessian + ridge).solve(gradient)
+        if gradient @ step <= _ENOUGH * before:  # about twice what the step takes off the loss
+            break
         for _ in range(_HALVINGS):
             after = loss(theta - step)
             if after < before:
@@ -157,9 +160,7 @@ def fit_link(judged: Judged, penalty: float = np.inf, path: list[float] | None =
             break
         theta = theta - step
         path.append(after)
-        before, gain = after, before - after
-        if gain <= _ENOUGH * before:
-            break
+        before = after
     matrix, bias = link(theta)
     return Link(matrix, bias - center @ matrix)
 

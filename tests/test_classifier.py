@@ -121,6 +121,13 @@ def test_what_to_expect_on_new_rows():
     assert abs(model.expected_log_loss_ - found) < 0.08
     assert abs(model.expected_accuracy_ - model.score(X[new], y[new])) < 0.05
     assert not hasattr(model, "expected_r2_")
+
+
+@pytest.mark.slow
+def test_a_small_network_follows_the_probabilities_of_a_committee():
+    X, y = rows(2400)
+    train, new = slice(400), slice(400, None)
+    model = quick().fit(X[train], y[train])
     small = quick(max_size=12).fit(X[train], y[train])
     assert small.network_.n_hidden <= 12
     assert small.expected_log_loss_ >= model.expected_log_loss_

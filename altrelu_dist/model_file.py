@@ -6,7 +6,7 @@ import math
 import numbers
 import os
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -15,15 +15,17 @@ from altrelu_dist.memory import PeakMemory
 from altrelu_dist.network import Network
 
 if TYPE_CHECKING:
-    from altrelu_dist.estimators import AltReLURegressor
+    from altrelu_dist.estimators.base import NetworkEstimator
 
 __all__ = ["load_estimator", "save_estimator"]
+
+Kind = TypeVar("Kind", bound="NetworkEstimator")
 
 _NOT_SAVED = ("client", "callback", "random_state", "checkpoint", "checkpoint_interval", "resume")
 
 
 def save_estimator(
-    model: AltReLURegressor, path: str | os.PathLike[str], *, overwrite: bool
+    model: NetworkEstimator, path: str | os.PathLike[str], *, overwrite: bool
 ) -> None:
     """Save the network, and the parameters and the history with it."""
     parameters = model.get_params(deep=False)
@@ -41,7 +43,7 @@ def save_estimator(
     replace(model.network_, info=info).save(path, overwrite=overwrite)
 
 
-def load_estimator(kind: type[AltReLURegressor], path: str | os.PathLike[str]) -> AltReLURegressor:
+def load_estimator(kind: type[Kind], path: str | os.PathLike[str]) -> Kind:
     """A fitted estimator, of what was saved or of a bare network.
 
     Raises
@@ -56,7 +58,7 @@ def load_estimator(kind: type[AltReLURegressor], path: str | os.PathLike[str]) -
         raise ModelFileError(f"{path} is damaged: its history or parameters: {error}") from error
 
 
-def _estimator(kind: type[AltReLURegressor], network: Network) -> AltReLURegressor:
+def _estimator(kind: type[Kind], network: Network) -> Kind:
     info = network.info
     known = set(kind._get_param_names())
     parameters = {k: v for k, v in info.get("parameters", {}).items() if k in known}

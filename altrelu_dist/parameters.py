@@ -16,14 +16,14 @@ from altrelu_dist.training import METHODS, Parameters
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from altrelu_dist.estimators import AltReLURegressor
+    from altrelu_dist.estimators.base import NetworkEstimator
 
 __all__ = ["checked", "known_method", "one_name_a_column", "resolved", "whole_number"]
 
 _MOST_ALPHA = 1e100  # sums of squares times more would not be finite
 
 
-def checked(asked: AltReLURegressor) -> Parameters:
+def checked(asked: NetworkEstimator) -> Parameters:
     """The parameters of a run.
 
     Raises

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import dask.array as da
 import dask.dataframe as dd
 import numpy as np
@@ -10,6 +12,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from processes import quickly
 from sklearn.preprocessing import StandardScaler
 
 from altrelu_dist import AltReLURegressor, Network, evaluate
@@ -287,3 +290,19 @@ def test_a_column_that_is_all_missing_says_nothing():
     assert all(name.startswith("x0") for name in model.network_.encoder.names_out())
     other = np.column_stack([X[:, 0], np.arange(50.0)])
     assert np.array_equal(model.predict(other), model.predict(X))
+
+
+def test_info_of_a_network_says_what_became_of_each_column(tmp_path):
+    frame, y = table()
+    AltReLURegressor(**QUICK).fit(frame.assign(same=1.0), y).save(tmp_path / "m.zarr")
+    told = json.loads(quickly("info", tmp_path / "m.zarr", "--json"))
+    encoded = {column["column"]: column["encoded"] for column in told["columns"]}
+    assert encoded["same"] == "nothing: it does not vary"
+    assert encoded["colour"] == "4 indicators of levels, an indicator of missing values"
+    assert encoded["day"].endswith("12 waves of day, week and year")
+    assert told["hidden"] >= told["working"] > 0
+    plain = quickly("info", tmp_path / "m.zarr")
+    assert "trained with max_iter=1, random_state=0" in plain
+    assert "4 levels: red, green, blue, ..." in plain
+    (tmp_path / "m.zarr" / "hidden_bias" / "c" / "0").write_bytes(b"")
+    assert "is damaged" in quickly("info", tmp_path / "m.zarr", code=1)

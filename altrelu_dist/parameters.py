@@ -43,6 +43,8 @@ def checked(asked: NetworkEstimator) -> Parameters:
     _real("checkpoint_interval", asked.checkpoint_interval, 0, math.inf)
     for name in ("early_stopping", "extrapolate", "resume", "warm_start"):
         _flag(name, getattr(asked, name))
+    if asked.categorical_features is not None:
+        _names("categorical_features", asked.categorical_features)
     if asked.resume and asked.checkpoint is None:
         raise ParameterError("is for a checkpoint, and none is given", parameter="resume")
     if asked.early_stopping:
@@ -115,6 +117,12 @@ def one_name_a_column(what: str, names: Sequence[object] | None, of: str, count:
         raise ParameterError(
             f"{found}; expected one for each column of {of}, {count} in all", parameter=what
         )
+
+
+def _names(what: str, value: Any) -> None:
+    listed = isinstance(value, list | tuple | np.ndarray)
+    if not listed or not all(isinstance(name, str) for name in value):
+        raise ParameterError(f"is {value!r}; expected a list of names of columns", parameter=what)
 
 
 def _seed(random_state: Any) -> int:

@@ -427,10 +427,29 @@ def test_the_expected_error_is_that_out_of_folds(q, weighted, committees):
     rows = committee.rows
     own = np.ones(len(rows.X)) if rows.weight is None else rows.weight / scaler.weight_scale
     raw = said / np.sqrt(own)[:, None] * scaler.target_scale + scaler.target_center
-    assert model.expected_r2_ == pytest.approx(r2_score(rows.y, raw, sample_weight=own), abs=1e-4)
-    mse = np.average(((raw - rows.y) ** 2).mean(axis=1), weights=own)
-    assert model.network_.info["expected_mse"] == pytest.approx(mse, rel=1e-3)
-    assert 0 < model.expected_r2_spread_ < 0.2
+    # What the mean of members gains: their variance where they were trained on a row.
+    each = combined([c.by_each for c in pool.candidates], pool.stack)
+    folds = pool.n_folds
+    variances = [
+        np.delete(each[i], i % folds, axis=0).var(axis=0, ddof=1) for i in range(len(each))
+    ]
+    gain = (1 - 1 / folds) * np.sum(variances, axis=0) / own.sum() * scaler.target_scale**2
+    squares = np.average((raw - rows.y) ** 2, axis=0, weights=own)
+    around = np.average((rows.y - np.average(rows.y, axis=0, weights=own)) ** 2, 0, weights=own)
+    assert model.expected_r2_ == pytest.approx((1 - (squares - gain) / around).mean(), abs=1e-4)
+    assert model.expected_r2_ > r2_score(rows.y, raw, sample_weight=own)
+    assert model.network_.info["expected_mse"] == pytest.approx((squares - gain).mean(), rel=1e-3)
+    assert 0 < model.expected_r2_spread_ < 0.3
+
+
+def test_every_member_says_what_the_network_averages(committees):
+    X, y = made(150)
+    model = quick(extrapolate=True).fit(X, y)
+    (committee,) = committees
+    each = combined([c.by_each for c in committee.pool.candidates], committee.pool.stack)
+    mean = each.mean(axis=1) * committee.scaler.target_scale + committee.scaler.target_center
+    found = model.predict(committee.rows.X)
+    np.testing.assert_allclose(found, mean[:, 0], atol=1e-4 * np.ptp(y))
 
 
 def test_the_expected_error_is_close_to_that_on_new_rows():

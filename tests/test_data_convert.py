@@ -55,14 +55,16 @@ def test_missing_values_are_counted_and_refused(holes, tmp_path):
         "a (2, 1 infinite), b (1), y (1); leave such rows out with drop_missing=True, or fill "
         "features with impute='mean'"
     )
-    with pytest.raises(DataError, match=r"in 2 of 6 rows.*row 3 .*: a \(1 infinite\), y \(1\);"):
+    with pytest.raises(DataError, match=r"in 1 of 6 rows.*row 3 .*: a \(1 infinite\);"):
         convert(holes, tmp_path / "a.zarr", target="y")
     assert os.listdir(tmp_path) == ["holes.parquet"]
 
 
 def test_missing_targets_are_never_filled(holes, tmp_path):
+    summary = convert(holes, tmp_path / "a.zarr", target="y", impute="mean")
+    assert (summary.rows, summary.dropped, summary.filled) == (5, 1, 3)
     with pytest.raises(DataError, match=r"in 1 of 6 rows, the first in row 5 .*: y \(1\); leave"):
-        convert(holes, tmp_path / "a.zarr", target="y", impute="mean")
+        convert(holes, tmp_path / "b.zarr", target="y", impute="mean", missing="error")
 
 
 def test_rows_with_missing_values_are_dropped(holes, tmp_path):

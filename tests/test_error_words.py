@@ -91,8 +91,8 @@ BOTH = {
         TRAIN,
         ["b (1)", "altrelu convert --drop-missing", "--impute mean"],
     ),
-    "NaN in y": (
-        {"y": [0, 1, np.nan, 1]},
+    "infinity in y": (
+        {"y": [0, 1, np.inf, 1]},
         lambda: AltReLURegressor(2, max_iter=1).fit(
             open_dataset("t.csv", target="y").X, open_dataset("t.csv", target="y").y
         ),

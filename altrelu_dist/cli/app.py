@@ -13,10 +13,11 @@ import typer
 from typer.core import TyperGroup
 
 from altrelu_dist.addresses import without_secrets
-from altrelu_dist.cli.convert import convert, info
+from altrelu_dist.cli.convert import convert
 from altrelu_dist.cli.demo import demo
 from altrelu_dist.cli.evaluate import evaluate
 from altrelu_dist.cli.export import export
+from altrelu_dist.cli.info import info
 from altrelu_dist.cli.jobs import cancel, fetch, forget, jobs, logs, status, submit, take_up
 from altrelu_dist.cli.options import Profile
 from altrelu_dist.cli.plan import plan

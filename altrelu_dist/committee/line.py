@@ -8,7 +8,7 @@ import numpy as np
 
 from altrelu_dist.moments.rows import Block, Floats
 
-__all__ = ["line_predictions", "ridge_lines", "ridge_lines_of_few"]
+__all__ = ["by_line", "line_predictions", "ridge_lines", "ridge_lines_of_few"]
 
 Paced = Callable[[Iterable[tuple[Floats, Floats]]], Iterator[tuple[Floats, Floats]]]
 
@@ -67,6 +67,14 @@ def line_predictions(tiles: Iterable[tuple[int, Block]], lines: Floats) -> Float
     for start, (x, _) in tiles:
         fold = np.arange(start, start + len(x)) % len(lines)
         parts.append(np.einsum("np,npq->nq", x.astype(np.float64), lines[fold]))
+    return np.concatenate(parts)
+
+
+def by_line(tiles: Iterable[tuple[int, Block]], lines: Floats) -> Floats:
+    """Of each row what every line says, (n, K, q)."""
+    parts = [
+        np.einsum("np,kpq->nkq", x.astype(np.float64), lines, optimize=True) for _, (x, _) in tiles
+    ]
     return np.concatenate(parts)
 
 

@@ -22,7 +22,7 @@ from altrelu_dist.moments.rows import Array, Block, Floats
 from altrelu_dist.solvers.linalg import Factor
 from altrelu_dist.training.driver import Report
 
-__all__ = ["Group", "GroupDescent", "GroupState", "Tiles", "hinges", "out_of_fold"]
+__all__ = ["Group", "GroupDescent", "GroupState", "Tiles", "by_member", "hinges", "out_of_fold"]
 
 LOOK = 100  # steps between two looks at the clock and the checkpoint
 _PATTERNS = 2048  # rows of the dropout patterns that steps begin at
@@ -297,6 +297,17 @@ def out_of_fold(tiles: Sequence[tuple[int, Block]], group: Group, slope: float) 
             part[rows] = _predicted(x[rows], group, fold, slope)
         parts.append(part)
     return np.concatenate(parts)
+
+
+def by_member(tiles: Sequence[tuple[int, Block]], group: Group, slope: float) -> Floats:
+    """Of each row what every member says, (n, K, q)."""
+    members = range(len(group.V))
+    parts = [
+        np.stack([_predicted(x, group, member, slope) for member in members], axis=1)
+        for _, (x, _) in tiles
+    ]
+    said: Floats = np.concatenate(parts).astype(np.float64)
+    return said
 
 
 def _folds(start: int, n_folds: int) -> list[slice]:

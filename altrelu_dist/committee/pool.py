@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import t as student
 
 from altrelu_dist.committee.members import Group
 from altrelu_dist.committee.stacking import Stack, combined, stacked
@@ -15,6 +16,9 @@ from altrelu_dist.encoding import Encoder
 from altrelu_dist.moments.rows import Floats, Scaler
 
 __all__ = ["Candidate", "Expected", "Layers", "Pool"]
+
+
+_WITHIN = 0.95  # nine of ten lie below this quantile, and above its negative
 
 
 class Layers(NamedTuple):
@@ -31,7 +35,7 @@ class Expected(NamedTuple):
     """The error that is expected on new rows, from rows that members were not trained on."""
 
     r2: float
-    spread: float  # nine of ten folds lie within, if they are spread as normal numbers are
+    spread: float  # nine of ten further folds lie within, if spread as normal numbers are
     mse: float  # mean square over rows and targets, in their squared units
 
 
@@ -49,6 +53,8 @@ class Candidate:
         The members, or the coefficients of the lines.
     predicted : ndarray of shape (n, q)
         What each row is said to be by who was not trained on it.
+    by_each : ndarray of shape (m, n_folds, q)
+        What the first m rows are said to be by every member.
     """
 
     name: str
@@ -56,6 +62,7 @@ class Candidate:
     blocks: tuple[int, ...]
     trained: Group | Floats
     predicted: Floats
+    by_each: Floats
 
     def mean(self, slope: float) -> tuple[Floats, Floats, Floats]:
         """Both layers of the mean over folds: (m + 1, h), (h, q) and (q,)."""
@@ -136,20 +143,41 @@ class Pool:
         weight = self._root**2
         said = combined([candidate.predicted for candidate in self.candidates], stack)
         errors = (said - self._y) ** 2
+        gain = self._gain_of_averaging(stack)
         mean = self._root @ self._y / weight.sum()
         around = ((self._y - self._root[:, None] * mean) ** 2).sum(axis=0) / weight.sum()
         varies = self._varies & (around > 0)
 
         def r2(rows: slice) -> float:
             # Over the variance of all rows: that of a few, such as a fold's, may be next to zero.
-            own = errors[rows].sum(axis=0) / weight[rows].sum()
+            own = np.maximum(errors[rows].sum(axis=0) / weight[rows].sum() - gain, 0)
             return float(np.mean(1 - own[varies] / around[varies])) if varies.any() else 0.0
 
         parts = [slice(fold, None, self.n_folds) for fold in range(self.n_folds)]
         found = [r2(rows) for rows in parts if weight[rows].sum() > 0]
-        spread = np.std(found, ddof=1) if len(found) > 1 else 0.0
-        mse = float(errors.mean(axis=1).sum() / weight.sum()) * self.scaler.target_scale**2
-        return Expected(r2(slice(None)), float(1.645 * spread), mse)
+        spread = 0.0
+        if len(found) > 1:  # of a further fold, from as few as there are
+            quantile = float(student.ppf(_WITHIN, len(found) - 1))
+            spread = quantile * float(np.std(found, ddof=1)) * np.sqrt(1 + 1 / len(found))
+        mean_square = float(np.maximum(errors.sum(axis=0) / weight.sum() - gain, 0).mean())
+        mse = mean_square * self.scaler.target_scale**2
+        return Expected(r2(slice(None)), float(spread), mse)
+
+    def _gain_of_averaging(self, stack: Stack) -> Floats:
+        """How much lower the mean square error of the mean of members is than that of one, (q,).
+
+        On a row that none was trained on, it is the variance of what the members say, but for one
+        part in K. Here each row has K - 1 members that were trained on it, and agree more.
+        """
+        said = combined([candidate.by_each for candidate in self.candidates], stack)
+        rows, folds, q = said.shape
+        if folds < 3:
+            return np.zeros(q)
+        trained = np.arange(rows)[:, None] % folds != np.arange(folds)
+        variance = said[trained].reshape(rows, folds - 1, q).var(axis=1, ddof=1)
+        weight = float((self._root[:rows] ** 2).sum())
+        gain: Floats = (1 - 1 / folds) * variance.sum(axis=0) / weight
+        return gain
 
     def scores(self) -> Floats:
         """What the weighed candidates say of each row, out of its fold; in units of the targets."""

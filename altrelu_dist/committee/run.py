@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from altrelu_dist.checkpoints.fingerprint import data_fingerprint, digest
-from altrelu_dist.committee.line import line_predictions, ridge_lines, ridge_lines_of_few
+from altrelu_dist.committee.line import by_line, line_predictions, ridge_lines, ridge_lines_of_few
 from altrelu_dist.committee.members import (
     LOOK,
     Group,
     GroupDescent,
+    by_member,
     hinges,
     out_of_fold,
 )
@@ -25,7 +26,7 @@ from altrelu_dist.committee.tiles import EncodedTiles, Encoding, whitening
 from altrelu_dist.encoding import ColumnSketch, Encoder, RawColumns, numeric, sketch_columns
 from altrelu_dist.engine import Engine, OutOfTimeError
 from altrelu_dist.moments.refusals import check_summary
-from altrelu_dist.moments.rows import Array, Both, Floats, Rows, Together, Weights
+from altrelu_dist.moments.rows import Array, Block, Both, Floats, Rows, Together, Weights
 from altrelu_dist.moments.sample import Sampler
 from altrelu_dist.moments.summary import Summary, summarise
 from altrelu_dist.network import Network
@@ -221,9 +222,10 @@ class Committee:
         h = self._member
         few = partial(tiles.leading, settings.first_rows(h))
         judged = list(tiles.leading(settings.judged_rows))  # kept: no time may be left for them
+        compared = _leading(judged, settings.compared_rows)
         descent = GroupDescent(
             tiles=tiles,
-            judged=[(start, block) for start, block in judged if start < settings.looked_rows],
+            judged=_leading(judged, settings.looked_rows),
             n_folds=pool.n_folds,
             alpha=self.parameters.alpha,
             slope=self.parameters.negative_slope,
@@ -247,7 +249,8 @@ class Committee:
             if group.is_finite and (taken == steps or name == "best"):
                 said = out_of_fold(judged, group, descent.slope)
                 name = f"{kind.name}-{number}-{name}"
-                losses.append(pool.add(Candidate(name, tiles.encoding, blocks, group, said)))
+                each = by_member(compared, group, descent.slope)
+                losses.append(pool.add(Candidate(name, tiles.encoding, blocks, group, said, each)))
         racer.group = Group(*(last if Group(*last).is_finite else best))
         before, racer.loss = racer.loss, min([racer.loss, *losses])
         racer.resting = not racer.loss <= (1 - settings.worth) * before
@@ -288,7 +291,8 @@ class Committee:
                 varies = self.summary.targets.variance > 0
                 pool = Pool(self.encoder, self.scaler, slope, folds, y, root, varies)
             said = line_predictions(judged, lines)
-            pool.add(Candidate(kind.name, tiles.encoding, blocks, lines, said))
+            each = by_line(_leading(judged, settings.compared_rows), lines)
+            pool.add(Candidate(kind.name, tiles.encoding, blocks, lines, said, each))
         assert pool is not None
         return pool
 
@@ -330,6 +334,11 @@ class Committee:
         inner = np.einsum("ii->i", gram)[:-1]
         inner += self.settings.output_ridge * inner.mean()
         return gram * (self.summary.features.weight / weight)
+
+
+def _leading(tiles: Sequence[tuple[int, Block]], rows: int) -> list[tuple[int, Block]]:
+    """The tiles of about the first so many rows."""
+    return [(start, block) for start, block in tiles if start < rows]
 
 
 def _learnt(sketch: ColumnSketch, settings: CommitteeSettings, raw: RawColumns | None) -> Encoder:

@@ -81,6 +81,8 @@ class CommitteeSettings:
     judged_rows, looked_rows : int
         Rows, at most, whose out-of-fold predictions weigh the groups, and on which members are
         validated on the way.
+    compared_rows : int
+        Rows, at most, on which all members are compared with each other.
     output_ridge : float
         Ridge of the output layer where further rows are folded in, towards what it was, in parts
         of the mean square of a hidden feature.
@@ -122,6 +124,7 @@ class CommitteeSettings:
     renewal: int = 20
     judged_rows: int = 65_536
     looked_rows: int = 16_384
+    compared_rows: int = 4096
     output_ridge: float = 1.0
     encoded_bytes: int = 2**29
 

@@ -111,6 +111,11 @@ class Encoder:
         start = sum(before.n_columns for before in self.blocks[:block])
         return slice(start, start + self.blocks[block].n_columns)
 
+    def named_blocks(self) -> list[tuple[str, ColumnBlock]]:
+        """The blocks, each with the name of its kind."""
+        name_of = {kind: name for name, kind in _KINDS.items()}
+        return [(name_of[type(block)], block) for block in self.blocks]
+
     @property
     def n_pieces(self) -> int:
         """Number of the blocks of piecewise-linear features, which follow block 0."""
@@ -219,11 +224,10 @@ class Encoder:
         -------
         dict of str to ndarray
         """
-        kind_of = {kind: name for name, kind in _KINDS.items()}
         arrays = {"features": np.array([float(self.n_features)])}
-        for number, block in enumerate(self.blocks):
+        for number, (kind, block) in enumerate(self.named_blocks()):
             for name, values in block.to_arrays().items():
-                arrays[f"block{number}_{kind_of[type(block)]}_{name}"] = values
+                arrays[f"block{number}_{kind}_{name}"] = values
         return arrays
 
     @classmethod

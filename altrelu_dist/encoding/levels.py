@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from altrelu_dist.encoding.block import Arrays, column_numbers, finite, positive
+from altrelu_dist.encoding.block import Arrays, column_numbers, finite
 from altrelu_dist.encoding.raw import MOST_LEVELS, RawColumns
 from altrelu_dist.encoding.sketch import ColumnSketch
 from altrelu_dist.errors import ModelFileError
@@ -17,16 +17,15 @@ from altrelu_dist.moments.rows import Floats
 __all__ = ["LevelColumns"]
 
 _MOST_COLUMNS = 512  # of all raw columns together
-_COUNTED = 6  # levels of a raw column that count for the variance of its indicators
+_LEAST_SCALE = 1 / 6  # so that no indicator is above 6, as no standardised column is
 
 
 @dataclass(frozen=True, eq=False)
 class LevelColumns:
-    """Indicators of levels, centred; all of a raw column multiplied by one factor.
+    """Standardised indicators of levels; those of rare levels are less than that.
 
-    Their variances sum to the root of their number, or of 6 if there are more.
-
-    A level that is none of them, because it is rare or was never seen, is none of the indicators.
+    A level that has none, because it is rarer still or was never seen, has all of them at 0 before
+    they are standardised.
 
     Parameters
     ----------
@@ -36,14 +35,11 @@ class LevelColumns:
         Number of levels of each that have one, at least one.
     center : ndarray of shape (n_columns,)
         Share of each level in the training rows that have one.
-    scale : ndarray of shape (n_encoded,)
-        What the indicators of a raw column are divided by.
     """
 
     columns: NDArray[np.intp]
     n_levels: NDArray[np.intp]
     center: Floats
-    scale: Floats
 
     @classmethod
     def learn(cls, sketch: ColumnSketch, raw: RawColumns) -> LevelColumns:
@@ -54,7 +50,7 @@ class LevelColumns:
         while most > 1 and np.minimum(counts, most).sum() > _MOST_COLUMNS:
             most -= max(1, most // 8)
         n_levels = np.minimum(counts, most)
-        centers, scales = [], []
+        centers = []
         for column, n in zip(varying, n_levels.tolist(), strict=True):
             values, weights = sketch.points(column)
             known = (values >= 0) & (values < n)
@@ -62,15 +58,10 @@ class LevelColumns:
             share[values[known].astype(np.intp)] = weights[known]
             share /= weights.sum()
             centers.append(share)
-            variance = float((share * (1 - share)).sum())
-            # More levels can say more: their indicators weigh more together, up to a bound.
-            wanted = np.sqrt(min(n, _COUNTED))
-            scales.append(np.sqrt(variance / wanted) if variance > 0 else 1.0)
         return cls(
             np.array(varying, dtype=np.intp),
             n_levels,
             np.concatenate([*centers, np.zeros(0)]),
-            np.array(scales),
         )
 
     @property
@@ -94,7 +85,7 @@ class LevelColumns:
                 known = np.flatnonzero((codes >= 0) & (codes < n))
             out[known, start + codes[known].astype(np.intp)] += 1
             out[np.isnan(codes), start : start + n] = np.nan
-        out /= np.repeat(self.scale, self.n_levels)
+        out /= np.maximum(np.sqrt(self.center * (1 - self.center)), _LEAST_SCALE)
         return out
 
     def names_out(self, feature_names: Sequence[str], raw: RawColumns | None = None) -> list[str]:
@@ -112,7 +103,6 @@ class LevelColumns:
             "columns": self.columns.astype(np.float64),
             "level_counts": self.n_levels.astype(np.float64),
             "center": self.center,
-            "scale": self.scale,
         }
 
     @classmethod
@@ -126,4 +116,6 @@ class LevelColumns:
                 f"the encoder's 'level_counts' are not whole numbers from 1 to {MOST_LEVELS}"
             )
         center = finite(arrays, "center", int(counts.sum()))
-        return cls(columns, counts, center, positive(arrays, "scale", len(columns)))
+        if not ((center >= 0) & (center <= 1)).all():
+            raise ModelFileError("the encoder's 'center' is not all from 0 to 1")
+        return cls(columns, counts, center)

@@ -118,11 +118,12 @@ class AltReLURegressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
         The trained network; takes raw features. That of a committee has an ``encoder``, and in its
         ``info`` the ``"groups"`` it is made of: name, neurons, weight for each target.
     expected_r2_ : float
-        R2 to expect on new rows of the same kind, the mean over targets, from the weighted
-        out-of-fold predictions. Only of a committee.
+        R2 to expect on new rows of the same kind, the mean over targets: of the weighted
+        out-of-fold predictions, and what averaging the members of a group adds. Only of a
+        committee.
     expected_r2_spread_ : float
-        1.645 standard deviations of that R2 over the folds: nine of ten folds are within, if they
-        are spread as normal numbers are. Only of a committee.
+        Nine of ten further folds would be within so much of it, if the R2 of folds are spread as
+        normal numbers are. Only of a committee.
     history_ : list of dict
         One entry an iteration: the fields of `Progress`, details of the stage, and
         ``peak_memory``: bytes, the sum of ``peak_memory_`` as it was known then. The loss of a

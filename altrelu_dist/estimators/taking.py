@@ -49,10 +49,6 @@ class TakesData(BaseEstimator):  # type: ignore[misc]
 
     def _taken(self, X: Any, categorical: Sequence[str] | None) -> Given:
         """Take a table whose columns are to be learnt."""
-        if isinstance(categorical, str):
-            raise ParameterError(
-                f"is {categorical!r}; expected a list of names", parameter="categorical_features"
-            )
         table = given(X, "X", categorical=tuple(categorical or ()))
         if categorical and table.names is None:
             raise ParameterError(

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, replace
+from datetime import timedelta, timezone
 from pathlib import Path
 
 import numpy as np
@@ -400,8 +401,14 @@ def test_numpy_has_texts_of_numbers_and_seconds_of_times():
     assert same(found[:, 0], np.array([0, 0, 1, 2, -1, np.nan, 0, np.nan]))
     assert same(found[:, 1], np.array([1.25, -0.75, *[np.nan] * 6]))
     assert same(found[:, 2], np.array([1.5, -0.25, *[np.nan] * 6]))
-    naive = times.to_pydatetime().tolist()
-    assert same(matrix([texts, naive, durations]), found)
+    zone = timezone(timedelta(hours=-5))
+    later = times.tz_localize("UTC").tz_convert("Asia/Kolkata")
+    for objects in (
+        times.to_pydatetime().tolist(),
+        [None if pd.isna(t) else t.to_pydatetime().astimezone(zone) for t in later],
+        pd.Series(later),
+    ):
+        assert same(matrix([texts, objects, durations]), found)
 
 
 def onnx_inputs(model, network, new):

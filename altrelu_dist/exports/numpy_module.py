@@ -32,6 +32,7 @@ Written by altrelu-dist {version}; everything is in this file.
 """
 
 import base64
+import datetime
 
 import numpy as np
 
@@ -89,22 +90,37 @@ def matrix(table):
     return np.array(X, dtype=np.float64).reshape(N_FEATURES, -1).T.copy()
 
 
+def _missing(value):
+    return value is None or type(value).__name__ in ("NAType", "NaTType") or value != value
+
+
 def _text(value):
     """The text of a value of a column of levels; None where it is missing."""
     if isinstance(value, str):
         return value
-    if value is None or type(value).__name__ in ("NAType", "NaTType") or value != value:
+    if _missing(value):
         return None
     if isinstance(value, (bool, np.bool_)) or float(value).is_integer():
         return str(int(value))
     return str(value)
 
 
+def _time(value):
+    """The time of an object of pandas or datetime, in UTC."""
+    if _missing(value):
+        return np.datetime64("NaT")
+    if hasattr(value, "to_datetime64"):
+        return value.to_datetime64()
+    if getattr(value, "tzinfo", None) is not None:
+        value = value.astimezone(datetime.timezone.utc).replace(tzinfo=None)
+    return np.datetime64(value)
+
+
 def _numbers(values, kind):
     """Numbers, and times and durations in seconds, as float64."""
     values = np.asarray(values)
-    if values.dtype.kind == "O" and kind == "time":
-        values = values.astype("datetime64[us]")
+    if values.dtype.kind in "OU" and kind == "time":
+        values = np.array([_time(value) for value in values])
     if values.dtype.kind == "M":
         values = values - np.datetime64(0, "s")
     if values.dtype.kind != "m":

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta, timezone
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -543,7 +544,8 @@ def test_a_network_of_a_table_is_exported(to, trained, tmp_path):
         )
         [found] = session.run(["y"], onnx_inputs(program, network, new))
     elif to == "sklearn":
-        found = network.to_sklearn().predict(new)[:, None]
+        network.export(tmp_path / "network.joblib", to="sklearn")
+        found = joblib.load(tmp_path / "network.joblib").predict(new)[:, None]
     elif to == "numpy":
         names = numpy_names(network)
         found = names["predict"](names["matrix"](new))
@@ -587,8 +589,9 @@ def test_a_kind_that_a_target_does_not_know_is_refused(to, monkeypatch):
 # Files
 
 
-def test_every_target_writes_its_file(tmp_path):
-    network, _ = network_of(0)
+@pytest.mark.parametrize("texts", [False, True])
+def test_every_target_writes_its_file(texts, tmp_path):
+    network, _ = table_network(0, kinds=KINDS, missing=[True] * 3) if texts else network_of(0)
     for to in LIGHT:
         path = tmp_path / f"m{ENDINGS[to]}"
         assert export(network, path, to=to) == path.stat().st_size

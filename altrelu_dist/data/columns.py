@@ -13,7 +13,16 @@ from altrelu_dist.data.source import Array, DType
 from altrelu_dist.encoding.raw import MOST_LEVELS, UNSEEN, Kind, RawColumn
 from altrelu_dist.errors import DataError
 
-__all__ = ["Coding", "Found", "LevelCounts", "coded", "found_of", "learnt", "seconds_of"]
+__all__ = [
+    "Coding",
+    "Found",
+    "LevelCounts",
+    "coded",
+    "found_of",
+    "learnt",
+    "number_text",
+    "seconds_of",
+]
 
 _LEVELS, _TIMES = np.dtype(np.float32), np.dtype(np.float64)  # that hold every code, every time
 _MOST_BYTES = 64 << 20  # of the distinct texts of a column; more are no levels but texts to read
@@ -68,7 +77,7 @@ class LevelCounts:
             texts = _texts_of(values.take(used)).to_pylist()
             for text, count in zip(texts, counts[used].tolist(), strict=True):
                 if text is not None:
-                    self._count((_number_text(text) or text) if numeric else text, count)
+                    self._count((number_text(text) or text) if numeric else text, count)
 
     def merge(self, other: LevelCounts) -> LevelCounts:
         """The counts of both, in this one."""
@@ -219,7 +228,7 @@ def _codes_of(column: Any, coding: Coding, dtype: DType) -> Array:
         places = pc.index_in(texts, value_set=known).fill_null(UNSEEN).to_numpy().astype(dtype)
         places[texts.is_null().to_numpy(zero_copy_only=False)] = np.nan
         if coding.numeric and (unseen := np.flatnonzero(places == UNSEEN)).size:
-            others = [_number_text(text) or text for text in texts.take(unseen).to_pylist()]
+            others = [number_text(text) or text for text in texts.take(unseen).to_pylist()]
             found = pc.index_in(pa.array(others, pa.string()), value_set=known)
             places[unseen] = found.fill_null(UNSEEN).to_numpy()
         missing = len(places)
@@ -292,7 +301,7 @@ def _float_text(number: Any) -> str | None:
     return str(int(number)) if float(number).is_integer() else str(number)
 
 
-def _number_text(text: str) -> str | None:
+def number_text(text: str) -> str | None:
     """The one text of the number that a text writes; None where it writes none."""
     bare = text.strip()
     if _INTEGER.fullmatch(bare):

@@ -52,10 +52,15 @@ class GapColumns:
         """Raw column of each encoded one."""
         return self.columns
 
+    @property
+    def scale(self) -> Floats:
+        """Standard deviation of each indicator."""
+        return np.sqrt(self.share * (1 - self.share))
+
     def encode(self, X: Floats) -> Floats:
         """The encoded columns of raw rows."""
         out: Floats = np.isnan(X[:, self.columns]) - self.share
-        out /= np.sqrt(self.share * (1 - self.share))
+        out /= self.scale
         return out
 
     def names_out(self, feature_names: Sequence[str]) -> list[str]:

@@ -74,6 +74,17 @@ class LevelColumns:
         """Raw column of each encoded one."""
         return np.repeat(self.columns, self.n_levels)
 
+    @property
+    def places(self) -> NDArray[np.intp]:
+        """The level of each encoded column."""
+        counted = np.arange(self.n_columns)
+        return counted - np.repeat(np.cumsum(self.n_levels) - self.n_levels, self.n_levels)
+
+    @property
+    def scale(self) -> Floats:
+        """What each indicator is divided by, once it is centred."""
+        return np.maximum(np.sqrt(self.center * (1 - self.center)), _LEAST_SCALE)
+
     def encode(self, X: Floats) -> Floats:
         """The encoded columns of raw rows."""
         out = np.empty((len(X), self.n_columns))
@@ -85,7 +96,7 @@ class LevelColumns:
                 known = np.flatnonzero((codes >= 0) & (codes < n))
             out[known, start + codes[known].astype(np.intp)] += 1
             out[np.isnan(codes), start : start + n] = np.nan
-        out /= np.maximum(np.sqrt(self.center * (1 - self.center)), _LEAST_SCALE)
+        out /= self.scale
         return out
 
     def names_out(self, feature_names: Sequence[str], raw: RawColumns | None = None) -> list[str]:

@@ -43,7 +43,7 @@ class ExportMethods:
         return export(self._exported(), path, to=to, overwrite=overwrite)
 
     def to_onnx(self) -> Any:
-        """ONNX model: takes ``X``, gives ``y``, both float64.
+        """ONNX model: takes ``X``, gives ``y``, both float64; takes texts column by column.
 
         Returns
         -------
@@ -52,7 +52,7 @@ class ExportMethods:
         return made(self._exported(), "onnx")
 
     def to_torch(self) -> Any:
-        """Program of PyTorch; its ``module()`` takes and gives tensors of float64.
+        """Program of PyTorch; its ``module()`` takes and gives tensors of float64, texts as codes.
 
         Returns
         -------
@@ -66,5 +66,11 @@ class ExportMethods:
         Returns
         -------
         sklearn.pipeline.Pipeline
+            Of matrices or, where the network has texts or times, of pandas DataFrames.
+
+        Raises
+        ------
+        ParameterError
+            If a level is the text of a number.
         """
         return made(self._exported(), "sklearn")

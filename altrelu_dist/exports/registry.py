@@ -41,8 +41,8 @@ def export(
     to : {"onnx", "torch", "sklearn", "numpy", "c"}
         ``"onnx"``: an ONNX model (``.onnx``). ``"torch"``: a program of `torch.export` (``.pt2``).
         ``"sklearn"``: a fitted Pipeline, by joblib (``.joblib``). ``"numpy"``: a Python module with
-        a function ``predict(X)`` (``.py``). ``"c"``: C99 with a function ``predict(x, y)``
-        (``.c``).
+        functions ``predict(X)`` and ``matrix(table)`` (``.py``). ``"c"``: C99 with a function
+        ``predict(x, y)``, and for texts ``level_of(column, text)`` (``.c``).
     overwrite : bool, default False
 
     Returns
@@ -54,7 +54,8 @@ def export(
     ------
     ParameterError
         If there is no such target, the ending is not that of its files, or it cannot hold a kind
-        of encoded columns that the network has.
+        of encoded columns that the network has. scikit-learn cannot hold levels that are texts of
+        numbers.
     DataError
         If the library that the target needs is not installed, or the file cannot be written.
     ExistsError

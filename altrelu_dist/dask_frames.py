@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from altrelu_dist.data.columns import Coding, LevelCounts, learnt
 from altrelu_dist.encoding.raw import all_numbers
+from altrelu_dist.errors import DataError
 from altrelu_dist.frames import dask_dtype, given
 from altrelu_dist.tables import (
     Column,
@@ -18,6 +19,7 @@ from altrelu_dist.tables import (
     Taking,
     counted,
     dtype_of,
+    ids_remark,
     matrix_of,
     pandas_column,
     pandas_found,
@@ -90,6 +92,8 @@ def take(data: Any, what: str, taking: Taking) -> Taken:
         codings = taking.codings([c for c in table if c.name in names], columns, what)
         levels, ids = learnt(_count(data[names], codings), taking.categorical, what)
         table = [column for column in table if str(column.name) not in ids]
+        if ids and not table:
+            raise DataError(f"{what} has no feature: {ids_remark(ids)}")
         columns = {c.name: levels.get(str(c.name), columns[c.name]) for c in table}
     names = [column.name for column in table]
     raw = tuple(columns.values())

@@ -307,10 +307,11 @@ class CommitteeFit:
         gram[-1, -1] = columns.weight
         d, q = columns.mean.size, targets.mean.size
         network = Network(
-            np.zeros((d, 1)),
+            np.zeros((0, 1)),
             np.zeros(1),
             np.zeros((1, q)),
             targets.mean,
+            encoder=Encoder(d, ()),  # whatever the columns hold, or lack
             **self.naming._asdict(),
             hidden_gram=gram,
             target_range=self._range(),

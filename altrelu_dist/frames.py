@@ -27,6 +27,7 @@ __all__ = [
     "Given",
     "dask_dtype",
     "given",
+    "given_again",
     "is_dask_frame",
     "not_numbers",
     "real_numbers",
@@ -121,6 +122,25 @@ def given(
     if isinstance(data, np.ndarray) and data.dtype.kind in "mMSUV":
         raise not_numbers(what, {None: data.dtype})
     return Given(data)
+
+
+def given_again(
+    data: Any, what: str, columns: RawColumns | None, feature_names: Sequence[str] | None
+) -> Given:
+    """As `given`, of data whose columns are known.
+
+    Raises
+    ------
+    DataError
+        As `given`, or if a table has other columns, or has them in another order.
+    """
+    taken = given(data, what, columns, features=feature_names, numbers=columns is None)
+    if None not in (taken.texts, feature_names) and taken.texts != tuple(feature_names or ()):
+        raise DataError(
+            f"{what} has the columns {', '.join(taken.texts or ())}; the network takes "
+            f"{', '.join(feature_names or ())}, in this order"
+        )
+    return taken
 
 
 def is_dask_frame(data: Any) -> bool:

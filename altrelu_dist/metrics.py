@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from altrelu_dist.errors import DataError
-from altrelu_dist.frames import given
+from altrelu_dist.frames import given_again
 from altrelu_dist.inputs import engine_of, on_client
 from altrelu_dist.moments.refusals import check_summary
 from altrelu_dist.moments.rows import Floats, Rows
@@ -105,15 +105,7 @@ def evaluate(
     ClusterError
         If the client cannot be waited for, or does not have what was persisted of the data.
     """
-    known = network.columns
-    features = given(X, "X", known, features=network.feature_names, numbers=known is None)
-    if None not in (features.texts, network.feature_names) and features.texts != (
-        network.feature_names
-    ):
-        raise DataError(
-            f"X has the columns {', '.join(features.texts or ())}; the network takes "
-            f"{', '.join(network.feature_names or ())}, in this order"
-        )
+    features = given_again(X, "X", network.columns, network.feature_names)
     with on_client(client, X=X, y=y, sample_weight=sample_weight) as client:
         engine = engine_of(features.values, y, sample_weight, client)
         bare = replace(network, hidden_gram=None)  # which is large, and goes to the workers

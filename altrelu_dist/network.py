@@ -170,7 +170,7 @@ class Network(ExportMethods):
         Raises
         ------
         DataError
-            If the number of columns is not ``n_features``.
+            If the number of columns is not ``n_features``, or a table has other ones.
         """
         rows = X if isinstance(X, np.ndarray) else np.asarray(self._taken(X))
         if rows.ndim != 2 or rows.shape[1] != self.n_features:
@@ -187,11 +187,9 @@ class Network(ExportMethods):
 
     def _taken(self, X: Any) -> Any:
         """A table as the numbers that the network was trained on."""
-        from altrelu_dist.frames import given
+        from altrelu_dist.frames import given_again
 
-        known = self.columns
-        taken = given(X, "X", known, features=self.feature_names, numbers=known is None)
-        return taken.values
+        return given_again(X, "X", self.columns, self.feature_names).values
 
     def _exported(self) -> Network:
         return self

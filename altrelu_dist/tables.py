@@ -16,7 +16,15 @@ from altrelu_dist.data.tables import coding_of
 from altrelu_dist.encoding.raw import RawColumn, RawColumns, all_numbers
 from altrelu_dist.errors import DataError
 
-__all__ = ["Column", "Taken", "Taking", "arrow_column", "pandas_column", "pandas_number"]
+__all__ = [
+    "Column",
+    "Taken",
+    "Taking",
+    "arrow_column",
+    "ids_remark",
+    "pandas_column",
+    "pandas_number",
+]
 
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 # What pandas says of objects that are all numbers, or missing; and of others that Arrow knows.
@@ -132,7 +140,10 @@ class Taking:
         for column in table:
             raw = columns[column.name]
             if raw.kind == "number" and column.found.kind != "number":
-                raise not_numbers(what, {column.name: column.found.words})
+                raise DataError(
+                    f"{what}: column {column.name} holds {column.found.words}; expected numbers, "
+                    "as in the data of the fit"
+                )
             codings[column.name] = coding_of(what, str(column.name), column.found, raw)
         return codings
 
@@ -156,6 +167,8 @@ class Taking:
             }
             levels, ids = learnt(counts, self.categorical, what)
             table = [column for column in table if str(column.name) not in ids]
+            if ids and not table:
+                raise DataError(f"{what} has no feature: {ids_remark(ids)}")
             columns = {c.name: levels.get(str(c.name), columns[c.name]) for c in table}
             codings = self.codings(table, columns, what)
         raw = tuple(columns[column.name] for column in table)
@@ -163,6 +176,12 @@ class Taking:
         return Taken(
             values, [column.name for column in table], None if all_numbers(raw) else raw, ids
         )
+
+
+def ids_remark(ids: Sequence[str]) -> str:
+    """What is said of columns that are left out, since their texts name the rows."""
+    whose = "its" if len(ids) == 1 else "their"
+    return f"left out, since {whose} texts name the rows: {listed(ids)}"
 
 
 def counted(column: Column, coding: Coding) -> LevelCounts:

@@ -95,7 +95,7 @@ def start_from(
 def _columns(encoder: Encoder | None) -> str:
     """In words."""
     if encoder is None:
-        return "the columns as they are"
+        return "the columns as they are, which are numbers and not missing"
     return f"columns encoded as {encoder.n_columns} numbers ({encoder.digest()[:8]})"
 
 

@@ -55,7 +55,7 @@ def rows(tmp_path_factory):
     y = np.abs(X[:, 0]) - X[:, 1] * X[:, 2]
     np.savez(folder / "rows.npz", X=X, y=y)
     convert(folder / "rows.npz", folder / "rows.zarr")
-    X[N // 2, 3] = np.nan
+    X[N // 2, 3] = np.inf
     np.save(folder / "X.npy", X)
     np.save(folder / "y.npy", y)
     return folder

@@ -196,6 +196,7 @@ def test_what_is_shown_stays_as_it_is_shown(text):
     assert without_secrets(shown) == shown
 
 
+@pytest.mark.alone  # it measures time
 def test_long_texts_take_no_time():
     for part in ("a", "https://", "s3://a:b@", "'", "key='", "a:b@", "\\", "https://h/?x ", " "):
         began = time.monotonic()

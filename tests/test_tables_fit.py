@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from processes import quickly
 from sklearn.preprocessing import StandardScaler
 
-from altrelu_dist import AltReLURegressor, Network, evaluate
+from altrelu_dist import AltReLUClassifier, AltReLURegressor, Network, evaluate
 from altrelu_dist.encoding import Encoder, RawColumn, sketch_columns
 from altrelu_dist.errors import DataError, ModelFileError, ParameterError
 from altrelu_dist.moments.rows import Rows
@@ -153,7 +153,7 @@ def test_texts_that_name_the_rows_are_left_out():
     model = AltReLURegressor(**QUICK)
     model._remark = said.append
     model.fit(named, y)
-    assert said == ["left out, since nearly all texts in it are different: id"]
+    assert said == ["left out, since its texts name the rows: id"]
     assert np.array_equal(model.predict(named), model.predict(frame))
 
 
@@ -194,7 +194,7 @@ def test_a_run_with_a_checkpoint_goes_on(tmp_path):
     resumed = AltReLURegressor(4, random_state=0, checkpoint=folder, resume=True).fit(frame, y)
     assert np.array_equal(resumed.predict(frame), whole.predict(frame))
     changed = frame.assign(colour=frame["colour"].map({"red": "green", "green": "red"}))
-    with pytest.raises(ValueError, match="other data"):
+    with pytest.raises(ValueError, match=r"columns was|other data"):
         AltReLURegressor(4, random_state=0, checkpoint=folder, resume=True).fit(changed, y)
 
 
@@ -306,3 +306,73 @@ def test_info_of_a_network_says_what_became_of_each_column(tmp_path):
     assert "4 levels: red, green, blue, ..." in plain
     (tmp_path / "m.zarr" / "hidden_bias" / "c" / "0").write_bytes(b"")
     assert "is damaged" in quickly("info", tmp_path / "m.zarr", code=1)
+
+
+def test_a_score_on_dask_is_that_in_memory():
+    frame, y = table()
+    model = AltReLURegressor(4, **QUICK).fit(frame, y)
+    target = dd.from_pandas(pd.Series(y), npartitions=3)
+    lazy = dd.from_pandas(frame, npartitions=3)
+    assert model.score(lazy, target) == pytest.approx(model.score(frame, y))
+
+
+@pytest.mark.parametrize("numbers", [False, True])
+def test_a_network_refuses_columns_in_another_order(numbers):
+    frame, y = table()
+    frame = frame[["old", "size"]].fillna(0).astype(float) if numbers else frame
+    network = AltReLURegressor(4, **QUICK).fit(frame, y).network_
+    with pytest.raises(DataError, match=r"the network takes .*, in this order"):
+        network.predict(frame[frame.columns[::-1]])
+
+
+@pytest.mark.parametrize("hidden", [[], ["--hidden", "4", "--method", "alternating"]])
+def test_a_row_without_a_target_may_lack_what_no_other_row_lacks(tmp_path, hidden):
+    frame, y = table(200)
+    frame = frame.assign(whole=np.arange(200.0), y=y)
+    frame.loc[5, ["whole", "y"]] = np.nan
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    out = tmp_path / "m.zarr"
+    words = ["train", tmp_path / "t.csv", "--target", "y", "--out", out, "--max-iter", "1", *hidden]
+    quickly(*words)
+    scores = json.loads(quickly("evaluate", out, tmp_path / "t.csv", "--target", "y", "--json"))
+    assert scores["rows"] == 199
+    kept = frame.drop(index=5)
+    expected = AltReLURegressor.load(out).score(kept.drop(columns="y"), kept["y"])
+    assert scores["r2"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_checkpoint_is_of_columns_with_their_levels(tmp_path):
+    code = np.repeat([0, 1, 2], [30, 20, 10])  # as numbers, what they are as places of levels
+    frame, y = pd.DataFrame({"code": code, "x": np.arange(60.0)}), np.arange(60.0) + code
+    folder = tmp_path / "checkpoint"
+    AltReLURegressor(2, checkpoint=folder, **QUICK).fit(frame, y)
+    model = AltReLURegressor(
+        2, checkpoint=folder, resume=True, categorical_features=["code"], **QUICK
+    )
+    with pytest.raises(ValueError, match="columns was None"):
+        model.fit(frame, y)
+
+
+def test_the_mean_takes_what_it_was_fitted_on():
+    frame, _ = table()
+    model = AltReLURegressor(**QUICK).fit(frame, np.full(len(frame), 3.0))
+    assert (model.predict(frame.assign(day=pd.NaT)) == 3).all()
+
+
+def test_a_table_of_nothing_but_names_of_rows_is_refused():
+    ids = pd.DataFrame({"id": [f"row {i}" for i in range(100)]})
+    with pytest.raises(DataError, match="X has no feature: left out, since its texts"):
+        AltReLURegressor().fit(ids, np.arange(100.0))
+    numbered = pd.DataFrame({0: np.arange(100.0), 1: ids["id"]})
+    with pytest.raises(DataError, match="X needs names of columns that are texts"):
+        AltReLURegressor().fit(numbered, np.arange(100.0))
+
+
+def test_the_command_says_that_a_network_tells_classes_apart(tmp_path):
+    frame, y = table(200)
+    model = AltReLUClassifier(**QUICK).fit(frame, np.where(y > 0, "high", "low"))
+    model.save(tmp_path / "m.zarr")
+    assert "tells classes apart: high, low" in quickly("info", tmp_path / "m.zarr")
+    frame.assign(label=y > 0).to_csv(tmp_path / "t.csv", index=False)
+    words = ["evaluate", tmp_path / "m.zarr", tmp_path / "t.csv", "--target", "label"]
+    assert "its outputs are logits" in quickly(*words, code=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -21,9 +21,6 @@ from altrelu_dist.cli.options import (
     Weight,
 )
 from altrelu_dist.runs.output import Output, bytes_text, seconds_text
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["convert"]
 

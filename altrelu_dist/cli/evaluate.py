@@ -8,7 +8,7 @@ from dataclasses import replace
 from altrelu_dist.cli.cluster import connect
 from altrelu_dist.cli.grouped import grouped
 from altrelu_dist.cli.options import Connection, Data, Json, Model, Target
-from altrelu_dist.errors import MissingTargetsError
+from altrelu_dist.errors import DataError, MissingTargetsError
 from altrelu_dist.runs.output import Output, memory_text, seconds_text
 
 __all__ = ["evaluate"]
@@ -24,6 +24,8 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Print MSE, RMSE, MAE and R2 of a saved network, for each target."""
+    import numpy as np
+
     from altrelu_dist.memory import measure
     from altrelu_dist.metrics import evaluate as scores_of
     from altrelu_dist.network import Network
@@ -32,22 +34,27 @@ def evaluate(
 
     output = Output(as_json=as_json)
     network = Network.load(model)
+    if network.info.get("link") == "logistic":
+        raise DataError(
+            f"{model} tells classes apart, and its outputs are logits; score it in Python: "
+            "AltReLUClassifier.load(...).score(X, y)"
+        )
     opened = open_for(network, data, output.note, targets=target or ())
     X, y = opened.X, targets_of(network, opened)
-    start = time.perf_counter()
+    rows, start = int(X.shape[0]), time.perf_counter()
     with connect(connection.cluster(), output, in_process=True) as client:
         try:
             scores = scores_of(network, X, y, opened.sample_weight, client=client)
         except MissingTargetsError as error:
             output.warn(error.remark)
-            y, weight = replace(opened, y=y).known_targets()
-            scores = scores_of(network, X, y, weight, client=client)
+            known, weight = replace(opened, y=y).known_targets()
+            scores = scores_of(network, X, known, weight, client=client)
+            rows -= int(np.isnan(y).any(axis=1).sum().compute())
         unknown = {}
         if opened.columns is not None:
             unknown = unseen_of(opened, unseen(opened).sum(axis=0).compute())
         memory = measure(client)
     seconds = time.perf_counter() - start
-    rows = int(X.shape[0])
     for line in unseen_lines(unknown):
         output.warn(line)
     output.result(

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from altrelu_dist.cli.options import Categorical, Data, Drop, Json, Only, Target
-from altrelu_dist.errors import DataError
+from altrelu_dist.errors import DataError, ParameterError
 from altrelu_dist.runs.output import Output, bytes_text, number, seconds_text, table
 
 if TYPE_CHECKING:
@@ -50,6 +48,10 @@ def info(
     except DataError as error:
         if FORMAT not in error.finding:
             raise
+        if target or categorical or drop or only:
+            raise ParameterError(
+                f"{data} is a network: --target, --categorical, --drop and --only are for data"
+            ) from None
         _tell_of_network(output, Network.load(data), data)
         return
     heads = ("column", "role", "missing", "infinite", "least", "mean", "greatest", "")
@@ -106,6 +108,8 @@ def _remark(column: ColumnSummary) -> str:
 
 def _tell_of_network(output: Output, network: Network, address: str) -> None:
     """What a saved network is, and how it was trained."""
+    import numpy as np
+
     from altrelu_dist.runs.scores import chosen_text, expected_text
 
     found = network.info
@@ -139,7 +143,18 @@ def _tell_of_network(output: Output, network: Network, address: str) -> None:
     if "history" in found:
         lines.append(_training(found))
     if "groups" in found:
-        lines += [chosen_text(network), expected_text(found)]
+        lines.append(chosen_text(network))
+    if "expected_r2" in found:
+        lines.append(expected_text(found))
+    if "classes" in found:
+        lines.append(
+            f"tells classes apart: {', '.join(map(str, found['classes']))}; it predicts logits"
+        )
+    if "expected_accuracy" in found:
+        lines.append(
+            f"expected on new rows: accuracy {found['expected_accuracy']:.3f}, log loss "
+            f"{found['expected_log_loss']:.4f} (out of fold)"
+        )
     output.result(record, *lines)
 
 
@@ -178,7 +193,7 @@ def _columns(network: Network) -> list[tuple[str, str, str]]:
             continue
         parts = []
         for kind, block in network.encoder.named_blocks():
-            count = int(np.count_nonzero(block.sources == i))
+            count = int((block.sources == i).sum())
             if count:
                 single = kind in ("standard", "gaps")
                 parts.append(_WORDS[kind] if single else f"{count} {_WORDS[kind]}")

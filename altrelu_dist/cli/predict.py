@@ -73,6 +73,11 @@ def predict(
                 show(done / rows)
         memory = measure(client)
     seconds = time.perf_counter() - start
+    if network.info.get("link") == "logistic":
+        output.warn(
+            "the network tells classes apart: these are its logits; for probabilities use "
+            "AltReLUClassifier.load(...).predict_proba(X) in Python"
+        )
     if incomplete:
         output.warn(f"{incomplete:,} rows have missing or infinite values: no number is predicted")
     unknown_levels = unseen_of(opened, unknown)

@@ -171,11 +171,11 @@ class Pool:
         """
         said = combined([candidate.by_each for candidate in self.candidates], stack)
         rows, folds, q = said.shape
-        if folds < 3:
+        weight = float((self._root[:rows] ** 2).sum())
+        if folds < 3 or not weight > 0:
             return np.zeros(q)
         trained = np.arange(rows)[:, None] % folds != np.arange(folds)
         variance = said[trained].reshape(rows, folds - 1, q).var(axis=1, ddof=1)
-        weight = float((self._root[:rows] ** 2).sum())
         gain: Floats = (1 - 1 / folds) * variance.sum(axis=0) / weight
         return gain
 
@@ -184,7 +184,8 @@ class Pool:
         assert self.stack is not None
         said = combined([candidate.predicted for candidate in self.candidates], self.stack)
         scaler = self.scaler
-        scores: Floats = said / self._root[:, None] * scaler.target_scale + scaler.target_center
+        root = np.where(self._root > 0, self._root, 1.0)  # a weight may be too small for its root
+        scores: Floats = said / root[:, None] * scaler.target_scale + scaler.target_center
         return scores
 
     def groups(self) -> list[dict[str, Any]]:

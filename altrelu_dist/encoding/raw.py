@@ -6,12 +6,23 @@ the place of its level, a time the seconds since 1970, and what is missing is Na
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any, Literal, get_args
 
-__all__ = ["MOST_LEVELS", "UNSEEN", "Kind", "RawColumn", "RawColumns", "all_numbers", "columns_of"]
+__all__ = [
+    "MOST_LEVELS",
+    "UNSEEN",
+    "Kind",
+    "RawColumn",
+    "RawColumns",
+    "all_numbers",
+    "columns_of",
+    "digest_of",
+]
 
 Kind = Literal["number", "levels", "time"]
 
@@ -70,6 +81,11 @@ RawColumns = tuple[RawColumn, ...]
 def all_numbers(columns: Sequence[RawColumn] | None) -> bool:
     """Whether there is nothing but numbers, so that nobody needs to know of the columns."""
     return columns is None or all(column.kind == "number" for column in columns)
+
+
+def digest_of(columns: RawColumns) -> str:
+    """What they are known by: SHA-256, in hexadecimal digits."""
+    return sha256(json.dumps([column.to_json() for column in columns]).encode()).hexdigest()
 
 
 def columns_of(found: Iterable[Any] | None) -> RawColumns | None:

@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from altrelu_dist.checkpoints.opening import opened
 from altrelu_dist.encoding import RawColumn, RawColumns
+from altrelu_dist.encoding.raw import digest_of
 from altrelu_dist.errors import DataError, MissingTargetsError
 from altrelu_dist.estimators.taking import TakesData
 from altrelu_dist.exports import ExportMethods
@@ -32,6 +33,7 @@ from altrelu_dist.moments.rows import rows_with_target
 from altrelu_dist.network import Network
 from altrelu_dist.parameters import checked, one_name_a_column
 from altrelu_dist.prediction import predict_blocks
+from altrelu_dist.tables import ids_remark
 from altrelu_dist.training import Callback, Monitor, last_doubling
 from altrelu_dist.version import __version__
 from altrelu_dist.warm_start import check_method, digest, start_from
@@ -122,9 +124,7 @@ class NetworkEstimator(ExportMethods, TakesData):
         begun = time.perf_counter()
         table = self._taken(X, self.categorical_features)
         if table.ids:
-            self._remark(
-                f"left out, since nearly all texts in it are different: {', '.join(table.ids)}"
-            )
+            self._remark(ids_remark(table.ids))
         engine, dtype, n_targets, names_of_y = self._rows(table, y, sample_weight, client)
         if engine.n_rows < 2:
             raise DataError("X has 1 sample: there is nothing to learn from a single row")
@@ -134,9 +134,14 @@ class NetworkEstimator(ExportMethods, TakesData):
             self.feature_names_in_ = np.asarray([str(name) for name in feature_names], dtype=object)
         one_name_a_column("raw_columns", raw_columns, "X", self.n_features_in_)
         raw_columns = raw_columns or table.columns
-        if raw_columns is None and table.ids:  # they are to be left out of other tables too
-            raw_columns = (RawColumn(),) * self.n_features_in_
         names = getattr(self, "feature_names_in_", None)
+        if table.ids:  # they are to be left out of other tables too, by the names of the others
+            if names is None:
+                raise DataError(
+                    f"{ids_remark(table.ids)}: X needs names of columns that are texts, or leave "
+                    "them out"
+                )
+            raw_columns = raw_columns or (RawColumn(),) * self.n_features_in_
         targets = names_of_y if target_names is None else tuple(target_names)
         start = None
         if self.warm_start and hasattr(self, "network_"):
@@ -153,10 +158,13 @@ class NetworkEstimator(ExportMethods, TakesData):
 
         shape = {"n_samples": engine.n_rows, "n_features": self.n_features_in_}
         shape |= {"n_targets": n_targets}
+        # Data with other levels may have the same numbers.
+        known = {} if raw_columns is None else {"columns": digest_of(raw_columns)}
         with opened(
             self.checkpoint,
             asdict(parameters)
             | shape
+            | known
             | {"dtype": str(dtype), "version": __version__, "warm_start": start and digest(start)},
             interval=self.checkpoint_interval,
             resume=self.resume,
@@ -343,7 +351,7 @@ class NetworkEstimator(ExportMethods, TakesData):
         """Say where a network has so many weights that it may have fitted noise."""
         network = self.network_
         h, q = network.n_hidden, network.n_targets
-        weights = h * (network.n_features + 1 + q) + q
+        weights = h * (len(network.hidden_weights) + 1 + q) + q
         if weights > _DOUBTFUL * rows:
             self._remark(
                 f"{h} neurons have {weights:,} weights for {rows:,} rows: the network may have "

@@ -284,7 +284,14 @@ class AltReLUClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[misc
         """Learn the classes, and give their numbers."""
         labels = labels_of(y)
         self.classes_ = known_classes(labels)
-        return class_numbers(labels, self.classes_), None
+        numbers = class_numbers(labels, self.classes_)
+        if not is_lazy(numbers) and np.isnan(numbers).any():
+            lost = np.flatnonzero(np.isnan(numbers))
+            raise DataError(
+                f"y contains NaN: no label in {len(lost)} rows, the first in row {lost[0]}; give "
+                "one, or leave these rows out"
+            )
+        return numbers, None
 
     def _factors(self, sums: Floats) -> Floats:
         """The weights of the classes, from the sums of the weights of their rows."""

@@ -368,7 +368,7 @@ class AltReLURegressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
         from altrelu_dist.metrics import evaluate
 
         with on_client(self.client, X=X, y=y, sample_weight=sample_weight) as client:
-            scores = evaluate(self.network_, features, target, sample_weight, client)
+            scores = evaluate(self.network_, X, target, sample_weight, client)
         # As scikit-learn has it where the target does not vary.
         r2 = [float(score.mse == 0) if math.isnan(score.r2) else score.r2 for score in scores]
         return float(np.mean(r2))

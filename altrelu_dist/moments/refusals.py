@@ -61,16 +61,16 @@ def check_summary(
     for what, columns, names in parts:
         if columns.infinite.any():
             raise _not_finite(what, columns, names)
-    missing = np.where(gaps, 0.0, summary.features.bad)
-    if missing.any():
-        columns = replace(summary.features, bad=missing)
-        raise _not_finite("X", columns, feature_names, MissingValuesError)
     lost = np.flatnonzero(summary.targets.bad)
     if lost.size:
         error = _not_finite("y", summary.targets, target_names, MissingTargetsError)
         assert isinstance(error, MissingTargetsError)
         error.counts = {_name(int(t), target_names): int(summary.targets.bad[t]) for t in lost}
         raise error
+    missing = np.where(gaps, 0.0, summary.features.bad)
+    if missing.any():
+        columns = replace(summary.features, bad=missing)
+        raise _not_finite("X", columns, feature_names, MissingValuesError)
     if summary.bad_weights or summary.low_weight < 0:
         raise DataError("sample_weight holds values that are negative or not finite; remove them")
     if not summary.features.weight > 0:

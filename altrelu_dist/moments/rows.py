@@ -79,10 +79,11 @@ class Rows(NamedTuple):
 
 
 def rows_with_target(rows: Rows) -> Rows:
-    """The rows, those of which a target is NaN at weight zero."""
+    """The rows; those of which a target is NaN at weight zero, and all their values zero."""
     lost = np.asarray(np.isnan(rows.y.astype(np.float64)).any(axis=1))
     weight = np.ones(len(rows.y)) if rows.weight is None else rows.weight.astype(np.float64)
-    return rows._replace(y=np.where(lost[:, None], 0, rows.y), weight=np.where(lost, 0.0, weight))
+    X, y = (np.where(lost[:, None], 0, values) for values in (rows.X, rows.y))
+    return rows._replace(X=X, y=y, weight=np.where(lost, 0.0, weight))
 
 
 class Block(NamedTuple):

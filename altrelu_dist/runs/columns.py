@@ -12,6 +12,7 @@ from altrelu_dist.data.dataset import DataSet, column_names, open_dataset
 from altrelu_dist.data.source import listed
 from altrelu_dist.encoding.raw import UNSEEN, RawColumn
 from altrelu_dist.errors import DataError, Remedy
+from altrelu_dist.tables import ids_remark
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -157,13 +158,7 @@ def targets_of(network: Network, data: DataSet) -> da.Array:
 def left_out(index: Sequence[str], ids: Sequence[str]) -> list[str]:
     """What is said of columns that are an index, or of text that names the rows."""
     lines = [f"left out, as an index: {listed(index)}"] if index else []
-    if ids:
-        lines.append(
-            f"left out, since its texts name the rows: {listed(ids)}"
-            if len(ids) == 1
-            else f"left out, since their texts name the rows: {listed(ids)}"
-        )
-    return lines
+    return [*lines, ids_remark(ids)] if ids else lines
 
 
 def unseen(data: DataSet) -> da.Array:

@@ -137,8 +137,8 @@ def prepared(options: TrainOptions, *, resume: bool = False) -> Prepared:
         model.network_ = Network.load(options.warm_start)
         if model.network_.encoder is not None:
             raise ParameterError(
-                f"is the network of a committee in {options.warm_start}, over encoded columns; "
-                "expected a plain one",
+                f"is a network over encoded columns in {options.warm_start}, of a committee or a "
+                "table with text, times or missing values; expected a plain one of numbers",
                 parameter="warm_start",
             )
     model._note = options.note()

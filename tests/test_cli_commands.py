@@ -526,7 +526,7 @@ def test_a_committees_network_is_no_start():
     passes("train", "data.zarr", "--out", "many.zarr", *COMMITTEE)
     start = ("--hidden", 3, "--warm-start", "many.zarr")
     line = refuses("train", "nowhere.zarr", "--out", "new.zarr", *start)
-    assert "--warm-start is the network of a committee in many.zarr" in line
+    assert "--warm-start is a network over encoded columns in many.zarr, of a committee" in line
 
 
 @pytest.mark.parametrize(("hidden", "times"), [(50, 1), (29, 0)])

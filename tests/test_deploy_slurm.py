@@ -20,7 +20,8 @@ from slurm import NODES, Slurm
 import altrelu_dist
 from altrelu_dist.network import Network
 
-pytestmark = [pytest.mark.slow, pytest.mark.cluster]
+# Queues and jobs have limits of time: alone.
+pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.alone]
 
 DEPLOY = Path(HOME) / "deploy" / "slurm"
 SEARCH = ("--hidden", 4, "--seed", 3)

@@ -268,6 +268,6 @@ TARGET = Target(
     blocks=_BLOCKS,
     make=_make,
     encode=_encode,
-    library="onnx",
+    package="onnx",
     install="'altrelu-dist[export]'",
 )

@@ -115,9 +115,9 @@ def _target(to: str) -> Target:
     if to not in TARGETS:
         raise ParameterError(f"is {to!r}; expected one of {', '.join(TARGETS)}", parameter="to")
     target = _module(to)
-    if target.library is not None and find_spec(target.library) is None:
+    if target.package is not None and find_spec(target.package) is None:
         raise DataError(
-            f"an export to {to} needs the package {target.library}: pip install {target.install}"
+            f"an export to {to} needs the package {target.package}: pip install {target.install}"
         )
     return target
 

@@ -28,7 +28,7 @@ class Target:
         Takes a network, and gives what stands for it in the target's own library.
     encode : callable
         Takes that and the network, and gives the bytes of the file.
-    library : str, optional
+    package : str, optional
         What has to be installed besides what this package needs itself.
     install : str, optional
         The arguments of ``pip install`` for it.
@@ -38,5 +38,5 @@ class Target:
     blocks: Mapping[type[ColumnBlock], Any]
     make: Callable[[Network], Any]
     encode: Callable[[Any, Network], bytes]
-    library: str | None = None
+    package: str | None = None
     install: str | None = None

@@ -167,6 +167,6 @@ TARGET = Target(
     blocks=_BLOCKS,
     make=_make,
     encode=_encode,
-    library="torch",
+    package="torch",
     install="'altrelu-dist[torch]'",
 )

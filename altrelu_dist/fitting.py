@@ -178,15 +178,14 @@ class CommitteeFit:
         if not committee.ready:
             return self._mean()
         network, most = self._network(), self.parameters.max_size
-        scores = self._scores()
+        scores = self._scores() if self.logistic else None
+        whole = network
         if most is not None and network.n_hidden > most:
-            whole = network
             network = self._small(whole, most)
-            if self.logistic and "distilled_from" in network.info:
+        if scores is not None:
+            if "distilled_from" in network.info:
                 return self._linked(network, scores, whole)
-            scores = self._scores()
-        if self.logistic:
-            return self._linked(network, scores)
+            return self._linked(network, scores if network is whole else self._scores())
         if network.hidden_gram is not None:
             return network
         return replace(network, hidden_gram=committee.hidden_gram(network))

@@ -137,10 +137,9 @@ class DataSet:
         import dask.array as da
 
         assert self.y is not None
-        y = self.y.reshape(len(self.y), -1) if self.y.ndim == 1 else self.y
-        lost = da.isnan(y).any(axis=1)
+        lost = da.isnan(self.y).any(axis=1)
         weight = da.where(lost, 0.0, 1.0 if self.sample_weight is None else self.sample_weight)
-        return da.where(lost[:, None], 0, y), weight
+        return da.where(lost[:, None], 0, self.y), weight
 
 
 def open_dataset(

@@ -65,7 +65,7 @@ def open_for(
         target = targets
     if weight not in known or weight in target:
         weight = None
-    columns = getattr(network, "columns", None)
+    columns = network.columns
     if columns is None and wanted is not None:
         columns = (RawColumn(),) * len(wanted)  # all numbers
     data = open_dataset(

@@ -143,7 +143,7 @@ def prepared(options: TrainOptions, *, resume: bool = False) -> Prepared:
             )
     model._note = options.note()
     check_output(options.out, overwrite=options.overwrite, kind=FORMAT)
-    known = options.warm_start is not None and getattr(model.network_, "columns", None)
+    known = options.warm_start is not None and model.network_.columns
     data = open_dataset(
         options.store,
         target=options.target,
@@ -233,7 +233,7 @@ class Prepared:
                 data.sample_weight,
                 feature_names=data.feature_names,
                 target_names=data.target_names,
-                **({} if data.columns is None else {"raw_columns": data.columns}),
+                raw_columns=data.columns,
             )
             model.network_ = replace(model.network_, info=model.network_.info | self.info)
             if model.stop_reason_ != "converged" and len(model.history_) == 1:

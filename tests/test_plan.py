@@ -370,7 +370,7 @@ def test_the_command(store):
 def test_the_command_for_data_that_nobody_has():
     words = ("plan", "--rows", "1e11", "--features", 8, "--hidden", 4, "--workers", 2000)
     # So slow a store that no machine has another bottleneck.
-    result = run(*words, "--threads-per-worker", 2, "--bandwidth", "50MiB", "--json")
+    result = run(*words, "--threads-per-worker", 2, "--bandwidth", "1MiB", "--json")
     assert result.exit_code == 0, result.output
     record = json.loads(result.stdout)
     assert record["rows"] == 1e11
@@ -380,7 +380,7 @@ def test_the_command_for_data_that_nobody_has():
     assert record["cluster"]["limit"]["reason"] == "reading"
     assert record["seconds"].keys() == {"least", "typical", "most"}
     cluster = record["cluster"]
-    assert cluster["seconds"]["typical"] > cluster["bytes_read"]["typical"] / (50 * 2**20)
+    assert cluster["seconds"]["typical"] > cluster["bytes_read"]["typical"] / 2**20
 
 
 @pytest.mark.parametrize(

@@ -744,6 +744,21 @@ def test_hinges_go_through_the_middle_of_two_rows(rng):
         assert (through & along).any() or same_row.any()
 
 
+def test_a_neuron_that_is_rounding_gets_no_output(rng):
+    block = random_block(rng, 20, 3)
+    furthest = block.x[:, :-1] @ (direction := rng.standard_normal(3))
+    seen = np.append(direction, 0.5 - np.max(furthest))  # active at one row
+    unseen = np.append(direction, 1e-15 - np.max(furthest))  # the same, but for its rounding
+    objective = objective_over(block)
+    for scale in (1e-8, 1.0, 1e8):
+        W = scale * np.stack([seen, unseen], axis=1)
+        weights, loss = objective.refit_output(Weights(W, np.zeros((2, 1)), np.zeros(1)))
+        assert abs(weights.V[0, 0]) > 0
+        assert weights.V[1, 0] == 0
+        exact = squares(block, weights, 0.0) / objective.weight_sum
+        assert loss == pytest.approx(exact, rel=1e-12)
+
+
 def test_inserting_lowers_the_loss_and_removing_raises_it_least(rng):
     block = centred(random_block(rng, 300, 3))
     objective = objective_over(block)

@@ -7,6 +7,7 @@ import itertools
 import pickle
 import signal
 import time
+from dataclasses import replace
 
 import dask.array as da
 import numpy as np
@@ -15,7 +16,7 @@ import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from oracles import activate, pattern
+from oracles import activate, pattern, same
 from scipy.optimize import nnls
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
@@ -23,9 +24,11 @@ from sklearn.linear_model import Ridge, RidgeCV
 from sklearn.metrics import r2_score
 
 from altrelu_dist import AltReLURegressor, Network
+from altrelu_dist.committee import side_by_side
 from altrelu_dist.committee.line import _PENALTIES, ridge_lines, ridge_lines_of_few
 from altrelu_dist.committee.members import Group, GroupDescent, hinges, out_of_fold
 from altrelu_dist.committee.settings import COMMITTEE, CommitteeSettings
+from altrelu_dist.committee.side_by_side import Here, SideBySide
 from altrelu_dist.committee.stacking import combined, stacked
 from altrelu_dist.engine import TILE
 from altrelu_dist.errors import CheckpointError
@@ -243,7 +246,7 @@ def block_of(n, d, q=1, weighted=False, seed=0):
 def descent_of(tiles, folds, **options):
     usual = {"alpha": 0.0, "slope": 0.0, "dropout": 0.0, "steps": 40, "seed": 3}
     settings = CommitteeSettings(**options.pop("settings", {}))
-    return GroupDescent(tiles, tiles.all(), folds, **usual | options, settings=settings)
+    return GroupDescent(tiles, tiles.all(), folds, 0, **usual | options, settings=settings)
 
 
 def stepped(descent, group, steps):
@@ -265,10 +268,10 @@ def test_a_step_is_that_of_the_definition(slope, alpha, dropout, q):
     after = descent.step(state).group
     G, A = descent.step(state).curvature
     x, y = (part.astype(np.float64) for part in tiles[0])
-    kept = descent._kept(n, folds * h, 0) if dropout else np.ones((n, folds * h))
+    kept = descent._kept(n, folds, h, 0) if dropout else np.ones((n, folds * h))
     if dropout:  # some are left out, and the mean is kept
         assert set(np.unique(kept)) == {0, np.float32(1 / 0.7)}
-        assert abs(descent._kept(n, folds * h, 1) - kept).max() > 1
+        assert abs(descent._kept(n, folds, h, 1) - kept).max() > 1
     W, V, c = (part.astype(np.float64) for part in state.group)
     for k in range(folds):
         own = slice(k * h, (k + 1) * h)
@@ -311,6 +314,43 @@ def test_members_side_by_side_are_members_apart():
         )
         np.testing.assert_allclose(found.group.V[k], expected.group.V[k], rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(found.losses[k], expected.losses[k], rtol=1e-4)
+
+
+def test_members_are_the_same_in_any_company():
+    folds, h = 5, 4
+    tiles = Whole(block_of(200, 3, q=2, weighted=True), 40)
+    whole = descent_of(tiles, folds, dropout=0.3)
+    group = hinges(tiles.all(), folds, h, 0.0, 0)
+    expected = stepped(whole, group, 40)
+    descents = [replace(whole, first=first) for first in (0, 2, 3)]
+    begins = [group.part(first, stop) for first, stop in ((0, 2), (2, 3), (3, 5))]
+    method = SideBySide(descents, Here())
+    state = method.init(begins)
+    while not method.done(state):  # as if each slice were of another process
+        state = method.step(method.restore(method.save(state)))
+    for found, part in (
+        (Group.of_parts([each.group for each in state.states]), expected.group),
+        (Group.of_parts([each.best for each in state.states]), expected.best),
+    ):
+        for one, other in zip(found, part, strict=True):
+            np.testing.assert_allclose(one, other, rtol=2e-3, atol=2e-4)
+    losses = np.concatenate([each.losses for each in state.states])
+    np.testing.assert_allclose(losses, expected.losses, rtol=1e-3)
+
+
+def test_threads_change_no_bit(monkeypatch):
+    tiles = Whole(block_of(200, 3), 40)
+    group = hinges(tiles.all(), 4, 4, 0.0, 0)
+    method = SideBySide([descent_of(tiles, 4, seed=seed) for seed in range(5)], Here())
+    found = []
+    for threads in (1, 3):
+        monkeypatch.setattr(side_by_side, "n_threads", lambda threads=threads: threads)
+        state = method.init([group] * 5)
+        while not method.done(state):
+            state = method.step(state)
+        found.append(state.states)
+    for one, other in zip(*found, strict=True):
+        assert all(map(same, one.best, other.best))
 
 
 def test_a_member_never_sees_its_own_fold():

@@ -20,11 +20,9 @@ from numpy.typing import NDArray
 from altrelu_dist.committee.settings import CommitteeSettings
 from altrelu_dist.moments.rows import Array, Block, Floats
 from altrelu_dist.solvers.linalg import Factor
-from altrelu_dist.training.driver import Report
 
 __all__ = ["Group", "GroupDescent", "GroupState", "Tiles", "by_member", "hinges", "out_of_fold"]
 
-LOOK = 100  # steps between two looks at the clock and the checkpoint
 _PATTERNS = 2048  # rows of the dropout patterns that steps begin at
 
 
@@ -67,6 +65,18 @@ class Group(NamedTuple):
         """Whether every weight is a number."""
         return all(bool(np.isfinite(part).all()) for part in self)
 
+    def part(self, first: int, stop: int) -> Group:
+        """Some consecutive members."""
+        h = self.V.shape[1]
+        W = np.ascontiguousarray(self.W[:, first * h : stop * h])
+        return Group(W, self.V[first:stop], self.c[first:stop])
+
+    @classmethod
+    def of_parts(cls, parts: Sequence[Group]) -> Group:
+        """All members of several groups."""
+        W, V, c = zip(*parts, strict=True)
+        return cls(np.hstack(W), np.concatenate(V), np.concatenate(c))
+
 
 class GroupState(NamedTuple):
     """Where a descent is: what a checkpoint holds, but for the inverses, which follow from it."""
@@ -92,6 +102,8 @@ class GroupDescent:
         Leading tiles, on whose rows members are validated: each on those of its fold.
     n_folds : int
         Row i is of fold ``i % n_folds``; member k is not trained on fold k.
+    first : int
+        Which member the first of the group is: others may be trained elsewhere.
     alpha, slope : float
         Ridge, and negative slope of the activation.
     dropout : float
@@ -104,6 +116,7 @@ class GroupDescent:
     tiles: Tiles
     judged: Sequence[tuple[int, Block]]
     n_folds: int
+    first: int
     alpha: float
     slope: float
     dropout: float
@@ -128,13 +141,13 @@ class GroupDescent:
         number = self._tile(state.taken)
         x, y = self.tiles[number]
         n = len(x)
-        mask = _mask(self.tiles.starts[number], n, members)
+        mask = _mask(self.tiles.starts[number], n, self.n_folds, self.first, members)
         features = x @ W
         slopes = (features > 0).astype(x.dtype)
         if self.slope:
             np.maximum(slopes, x.dtype.type(self.slope), out=slopes)
         if self.dropout:
-            slopes *= self._kept(n, members * h, state.taken)
+            slopes *= self._kept(n, members, h, state.taken)
         features *= slopes
         hidden = features.reshape(n, members, h).transpose(1, 0, 2)  # (K, n, h)
         residual = hidden @ V + x[:, -1:] * c[:, None] - y  # (K, n, q)
@@ -178,12 +191,6 @@ class GroupDescent:
             state = state._replace(best=best, losses=np.where(better, losses, state.losses))
         return state
 
-    def report(self, state: GroupState) -> Report:
-        """The rows of a turn over all tiles, and now and then how far the descent is."""
-        starts = self.tiles.starts
-        rows = starts[-1] if state.taken and state.taken % (len(starts) - 1) == 0 else 0
-        return Report(rows=rows, tell=state.taken % LOOK == 0)
-
     def save(self, state: GroupState) -> dict[str, Any]:
         """What a checkpoint holds of a state."""
         return state._replace(inverses=None)._asdict()
@@ -202,22 +209,24 @@ class GroupDescent:
         turn, place = divmod(taken, n_tiles)
         return int(_order(self.seed, turn, n_tiles)[place])
 
-    def _kept(self, n: int, neurons: int, taken: int) -> Array:
+    def _kept(self, n: int, members: int, h: int, taken: int) -> Array:
         """What the features of some rows are multiplied by: 0, or what keeps their mean."""
         most = max(b - a for a, b in zip(self.tiles.starts, self.tiles.starts[1:], strict=False))
-        patterns = _dropped(self.seed, _PATTERNS + most, neurons, self.dropout)
+        patterns = _dropped(self.seed, _PATTERNS + most, self.n_folds * h, self.dropout)
         begin = int(np.random.default_rng([self.seed, taken]).integers(_PATTERNS))
-        return patterns[begin : begin + n]
+        return patterns[begin : begin + n, self.first * h : (self.first + members) * h]
 
     def _losses(self, group: Group) -> Array:
         """Mean square of each member on the rows of its own fold."""
-        squares, weight = np.zeros(self.n_folds), np.zeros(self.n_folds)
+        members = len(group.V)
+        squares, weight = np.zeros(members), np.zeros(members)
         for start, block in self.judged:
-            for fold, rows in enumerate(_folds(start, self.n_folds)):
+            folds = _folds(start, self.n_folds)[self.first : self.first + members]
+            for member, rows in enumerate(folds):
                 x, y = block.x[rows], block.y[rows]
-                error = _predicted(x, group, fold, self.slope) - y
-                squares[fold] += np.einsum("nq,nq->", error, error, dtype=np.float64)
-                weight[fold] += np.vdot(x[:, -1], x[:, -1])
+                error = _predicted(x, group, member, self.slope) - y
+                squares[member] += np.einsum("nq,nq->", error, error, dtype=np.float64)
+                weight[member] += np.vdot(x[:, -1], x[:, -1])
         losses: Array = squares / np.maximum(weight, np.finfo(float).tiny)
         return np.where(np.isfinite(losses), losses, np.inf)
 
@@ -343,10 +352,10 @@ def _damped_inverses(gram: Array, damping: float) -> Array:
     return inverses
 
 
-def _mask(start: int, n: int, folds: int) -> Array:
+def _mask(start: int, n: int, folds: int, first: int, members: int) -> Array:
     """Which rows train which member, (n, K)."""
     fold = np.arange(start, start + n) % folds
-    mask: Array = (fold[:, None] != np.arange(folds)).astype(np.float32)
+    mask: Array = (fold[:, None] != np.arange(first, first + members)).astype(np.float32)
     return mask
 
 
@@ -355,7 +364,7 @@ def _order(seed: int, turn: int, n_tiles: int) -> NDArray[np.intp]:
     return np.random.default_rng([seed, turn]).permutation(n_tiles)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def _dropped(seed: int, rows: int, neurons: int, dropout: float) -> Array:
     kept = np.random.default_rng([seed, 2]).random((rows, neurons), dtype=np.float32) >= dropout
     patterns: Array = kept.astype(np.float32) / np.float32(1 - dropout)

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from altrelu_dist.checkpoints.fingerprint import data_fingerprint, digest
 from altrelu_dist.committee.line import by_line, line_predictions, ridge_lines, ridge_lines_of_few
 from altrelu_dist.committee.members import (
-    LOOK,
     Group,
     GroupDescent,
     by_member,
@@ -22,6 +20,7 @@ from altrelu_dist.committee.members import (
 )
 from altrelu_dist.committee.pool import Candidate, Pool
 from altrelu_dist.committee.settings import COMMITTEE, CommitteeSettings, Kind
+from altrelu_dist.committee.side_by_side import Here, SideBySide
 from altrelu_dist.committee.tiles import EncodedTiles, Encoding, whitening
 from altrelu_dist.encoding import ColumnSketch, Encoder, RawColumns, numeric, sketch_columns
 from altrelu_dist.engine import Engine, OutOfTimeError
@@ -52,6 +51,14 @@ class _Racer:
     group: Group | None = None
     loss: float = np.inf
     resting: bool = False
+
+
+class Trained(NamedTuple):
+    """What the members of a kind became in a round."""
+
+    last: Group
+    best: Group  # each where its loss on its own fold was least
+    ended: bool  # whether all steps were made
 
 
 class Committee:
@@ -194,10 +201,10 @@ class Committee:
             if number == 1:
                 going += self._twins(racers)
                 racers += going[most:]
-            for racer in going:
-                if self.monitor.stopped:
-                    return
-                self._go_on(racer, number, pool)
+            if self.monitor.stopped:
+                return
+            for racer, trained in zip(going, self._train(going, number, pool), strict=True):
+                self._judge(racer, number, trained, pool)
             if pool.loss > (1 - settings.worth_of_all) * before:
                 return
         if len(rounds) < len(settings.racing) and not self.monitor.stopped:
@@ -212,52 +219,79 @@ class Committee:
         name = best.name.replace("coarse", "fine")
         return [_Racer(replace(best, name=name, pieces=2), len(racers))]
 
-    def _go_on(self, racer: _Racer, number: int, pool: Pool) -> None:
-        """Train the members of a kind for one round more."""
+    def _train(self, going: list[_Racer], number: int, pool: Pool) -> list[Trained]:
+        """Train the members of some kinds, all of them side by side."""
         self.monitor.begin_stage("members")
-        settings, kind = self.settings, racer.kind
+        settings, parameters = self.settings, self.parameters
+        h, folds = self._member, pool.n_folds
+        parts = settings.parts(folds)
+        bytes_left = settings.encoded_bytes
+        descents: list[GroupDescent] = []
+        begins: list[tuple[_Racer, EncodedTiles, int]] = []
+        for racer in going:
+            tiles = self._tiles(racer.kind, bytes_left)
+            bytes_left -= tiles.kept_bytes
+            seed = np.random.SeedSequence([parameters.seed, racer.number, number])
+            descent = GroupDescent(
+                tiles=tiles,
+                judged=list(tiles.leading(settings.looked_rows)),
+                n_folds=folds,
+                first=0,
+                alpha=parameters.alpha,
+                slope=parameters.negative_slope,
+                dropout=racer.kind.dropout,
+                settings=settings,
+                steps=settings.steps(number, self.n_rows, len(tiles)),
+                seed=int(seed.generate_state(1)[0]),
+            )
+            begins.append((racer, tiles, descent.seed))
+            descents += [replace(descent, first=first) for first, _ in parts]
+
+        def made() -> list[Trained]:
+            groups = []
+            for racer, tiles, seed in begins:
+                group = racer.group
+                if group is None:
+                    few = list(tiles.leading(settings.first_rows(h)))
+                    group = hinges(few, folds, h, parameters.negative_slope, seed)
+                groups += [group.part(*ends) for ends in parts]
+            states = run(SideBySide(descents, Here()), groups, self).states
+            each = len(parts)
+            for descent, state in zip(descents[::each], states[::each], strict=True):
+                turns = state.taken / (len(descent.tiles.starts) - 1)
+                self.monitor.counts.count_rows(round(turns * self.n_rows), whole=self.whole)
+            return [
+                Trained(
+                    Group.of_parts([state.group for state in states[at : at + each]]),
+                    Group.of_parts([state.best for state in states[at : at + each]]),
+                    all(map(GroupDescent.done, descents[at : at + each], states[at : at + each])),
+                )
+                for at in range(0, len(states), each)
+            ]
+
+        found = self.monitor.journal.step(f"round-{number}", made)
+        return [Trained(Group(*last), Group(*best), ended) for last, best, ended in found]
+
+    def _judge(self, racer: _Racer, number: int, trained: Trained, pool: Pool) -> None:
+        """Take what a kind became into the pool."""
+        settings, kind, slope = self.settings, racer.kind, self.parameters.negative_slope
         tiles, blocks = self._tiles(kind), self.encoder.with_pieces(kind.pieces)
-        steps = settings.steps(number, self.n_rows, len(tiles))
-        seed = [self.parameters.seed, racer.number, number]
-        h = self._member
-        few = partial(tiles.leading, settings.first_rows(h))
-        judged = list(tiles.leading(settings.judged_rows))  # kept: no time may be left for them
+        judged = list(tiles.leading(settings.judged_rows))
         compared = _leading(judged, settings.compared_rows)
-        descent = GroupDescent(
-            tiles=tiles,
-            judged=_leading(judged, settings.looked_rows),
-            n_folds=pool.n_folds,
-            alpha=self.parameters.alpha,
-            slope=self.parameters.negative_slope,
-            dropout=kind.dropout,
-            settings=settings,
-            steps=steps,
-            seed=int(np.random.SeedSequence(seed).generate_state(1)[0]),
-        )
-
-        def made() -> tuple[Group, Group, int]:
-            begin = racer.group
-            if begin is None:
-                begin = hinges(list(few()), pool.n_folds, h, descent.slope, descent.seed)
-            with np.errstate(over="ignore", invalid="ignore"):  # of members that diverge
-                state = run(descent, begin, self, save_every=LOOK)
-            return state.group, state.best, state.taken
-
-        last, best, taken = self.monitor.journal.step(kind.name, made)
         losses = []
-        for name, group in (("last", Group(*last)), ("best", Group(*best))):
-            if group.is_finite and (taken == steps or name == "best"):
-                said = out_of_fold(judged, group, descent.slope)
+        for name, group in (("last", trained.last), ("best", trained.best)):
+            if group.is_finite and (trained.ended or name == "best"):
+                said = out_of_fold(judged, group, slope)
                 name = f"{kind.name}-{number}-{name}"
-                each = by_member(compared, group, descent.slope)
+                each = by_member(compared, group, slope)
                 losses.append(pool.add(Candidate(name, tiles.encoding, blocks, group, said, each)))
-        racer.group = Group(*(last if Group(*last).is_finite else best))
+        racer.group = trained.last if trained.last.is_finite else trained.best
         before, racer.loss = racer.loss, min([racer.loss, *losses])
         racer.resting = not racer.loss <= (1 - settings.worth) * before
         self._weigh(kind.name, number)
 
-    def _tiles(self, kind: Kind) -> EncodedTiles:
-        """The rows as a kind takes them."""
+    def _tiles(self, kind: Kind, most_bytes: int = 0) -> EncodedTiles:
+        """The rows as a kind takes them; kept encoded in at most so many bytes."""
         settings, blocks = self.settings, self.encoder.with_pieces(kind.pieces)
         encoding = Encoding(self.encoder.take(blocks), self.scaler)
         size = settings.rows_of_tile(self.n_rows)
@@ -268,7 +302,7 @@ class Committee:
                 leading = plain.leading(settings.judged_rows)
                 self._whitenings[blocks] = whitening(leading, settings.floor)
             encoding = replace(encoding, whitening=self._whitenings[blocks])
-        return EncodedTiles(self.rows, encoding, size, settings.encoded_bytes, clock)
+        return EncodedTiles(self.rows, encoding, size, most_bytes, clock)
 
     def _begin_pool(self, folds: int) -> Pool:
         """The ridge lines of the standardised columns, and of the coarse pieces beside them."""

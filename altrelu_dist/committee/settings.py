@@ -41,6 +41,8 @@ class CommitteeSettings:
         with fine ones.
     n_folds : int
         Members of a kind; each is trained on all rows but those of its own fold.
+    together : int
+        Members at most that one computation trains: the others go on beside it.
     least_rows : int
         A fold has at least so many rows; below two folds there is only the line.
     n_hidden : int
@@ -97,6 +99,7 @@ class CommitteeSettings:
         Kind("coarse-dropout", 1, dropout=0.15),
     )
     n_folds: int = 8
+    together: int = 4
     least_rows: int = 10
     n_hidden: int = 64
     rows_a_neuron: int = 4
@@ -145,6 +148,11 @@ class CommitteeSettings:
         """How many folds so many rows are cut into; 0 if they are too few for members."""
         folds = min(self.n_folds, n_rows // self.least_rows)
         return folds if folds > 1 else 0
+
+    def parts(self, n_folds: int) -> list[tuple[int, int]]:
+        """First and last member, exclusive, of each computation that trains some of a kind."""
+        cuts = range(0, n_folds, self.together)
+        return [(first, min(first + self.together, n_folds)) for first in cuts]
 
     def member_size(self, n_rows: int) -> int:
         """Neurons of a member."""

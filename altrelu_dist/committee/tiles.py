@@ -89,6 +89,11 @@ class EncodedTiles:
     def __len__(self) -> int:
         return len(self.starts) - 1
 
+    @property
+    def kept_bytes(self) -> int:
+        """Of the rows that are kept encoded."""
+        return sum(x.nbytes for x, _ in self._kept or ())
+
     def __getitem__(self, number: int) -> Block:
         """One tile."""
         if self._kept is not None:

@@ -467,6 +467,7 @@ class _Bench:
             tiles=_OneTile(self._encoded(rows, p)),
             judged=[],
             n_folds=folds,
+            first=0,
             alpha=0.0,
             slope=0.0,
             dropout=0.0,

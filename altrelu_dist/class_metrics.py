@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ClassScore", "RankCounts", "evaluate_classes"]
 
-_MOST_KEYS = 1 << 20  # of all classes together
+_MOST_KEYS = 1 << 17  # of all classes together
 _LEAST_KEYS = 1 << 10
 _BITS = 64
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from altrelu_dist.version import __version__
 
 if TYPE_CHECKING:
+    from altrelu_dist.class_metrics import ClassScore, evaluate_classes
     from altrelu_dist.data import DataSet, convert, describe, open_dataset
     from altrelu_dist.encoding import Encoder
     from altrelu_dist.estimators import AltReLUClassifier, AltReLURegressor
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "AltReLUClassifier": "estimators",
     "AltReLURegressor": "estimators",
+    "ClassScore": "class_metrics",
     "DataSet": "data",
     "Encoder": "encoding",
     "Job": "jobs",
@@ -33,6 +35,7 @@ _HOMES = {
     "convert": "data",
     "describe": "data",
     "evaluate": "metrics",
+    "evaluate_classes": "class_metrics",
     "export": "exports",
     "open_dataset": "data",
     "plan": "planning",
@@ -42,6 +45,7 @@ _HOMES = {
 __all__ = [
     "AltReLUClassifier",
     "AltReLURegressor",
+    "ClassScore",
     "DataSet",
     "Encoder",
     "Job",
@@ -53,6 +57,7 @@ __all__ = [
     "convert",
     "describe",
     "evaluate",
+    "evaluate_classes",
     "export",
     "open_dataset",
     "plan",

@@ -29,6 +29,8 @@ class Remedy(Enum):
     """What a user can do about an error, in Python's words; the command has its own for each."""
 
     CATEGORICAL = "if it holds text, say so with categorical=[NAME]"
+    CLASSES = "take its values as classes with classes=True"
+    ONE_TARGET = "name one target, if it is classes"
     CONVERT = "convert it first (altrelu_dist.convert)"
     CONVERT_WITH_TARGET = "convert it again with target=NAME"
     DROP_MISSING = "leave such rows out with drop_missing=True"

@@ -16,9 +16,10 @@ from altrelu_dist.memory import PeakMemory
 from altrelu_dist.network import Network
 
 if TYPE_CHECKING:
+    from altrelu_dist.estimators import AltReLUClassifier, AltReLURegressor
     from altrelu_dist.estimators.base import NetworkEstimator
 
-__all__ = ["load_estimator", "save_estimator"]
+__all__ = ["load_estimator", "load_model", "save_estimator"]
 
 Kind = TypeVar("Kind", bound="NetworkEstimator")
 
@@ -54,13 +55,28 @@ def load_estimator(kind: type[Kind], path: str | os.PathLike[str]) -> Kind:
         history are damaged.
     """
     network = Network.load(path)
-    if (network.info.get("link") == "logistic") != kind._logistic:
+    if (network.classes is not None) != kind._logistic:
         other = "a regressor" if kind._logistic else "a classifier"
         raise ModelFileError(f"{path} holds {other}; {kind.__name__} cannot load it")
     try:
         return _estimator(kind, network)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ModelFileError(f"{path} is damaged: its history or parameters: {error}") from error
+
+
+def load_model(path: str | os.PathLike[str]) -> AltReLURegressor | AltReLUClassifier:
+    """The fitted estimator of a network, whichever it is.
+
+    Raises
+    ------
+    ModelFileError
+        As `load_estimator`.
+    """
+    from altrelu_dist.estimators import AltReLUClassifier, AltReLURegressor
+
+    if Network.load(path).classes is None:
+        return AltReLURegressor.load(path)
+    return AltReLUClassifier.load(path)
 
 
 def _estimator(kind: type[Kind], network: Network) -> Kind:

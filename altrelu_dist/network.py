@@ -153,6 +153,21 @@ class Network(ExportMethods):
         """Number of targets."""
         return int(self.output_bias.shape[0])
 
+    @property
+    def classes(self) -> tuple[Any, ...] | None:
+        """The classes that its outputs are logits of, in their order; None of a regression."""
+        if self.info.get("link") != "logistic":
+            return None
+        return tuple(self.info["classes"])
+
+    @property
+    def target_columns(self) -> tuple[str, ...] | None:
+        """The columns that it predicts: of classes the one that holds them; None without names."""
+        if self.classes is None:
+            return self.target_names
+        name = self.info.get("target_name")
+        return None if name is None else (name,)
+
     def predict(self, X: ArrayLike) -> Floats:
         """Predict the targets of some rows.
 

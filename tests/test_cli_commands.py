@@ -402,7 +402,7 @@ def write_bad_inputs():
         ("cut.parquet", "target", ["cut short"]),
         ("good.csv", None, ["--target", "columns: a, b, c, target"]),
         ("good.csv", "price", ["no column price"]),
-        ("text.csv", "target", ["target column", "not numeric"]),
+        ("text.csv", "target", ["target target has one class: x", "expected two"]),
         ("header.csv", "target", ["no rows"]),
         ("single.csv", "target", ["single row"]),
         ("alone.csv", "target", ["no feature columns"]),

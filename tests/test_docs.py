@@ -241,7 +241,7 @@ def test_inline_commands_and_options_exist():
         option
         for command in (COMMAND, *COMMAND.commands.values())
         for parameter in command.params
-        for option in parameter.opts
+        for option in (*parameter.opts, *parameter.secondary_opts)
     } | {"--help"}
     others = {"--install-completion", "--quick", "--held-out", "--results", "--force-exclude"}
     for page in WRITTEN:

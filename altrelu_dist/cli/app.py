@@ -138,7 +138,7 @@ def _options(
         bool, typer.Option("--debug", help="Show log messages, and tracebacks of errors.")
     ] = False,
 ) -> None:
-    """Train a two-layer ReLU regression network on data larger than memory, on Dask."""
+    """Train two-layer ReLU networks for numbers or classes on data larger than memory, on Dask."""
     del version
     if profile is not None:
         from altrelu_dist.cli.profiles import use_profile

@@ -10,6 +10,7 @@ import typer
 from altrelu_dist.cli.options import (
     Categorical,
     Categories,
+    Classes,
     Data,
     Drop,
     Json,
@@ -37,6 +38,7 @@ def convert(
     only: Only = None,
     missing: Missing = "keep",
     categories: Categories = "learn",
+    classes: Classes = None,
     drop_missing: Annotated[
         bool, typer.Option("--drop-missing", help="Leave out rows with missing values.")
     ] = False,
@@ -53,6 +55,7 @@ def convert(
 ) -> None:
     """Write data of any format as a chunked store with checksums, ready to train on."""
     from altrelu_dist.data import convert as convert_data
+    from altrelu_dist.data.classes import classes_line
     from altrelu_dist.runs.columns import left_out
 
     output = Output(quiet, as_json)
@@ -67,6 +70,7 @@ def convert(
             only=only,
             missing=missing,
             categories=categories,
+            classes=classes,
             drop_missing=drop_missing,
             impute=impute,
             dtype=dtype,
@@ -88,6 +92,7 @@ def convert(
         f"{summary.dtype}, "
         f"{summary.n_chunks} chunks of {summary.chunk_rows:,} rows, "
         f"{bytes_text(summary.bytes_on_disk)}, {seconds_text(summary.seconds)}",
+        *([classes_line(summary.target_names[0], summary.classes)] if summary.classes else []),
         *([", ".join(changed)] if changed else []),
         *left_out(summary.left_out, summary.ids),
         f"saved: {destination}",

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from altrelu_dist.cli.cluster import connect
 from altrelu_dist.cli.grouped import grouped
 from altrelu_dist.cli.options import Connection, Data, Json, Model, Target
-from altrelu_dist.errors import DataError, MissingTargetsError
+from altrelu_dist.errors import MissingTargetsError
 from altrelu_dist.runs.output import Output, memory_text, seconds_text
+
+if TYPE_CHECKING:
+    from altrelu_dist.class_metrics import ClassScore
+    from altrelu_dist.metrics import TargetScore
 
 __all__ = ["evaluate"]
 
@@ -23,32 +28,38 @@ def evaluate(
     connection: Connection,
     as_json: Json = False,
 ) -> None:
-    """Print MSE, RMSE, MAE and R2 of a saved network, for each target."""
+    """Print MSE, RMSE, MAE and R2 of a saved network for each target; of classes other scores.
+
+    These are accuracy, log loss and AUC (of more than two classes the mean of each against the
+    others).
+    """
     import numpy as np
 
+    from altrelu_dist.class_metrics import evaluate_classes
     from altrelu_dist.memory import measure
-    from altrelu_dist.metrics import evaluate as scores_of
+    from altrelu_dist.metrics import evaluate as evaluate_numbers
     from altrelu_dist.network import Network
     from altrelu_dist.runs.columns import open_for, targets_of, unseen, unseen_lines, unseen_of
-    from altrelu_dist.runs.scores import mean_scores, score_records, score_table
+    from altrelu_dist.runs.scores import class_lines, records_of, scores_of, table_of
 
     output = Output(as_json=as_json)
     network = Network.load(model)
-    if network.info.get("link") == "logistic":
-        raise DataError(
-            f"{model} tells classes apart, and its outputs are logits; score it in Python: "
-            "AltReLUClassifier.load(...).score(X, y)"
-        )
     opened = open_for(network, data, output.note, targets=target or ())
     X, y = opened.X, targets_of(network, opened)
     rows, start = int(X.shape[0]), time.perf_counter()
     with connect(connection.cluster(), output, in_process=True) as client:
+        scores: list[TargetScore] | ClassScore
         try:
-            scores = scores_of(network, X, y, opened.sample_weight, client=client)
+            if network.classes is not None:
+                scores = evaluate_classes(
+                    network, X, y, opened.sample_weight, classes=opened.classes, client=client
+                )
+            else:
+                scores = evaluate_numbers(network, X, y, opened.sample_weight, client=client)
         except MissingTargetsError as error:
             output.warn(error.remark)
             known, weight = replace(opened, y=y).known_targets()
-            scores = scores_of(network, X, known, weight, client=client)
+            scores = evaluate_numbers(network, X, known, weight, client=client)
             rows -= int(np.isnan(y).any(axis=1).sum().compute())
         unknown = {}
         if opened.columns is not None:
@@ -57,19 +68,23 @@ def evaluate(
     seconds = time.perf_counter() - start
     for line in unseen_lines(unknown):
         output.warn(line)
+    if not isinstance(scores, list):
+        rows = scores.rows
+        for line in class_lines(scores):
+            output.warn(line)
     output.result(
         {
             "model": model,
             "data": data,
             "rows": rows,
-            **mean_scores(scores),
-            "targets": score_records(scores),
+            **scores_of(scores),
+            "targets": records_of(scores),
             "unknown_levels": unknown,
             "seconds": seconds,
             "passes": 1 if opened.columns is None else 2,
             "peak_memory": memory.total,
             "memory": memory.record(),
         },
-        score_table({"all": (rows, scores)}),
+        table_of({"all": (rows, scores)}),
         f"{seconds_text(seconds)}, peak memory {memory_text(memory)}",
     )

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from altrelu_dist.cli.options import Json, Model, Overwrite, Quiet
 from altrelu_dist.exports.registry import TARGETS
 from altrelu_dist.runs.output import Output, bytes_text, seconds_text
+
+if TYPE_CHECKING:
+    from altrelu_dist.network import Network
 
 __all__ = ["export"]
 
@@ -61,9 +64,23 @@ def export(
             "n_features": network.n_features,
             "n_hidden": network.n_hidden,
             "n_targets": network.n_targets,
+            **({} if network.classes is None else {"classes": list(network.classes)}),
             "seconds": seconds,
         },
         f"{network.n_features} features, {network.n_hidden} neurons, {network.n_targets} targets, "
         f"{bytes_text(size)}, {seconds_text(seconds)}",
+        *_outputs(network),
         f"saved: {out}",
     )
+
+
+def _outputs(network: Network) -> list[str]:
+    """What the outputs of a network of classes are."""
+    if network.classes is None:
+        return []
+    from altrelu_dist.data.source import listed
+
+    labels = [*map(str, network.classes)]
+    if len(labels) == 2:
+        return [f"its output is the logit of {labels[1]}; its probability is the sigmoid of it"]
+    return [f"its outputs are the logits of {listed(labels)}; a softmax gives their probabilities"]

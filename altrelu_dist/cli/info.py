@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from altrelu_dist.cli.options import Categorical, Data, Drop, Json, Only, Target
+from altrelu_dist.cli.options import Categorical, Classes, Data, Drop, Json, Only, Target
 from altrelu_dist.errors import DataError, ParameterError
 from altrelu_dist.runs.output import Output, bytes_text, number, seconds_text, table
 
@@ -28,6 +28,7 @@ def info(
     categorical: Categorical = None,
     drop: Drop = None,
     only: Only = None,
+    classes: Classes = None,
     as_json: Json = False,
 ) -> None:
     """Show what is in data, every chunk of which is read once, or in a saved network.
@@ -43,14 +44,20 @@ def info(
     try:
         with output.doing(f"reading {data}"):
             found = describe(
-                data, target=target, categorical=categorical or (), drop=drop or (), only=only
+                data,
+                target=target,
+                categorical=categorical or (),
+                drop=drop or (),
+                only=only,
+                classes=classes,
             )
     except DataError as error:
         if FORMAT not in error.finding:
             raise
-        if target or categorical or drop or only:
+        if target or categorical or drop or only or classes is not None:
             raise ParameterError(
-                f"{data} is a network: --target, --categorical, --drop and --only are for data"
+                f"{data} is a network: --target, --categorical, --drop, --only and --classes are "
+                "for data"
             ) from None
         _tell_of_network(output, Network.load(data), data)
         return
@@ -110,7 +117,8 @@ def _tell_of_network(output: Output, network: Network, address: str) -> None:
     """What a saved network is, and how it was trained."""
     import numpy as np
 
-    from altrelu_dist.runs.scores import chosen_text, expected_text
+    from altrelu_dist.data.classes import classes_line
+    from altrelu_dist.runs.scores import chosen_text, expected_classes_text, expected_text
 
     found = network.info
     sizes = np.abs(network.hidden_weights).sum(axis=0) * np.abs(network.output_weights).sum(axis=1)
@@ -126,7 +134,7 @@ def _tell_of_network(output: Output, network: Network, address: str) -> None:
         "encoded": None if encoder is None else encoder.n_columns,
         "hidden": network.n_hidden,
         "working": working,
-        "targets": list(network.target_names or ()),
+        "targets": list(network.target_columns or ()),
         "columns": columns,
         **{name: value for name, value in found.items() if name != "history"},
     }
@@ -138,6 +146,8 @@ def _tell_of_network(output: Output, network: Network, address: str) -> None:
     for column in columns:
         shown.add_row(*column.values())
     targets = ", ".join(network.target_names or [f"y{t}" for t in range(network.n_targets)])
+    if network.classes is not None:
+        (targets,) = network.target_columns or ("classes",)
     first = f"network of {network.n_features:,} features {taken}, {size}, predicts {targets}"
     lines: list[str | Table] = [first, shown]
     if "history" in found:
@@ -146,23 +156,18 @@ def _tell_of_network(output: Output, network: Network, address: str) -> None:
         lines.append(chosen_text(network))
     if "expected_r2" in found:
         lines.append(expected_text(found))
-    if "classes" in found:
-        lines.append(
-            f"tells classes apart: {', '.join(map(str, found['classes']))}; it predicts logits"
-        )
+    if network.classes is not None:
+        lines.insert(1, classes_line(targets, network.classes))
     if "expected_accuracy" in found:
-        lines.append(
-            f"expected on new rows: accuracy {found['expected_accuracy']:.3f}, log loss "
-            f"{found['expected_log_loss']:.4f} (out of fold)"
-        )
+        lines.append(expected_classes_text(found))
     output.result(record, *lines)
 
 
 def _training(found: dict[str, Any]) -> str:
     """How it was trained, in a line."""
-    from altrelu_dist.estimators import AltReLURegressor
+    from altrelu_dist.estimators import AltReLUClassifier, AltReLURegressor
 
-    usual = AltReLURegressor().get_params()
+    usual = AltReLUClassifier().get_params() | AltReLURegressor().get_params()
     parameters = found.get("parameters", {})
     chosen = [f"{name}={value}" for name, value in parameters.items() if value != usual.get(name)]
     last = found["history"][-1] if found["history"] else {}

@@ -11,9 +11,9 @@ from altrelu_dist.cli.cluster import ClusterChoice, TlsFiles
 from altrelu_dist.runs.training import TrainOptions
 
 __all__ = [
-    "RESUMING", "Categorical", "Categories", "Connection", "Data", "Drop", "Hidden", "JobId",
-    "Json", "MaxSize", "Memory", "Method", "Missing", "Model", "Only", "Overwrite", "Profile",
-    "Quiet", "Target", "Threads", "Training", "Weight", "Workers",
+    "RESUMING", "Categorical", "Categories", "Classes", "Connection", "Data", "Drop", "Hidden",
+    "JobId", "Json", "MaxSize", "Memory", "Method", "Missing", "Model", "Only", "Overwrite",
+    "Profile", "Quiet", "Target", "Threads", "Training", "Weight", "Workers",
 ]  # fmt: skip
 
 _CLUSTER = "Cluster"
@@ -64,6 +64,15 @@ Missing = Annotated[
 Categories = Annotated[
     Literal["learn", "error"],
     typer.Option(help="Whether columns of text are taken, as levels, or refused."),
+]
+Classes = Annotated[
+    bool | None,
+    typer.Option(
+        "--classes/--no-classes",
+        help="Whether the target is classes (default: text and booleans are); the numbers of a "
+        "column are with --classes, and booleans are numbers with --no-classes.",
+        show_default=False,
+    ),
 ]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace what is there, once the new one is complete.")
@@ -264,6 +273,7 @@ class Training:
     only: Only = None
     missing: Missing = "keep"
     categories: Categories = "learn"
+    classes: Classes = None
     warm_start: WarmStart = None
     checkpoint_interval: CheckpointInterval = 60.0
     overwrite: Overwrite = False

@@ -10,6 +10,7 @@ from altrelu_dist.cli.cluster import connect
 from altrelu_dist.cli.grouped import grouped
 from altrelu_dist.cli.options import (
     Categorical,
+    Classes,
     Connection,
     Drop,
     Hidden,
@@ -81,6 +82,7 @@ def plan(
     categorical: Categorical = None,
     drop: Drop = None,
     only: Only = None,
+    classes: Classes = None,
     *,
     connection: Connection,
     workers: Annotated[
@@ -146,6 +148,7 @@ def plan(
             categorical=categorical or (),
             drop=drop or (),
             only=only,
+            classes=classes,
         )
     output.result(made.record(), *_text(made))
 
@@ -173,9 +176,12 @@ def _bytes(option: str, text: str) -> float:
 def _text(made: Plan) -> list[Table | str]:
     rates = made.rates
     most = "at most " if made.method == "committee" else ""
+    what = f"targets: {made.targets}"
+    if made.classes is not None:
+        what = f"classes: {len(made.classes):,}"
     lines: list[Table | str] = [
         (
-            f"{made.rows:,} rows, features: {made.features}, targets: {made.targets}, "
+            f"{made.rows:,} rows, features: {made.features}, {what}, "
             f"{made.dtype}; {made.n_blocks:,} blocks of {made.block_rows:,} rows; "
             f"{most}{made.hidden:,} neurons, method {made.method}"
         ),

@@ -10,12 +10,15 @@ import typer
 from altrelu_dist.cli.cluster import connect
 from altrelu_dist.cli.grouped import grouped
 from altrelu_dist.cli.options import Connection, Data, Json, Model, Overwrite, Quiet
+from altrelu_dist.errors import ParameterError
 from altrelu_dist.runs.output import Output, bytes_text, seconds_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from altrelu_dist.cli.predicted import Predicted
     from altrelu_dist.data import DataSet
+    from altrelu_dist.data.keeping import KeptColumns
     from altrelu_dist.network import Network
 
 __all__ = ["predict"]
@@ -29,6 +32,19 @@ def predict(
         str,
         typer.Option(help="A .parquet, .csv, .npy or .zarr for the result.", show_default=False),
     ],
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Carry this column of the data through to a .parquet or .csv; repeat it for "
+            "several.",
+            show_default=False,
+        ),
+    ] = None,
+    probabilities: Annotated[
+        bool,
+        typer.Option("--probabilities", help="Of classes, also a column for each probability."),
+    ] = False,
     overwrite: Overwrite = False,
     *,
     connection: Connection,
@@ -37,11 +53,15 @@ def predict(
 ) -> None:
     """Predict the targets of each row, block by block: the data need not fit in memory.
 
-    Columns are found by their names and may be in any order; others are ignored.
+    Columns are found by their names and may be in any order; others are ignored. Of classes the
+    most probable one is written; a .npy or .zarr holds its number, or the probabilities alone.
     """
     import numpy as np
 
+    from altrelu_dist.cli.predicted import Predicted
     from altrelu_dist.cli.writers import PREDICTION_FORMAT, writer_for
+    from altrelu_dist.data.keeping import KeptColumns
+    from altrelu_dist.data.source import listed
     from altrelu_dist.memory import measure
     from altrelu_dist.network import Network
     from altrelu_dist.outputs import check_apart, check_output, write_beside
@@ -50,46 +70,61 @@ def predict(
     output = Output(quiet, as_json)
     make_writer = writer_for(out)
     kind = PREDICTION_FORMAT if out.rstrip("/").lower().endswith(".zarr") else None
+    if keep and not make_writer.tables:
+        raise ParameterError(f"is for a .parquet or .csv; {out} holds numbers", parameter="keep")
     check_apart(out, model, data)
     check_output(out, overwrite=overwrite, kind=kind)
     network = Network.load(model)
-    opened = open_for(network, data, output.note)
+    if probabilities and network.classes is None:
+        raise ParameterError(f"is for classes; {model} predicts numbers", parameter="probabilities")
+    opened = open_for(network, data, output.note, kept=keep or ())
+    kept = KeptColumns(data, keep) if keep else None
+    names = () if kept is None else tuple(kept.names)
+    shaped = Predicted(network, with_probabilities=probabilities, taken=names)
+    for target, name in zip(shaped.targets, shaped.names, strict=True):
+        if target != name:
+            output.note(f"the prediction of {target} is {name}, since {target} is kept")
+    columns = (*names, *shaped.table_names) if make_writer.tables else shaped.array_names
+    attributes = {} if network.classes is None else {"classes": list(network.classes)}
     rows = int(opened.X.shape[0])
-    names = network.target_names or tuple(f"y{i}" for i in range(network.n_targets))
     start = time.perf_counter()
     with connect(connection.cluster(), output, in_process=True) as client:
         with (
             output.bar("predicting") as show,
             write_beside(out, overwrite=overwrite, kind=kind) as part,
-            make_writer(part, rows, names) as writer,
+            make_writer(part, rows, columns, attributes) as writer,
         ):
             done = incomplete = 0
             unknown = np.zeros(opened.X.shape[1], np.int64)
             for block, unseen in _predicted(network, opened):
-                writer.write(block)
+                if writer.tables:
+                    writer.write(_beside(kept, block, shaped))
+                else:
+                    writer.write(shaped.array(block))
                 done += len(block)
                 unknown += unseen
                 incomplete += int((~np.isfinite(block)).any(axis=1).sum())
                 show(done / rows)
         memory = measure(client)
     seconds = time.perf_counter() - start
-    if network.info.get("link") == "logistic":
-        output.warn(
-            "the network tells classes apart: these are its logits; for probabilities use "
-            "AltReLUClassifier.load(...).predict_proba(X) in Python"
-        )
     if incomplete:
-        output.warn(f"{incomplete:,} rows have missing or infinite values: no number is predicted")
+        what = "number" if network.classes is None else "class"
+        output.warn(f"{incomplete:,} rows have missing or infinite values: no {what} is predicted")
     unknown_levels = unseen_of(opened, unknown)
     for line in unseen_lines(unknown_levels):
         output.warn(line)
+    told = []
+    if network.classes is not None and not writer.tables and not probabilities:
+        told.append("the numbers stand for the classes, from 0 on: " + listed(network.classes))
     output.result(
         {
             "model": model,
             "data": data,
             "out": out,
             "rows": rows,
-            "targets": list(names),
+            "targets": list(shaped.targets),
+            "columns": list(columns),
+            **attributes,
             "incomplete": incomplete,
             "unknown_levels": unknown_levels,
             "seconds": seconds,
@@ -98,8 +133,18 @@ def predict(
             "memory": memory.record(),
         },
         f"{rows:,} rows in {seconds_text(seconds)}, peak memory {bytes_text(memory.total)}",
+        *told,
         f"saved: {out}",
     )
+
+
+def _beside(kept: KeptColumns | None, block: Any, shaped: Predicted) -> Any:
+    """Rows as an Arrow table: columns that are carried through, then what is predicted."""
+    import pyarrow as pa
+
+    table = {} if kept is None else kept.next(len(block))
+    columns = {name: table[name] for name in (() if kept is None else kept.names)}
+    return pa.table(columns | shaped.table(block))
 
 
 def _predicted(network: Network, data: DataSet) -> Iterator[tuple[Any, Any]]:

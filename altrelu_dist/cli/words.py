@@ -14,6 +14,7 @@ _OPTIONS = {
 }
 _REMEDIES = {
     Remedy.CATEGORICAL: "if it holds text, say so with --categorical COLUMN",
+    Remedy.CLASSES: "take its values as classes with --classes",
     Remedy.CONVERT: "convert it first (altrelu convert)",
     Remedy.CONVERT_WITH_TARGET: "convert it again with --target NAME",
     Remedy.DROP_MISSING: "leave such rows out with --drop-missing",
@@ -25,6 +26,7 @@ _REMEDIES = {
     "on any cluster",
     Remedy.IMPUTE: "fill features by their mean (altrelu convert --impute mean)",
     Remedy.IMPUTE_MEAN: "fill features with --impute mean",
+    Remedy.ONE_TARGET: Remedy.ONE_TARGET.value,
     Remedy.OVERWRITE: "use --overwrite to replace it",
     Remedy.RESUME: "go on with it by --resume",
     Remedy.TARGET: "name it with --target NAME",

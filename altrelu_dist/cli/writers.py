@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from altrelu_dist.errors import ParameterError
+from altrelu_dist.errors import DataError, ParameterError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 __all__ = ["PREDICTION_FORMAT", "Writer", "writer_for"]
 
@@ -23,7 +24,7 @@ Block = npt.NDArray[np.float64]
 
 
 class Writer(ABC):
-    """Takes the blocks of a (rows, columns) float64 array in order.
+    """Takes blocks of rows in order: Arrow tables if it writes `tables`, else float64 arrays.
 
     Parameters
     ----------
@@ -33,10 +34,21 @@ class Writer(ABC):
         All rows that will come.
     names : sequence of str
         Names of the columns.
+    attributes : mapping, optional
+        What is to be kept with an array, where the format has room for it.
     """
 
-    def __init__(self, address: str, rows: int, names: Sequence[str]) -> None:
+    tables: ClassVar[bool]
+
+    def __init__(
+        self,
+        address: str,
+        rows: int,
+        names: Sequence[str],
+        attributes: Mapping[str, Any] | None = None,
+    ) -> None:
         self.address, self.rows, self.names = address, rows, list(names)
+        self.attributes = dict(attributes or {})
 
     def __enter__(self) -> Self:
         return self
@@ -45,7 +57,7 @@ class Writer(ABC):
         self.close()
 
     @abstractmethod
-    def write(self, block: Block) -> None:
+    def write(self, block: Any) -> None:
         """Append rows."""
 
     @abstractmethod
@@ -54,53 +66,75 @@ class Writer(ABC):
 
 
 class ParquetWriter(Writer):
-    """One row group a block."""
+    """One row group a block; the first block says what type each column has."""
 
-    def __init__(self, address: str, rows: int, names: Sequence[str]) -> None:
+    tables = True
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self._sink = _opened(self.address, "b")
+        self._file: Any = None
+
+    def write(self, block: Any) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        super().__init__(address, rows, names)
-        self._schema = pa.schema([(name, pa.float64()) for name in names])
-        self._sink = _opened(address, "b")
-        self._file = pq.ParquetWriter(self._sink, self._schema)
-
-    def write(self, block: Block) -> None:
-        import pyarrow as pa
-
-        columns = [pa.array(np.ascontiguousarray(column)) for column in block.T]
-        self._file.write_table(pa.table(columns, schema=self._schema))
+        if self._file is None:
+            self._file = pq.ParquetWriter(self._sink, block.schema)
+        try:
+            self._file.write_table(block.cast(self._file.schema))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise DataError(f"{self.address}: a column changes its type: {error}") from error
 
     def close(self) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         self._sink.close()
 
 
 class CsvWriter(Writer):
     """A header line, then the shortest text of each number that reads back as the same one."""
 
-    def __init__(self, address: str, rows: int, names: Sequence[str]) -> None:
+    tables = True
+
+    def __init__(self, *given: Any) -> None:
         import csv
 
-        super().__init__(address, rows, names)
-        self._file = _opened(address, "", newline="", encoding="utf-8")
+        super().__init__(*given)
+        self._file = _opened(self.address, "", newline="", encoding="utf-8")
         self._csv = csv.writer(self._file, lineterminator="\n")
-        self._csv.writerow(names)
+        self._csv.writerow(self.names)
 
-    def write(self, block: Block) -> None:
-        self._csv.writerows(block.tolist())
+    def write(self, block: Any) -> None:
+        columns = [_values(name, block.column(name)) for name in self.names]
+        self._csv.writerows(zip(*columns, strict=True))
 
     def close(self) -> None:
         self._file.close()
 
 
+def _values(name: str, column: Any) -> list[Any]:
+    """The values of an Arrow column as Python's, of times their texts."""
+    import pyarrow as pa
+
+    kind = column.type
+    if pa.types.is_temporal(kind) or pa.types.is_decimal(kind) or pa.types.is_binary(kind):
+        column = column.cast(pa.string())
+    elif pa.types.is_nested(kind):
+        raise DataError(f"column {name} holds {kind}, for which CSV has no text; write .parquet")
+    values: list[Any] = column.to_pylist()
+    return values
+
+
 class NpyWriter(Writer):
     """One (rows, columns) array; of shape (rows,) where there is a single column."""
 
-    def __init__(self, address: str, rows: int, names: Sequence[str]) -> None:
-        super().__init__(address, rows, names)
-        shape = (rows,) if len(self.names) == 1 else (rows, len(self.names))
-        self._file = _opened(address, "b")
+    tables = False
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        shape = (self.rows,) if len(self.names) == 1 else (self.rows, len(self.names))
+        self._file = _opened(self.address, "b")
         header = {"descr": "<f8", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(self._file, header)
 
@@ -114,13 +148,17 @@ class NpyWriter(Writer):
 class ZarrWriter(Writer):
     """A group with the array ``y``, written in whole chunks only."""
 
-    def __init__(self, address: str, rows: int, names: Sequence[str]) -> None:
+    tables = False
+
+    def __init__(self, *given: Any) -> None:
         import zarr
 
-        super().__init__(address, rows, names)
+        super().__init__(*given)
+        rows = self.rows
         chunk = max(1, min(rows, _CHUNK_BYTES // (8 * len(self.names))))
-        group = zarr.open_group(address, mode="w-", zarr_format=3)
-        group.attrs.update({"format": PREDICTION_FORMAT, "target_names": self.names})
+        group = zarr.open_group(self.address, mode="w-", zarr_format=3)
+        told = {"format": PREDICTION_FORMAT, "target_names": self.names}
+        group.attrs.update(told | self.attributes)
         self._array: Any = group.create_array(
             "y",
             shape=(rows, len(self.names)),
@@ -159,7 +197,7 @@ def _opened(address: str, kind: str, **options: Any) -> Any:
     return fsspec.open(address, f"w{kind}", **options).open()
 
 
-_WRITERS: dict[str, Callable[[str, int, Sequence[str]], Writer]] = {
+_WRITERS: dict[str, type[Writer]] = {
     ".parquet": ParquetWriter,
     ".csv": CsvWriter,
     ".npy": NpyWriter,
@@ -167,7 +205,7 @@ _WRITERS: dict[str, Callable[[str, int, Sequence[str]], Writer]] = {
 }
 
 
-def writer_for(address: str) -> Callable[[str, int, Sequence[str]], Writer]:
+def writer_for(address: str) -> type[Writer]:
     """The writer of a file's format.
 
     Raises

@@ -105,6 +105,10 @@ class ArrowSource(TableSource):
                     done += piece.num_rows
                     yield self.block(piece, done / self.about_rows)
 
+    def raw(self, names: Sequence[str]) -> Iterator[Any]:
+        """Batches in order."""
+        return self.scan(names)
+
     def scan(self, names: Sequence[str]) -> Iterator[Any]:
         """Batches in order."""
         numbers = [*range(len(self.batch_rows))]

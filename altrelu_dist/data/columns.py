@@ -26,8 +26,8 @@ __all__ = [
 
 _LEVELS, _TIMES = np.dtype(np.float32), np.dtype(np.float64)  # that hold every code, every time
 _MOST_BYTES = 64 << 20  # of the distinct texts of a column; more are no levels but texts to read
-_FEW_ROWS = 50  # in which all values may differ though they are no ids
-_ID_SHARE = 0.5  # of the rows with a value: a text column with more distinct ones names its rows
+FEW_ROWS = 50  # in which all values may differ though they are no ids
+ID_SHARE = 0.5  # of the rows with a value: a text column with more distinct ones names its rows
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _DAY = 86_400
 _INTEGER = re.compile(r"[+-]?[0-9]{1,400}")
@@ -111,7 +111,7 @@ class LevelCounts:
         """Whether the texts name the rows, and say nothing of others."""
         if self.counts is None:
             return True
-        return self.rows > _FEW_ROWS and len(self.counts) > _ID_SHARE * self.rows
+        return self.rows > FEW_ROWS and len(self.counts) > ID_SHARE * self.rows
 
 
 def found_of(arrow_type: Any) -> Found:

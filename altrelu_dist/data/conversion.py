@@ -15,7 +15,6 @@ from altrelu_dist.data.source import (
     READ_BYTES,
     Block,
     DType,
-    Source,
     float_dtype,
     rows_in,
 )
@@ -39,6 +38,7 @@ class Conversion:
         The store.
     rows, n_features, n_targets : int
         Its size.
+    target_names : tuple of str
     dtype : str
         Of the features.
     chunk_rows, n_chunks : int
@@ -51,6 +51,8 @@ class Conversion:
         Columns that were left out, since they are an index.
     ids : tuple of str
         Columns of text that were left out, since they name the rows.
+    classes : tuple, or None
+        Of the target, where it is classes.
     seconds : float
         Time taken.
     """
@@ -59,6 +61,7 @@ class Conversion:
     rows: int
     n_features: int
     n_targets: int
+    target_names: tuple[str, ...]
     dtype: str
     chunk_rows: int
     n_chunks: int
@@ -68,6 +71,7 @@ class Conversion:
     missing: int
     left_out: tuple[str, ...]
     ids: tuple[str, ...]
+    classes: tuple[str | int | float | bool, ...] | None
     seconds: float
 
 
@@ -82,6 +86,7 @@ def convert(
     only: Sequence[str] | None = None,
     missing: Literal["keep", "error"] = "keep",
     categories: Literal["learn", "error"] = "learn",
+    classes: bool | None = None,
     drop_missing: bool = False,
     impute: Literal["mean"] | None = None,
     overwrite: bool = False,
@@ -96,7 +101,9 @@ def convert(
     source, target, weight, categorical, drop, only, categories
         As the address and the names of `open_dataset`. Without a target the store has features
         only, which is enough to predict. Of text the store has the places of the levels, and the
-        levels.
+        levels; of a target that is classes their places, and the classes.
+    classes : bool, optional
+        Whether the target is classes; by default texts and booleans are.
     destination : path
         A path, or an address that fsspec knows, that ends in ``.zarr``. It
         appears, or is replaced, when all is written.
@@ -146,6 +153,7 @@ def convert(
         drop=drop,
         only=only,
         categories=categories,
+        classes=classes,
     )
     sources, first, text = found.sources, found.sources[0], os.fspath(source)
     features, columns = found.features, found.columns
@@ -155,7 +163,7 @@ def convert(
             "None",
             parameter="dtype",
         )
-    dtypes = _stored_dtypes(sources, dtype)
+    dtypes = _stored_dtypes(found, dtype)
     weights = () if dtypes[2] is None else (weight or "sample_weight",)
     names = (*features, *first.target_names, *weights)
     about_rows = sum(each.about_rows for each in sources)
@@ -177,6 +185,7 @@ def convert(
             chunk_rows,
             named=first.named,
             columns=columns,
+            classes=found.labels,
         )
         for block in cleaner.clean(_blocks(found, n_rows, progress, passes - 1, passes)):
             writer.append(block)
@@ -190,6 +199,7 @@ def convert(
         rows=writer.rows,
         n_features=len(features),
         n_targets=len(first.target_names),
+        target_names=first.target_names,
         dtype=str(dtypes[0]),
         chunk_rows=chunk_rows,
         n_chunks=-(-writer.rows // chunk_rows),
@@ -199,6 +209,7 @@ def convert(
         missing=cleaner.kept,
         left_out=first.unread,
         ids=found.ids,
+        classes=found.labels,
         seconds=time.perf_counter() - started,
     )
 
@@ -218,18 +229,19 @@ def _check_parameters(
         raise ParameterError(f"is {chunk_bytes}; expected at least 1", parameter="chunk_bytes")
 
 
-def _stored_dtypes(
-    sources: Sequence[Source], dtype: str | None
-) -> tuple[DType, DType | None, DType | None]:
+def _stored_dtypes(found: Sources, dtype: str | None) -> tuple[DType, DType | None, DType | None]:
     X, y, weight = (
         None
         if of[0] is None
         else np.dtype(dtype)
         if dtype
         else float_dtype([one for one in of if one is not None])
-        for of in zip(*(source.dtypes for source in sources), strict=True)
+        for of in zip(*(source.dtypes for source in found.sources), strict=True)
     )
     assert X is not None
+    made = [one.dtype for one in found.renumberings if one is not None]
+    if y is not None and made and not dtype:
+        y = float_dtype([y, *made] if None in found.renumberings else made)
     return X, y, weight
 
 
@@ -244,6 +256,9 @@ def _blocks(
     rows, places = 0, found.places
     for i, source in enumerate(found.sources):
         for block in source.blocks(n_rows):
+            renumbering = found.renumberings[i]
+            if renumbering is not None and block.y is not None:
+                block = block._replace(y=renumbering(block.y))
             yield block if places is None else block._replace(X=block.X[:, places])
             rows += len(block.X)
             if progress is not None:

@@ -84,6 +84,12 @@ class CsvLayout(Layout):
         }
         return self._parse(data, first_row, [*kinds], read_as)
 
+    def raw(self, data: bytes, first_row: int, names: Sequence[str]) -> Any:
+        """Parse some columns as texts, as they are written; empty ones are missing."""
+        import pyarrow as pa
+
+        return self._parse(data, first_row, names, dict.fromkeys(names, pa.string()), ("",))
+
     def count(self, data: bytes, first_row: int) -> int:
         """Count the rows, by the parser that will read them."""
         import pyarrow as pa
@@ -107,13 +113,18 @@ class CsvLayout(Layout):
         return found, types
 
     def _parse(
-        self, data: bytes, first_row: int, columns: Sequence[str], types: dict[str, Any] | None
+        self,
+        data: bytes,
+        first_row: int,
+        columns: Sequence[str],
+        types: dict[str, Any] | None,
+        missing: Sequence[str] | None = None,
     ) -> Any:
         import pyarrow as pa
         import pyarrow.csv as pc
 
         convert = pc.ConvertOptions(include_columns=columns, column_types=types)
-        convert.null_values = _missing_values(convert.null_values)
+        convert.null_values = missing or _missing_values(convert.null_values)
         convert.strings_can_be_null = types is not None
         read = pc.ReadOptions(use_threads=False, column_names=self.names, block_size=len(data) + 1)
         parse = pc.ParseOptions(delimiter=self.delimiter)

@@ -6,7 +6,7 @@ import math
 import os
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 from urllib.parse import unquote
 from uuid import uuid4
 
@@ -14,14 +14,25 @@ import numpy as np
 
 from altrelu_dist.data.arrays import numbered
 from altrelu_dist.data.arrow_files import ArrowSource
+from altrelu_dist.data.classes import (
+    Classes,
+    Label,
+    Renumbered,
+    Renumbering,
+    classes_in,
+    numeric,
+    with_classes,
+)
+from altrelu_dist.data.columns import LevelCounts
 from altrelu_dist.data.csv_files import open_csv
 from altrelu_dist.data.json_files import open_json
-from altrelu_dist.data.learning import learn_columns
+from altrelu_dist.data.learning import count_levels, learn_columns
 from altrelu_dist.data.lines import UNPACKERS
 from altrelu_dist.data.numpy_files import NumpySource, npy_partner
 from altrelu_dist.data.parquet_files import ParquetSource
 from altrelu_dist.data.source import (
     Array,
+    Part,
     RowReader,
     Source,
     Wanted,
@@ -33,7 +44,7 @@ from altrelu_dist.data.source import (
 )
 from altrelu_dist.data.tables import TableSource
 from altrelu_dist.data.zarr_store import STORE_MARKS, ZarrSource
-from altrelu_dist.encoding.raw import RawColumns, all_numbers
+from altrelu_dist.encoding.raw import RawColumn, RawColumns, all_numbers
 from altrelu_dist.errors import DataError, ParameterError
 from altrelu_dist.links import absolute, with_path
 from altrelu_dist.outputs import recovered
@@ -114,6 +125,9 @@ class DataSet:
     ids : tuple of str
         Columns of text that are not read, since their values name the rows: nearly all differ, or
         there are more than a column of levels can have.
+    classes : tuple of labels, or None
+        Where the target is classes, their labels: y, (n, 1), holds their places here. Labels are
+        texts, booleans or numbers.
     """
 
     X: da.Array
@@ -125,6 +139,14 @@ class DataSet:
     left_out: tuple[str, ...] = ()
     columns: RawColumns | None = None
     ids: tuple[str, ...] = ()
+    classes: tuple[Label, ...] | None = None
+
+    @property
+    def n_outputs(self) -> int:
+        """Outputs of a network of these targets: of two classes one, of more one each."""
+        if self.classes is None:
+            return len(self.target_names)
+        return 1 if len(self.classes) == 2 else max(1, len(self.classes))
 
     def known_targets(self) -> tuple[da.Array, da.Array]:
         """The targets and the weights: where a target is NaN, zero and a weight of zero.
@@ -155,6 +177,7 @@ def open_dataset(
     only: Sequence[str] | None = None,
     missing: Literal["keep", "error"] = "keep",
     categories: Literal["learn", "error"] = "learn",
+    classes: bool | Sequence[Label] | None = False,
 ) -> DataSet:
     """Open data as Dask arrays; rows are read when they are computed, in the worker.
 
@@ -191,6 +214,11 @@ def open_dataset(
         Whether missing features are NaN, or refused where rows are read.
     categories : "learn" or "error"
         Whether text is taken as levels, or refused.
+    classes : bool or sequence of labels, optional
+        Whether the target is classes: by default it is numbers, and text is refused. True takes
+        texts, booleans and whole numbers as classes; None texts and booleans, and what was
+        converted so, as the commands do. Or the labels themselves, as a network knows them; further
+        ones follow them in `DataSet.classes`.
 
     Returns
     -------
@@ -216,6 +244,7 @@ def open_dataset(
         drop=drop,
         only=only,
         categories=categories,
+        classes=classes,
     )
     data = dataset_of(found, address, features)
     if missing == "keep":
@@ -237,7 +266,12 @@ def dataset_of(
     import dask.array as da
 
     sources = found.sources
-    parts = [part for source in sources for part in source.parts() if part.X.shape[0]]
+    parts = [
+        part if renumbering is None else part._replace(y=_renumbered(part, renumbering))
+        for source, renumbering in zip(sources, found.renumberings, strict=True)
+        for part in source.parts()
+        if part.X.shape[0]
+    ]
     if not parts:
         raise DataError(f"{address}: has no rows")
     arrays: list[da.Array | None] = []
@@ -277,7 +311,13 @@ def dataset_of(
         left_out,
         None if all_numbers(columns) else columns,
         found.ids,
+        found.labels,
     )
+
+
+def _renumbered(part: Part, renumbering: Renumbering) -> Renumbered:
+    assert part.y is not None
+    return Renumbered(part.y.address, part.y.shape, renumbering.dtype, part.y, renumbering)
 
 
 def _other_count(address: str, names: Sequence[str], features: Sequence[str]) -> DataError:
@@ -297,6 +337,17 @@ class Sources(NamedTuple):
     sources: list[Source]
     ids: tuple[str, ...] = ()
     selected: tuple[str, ...] | None = None
+    classes: Classes | None = None
+
+    @property
+    def labels(self) -> tuple[Label, ...] | None:
+        """The classes of the target, where it is classes."""
+        return None if self.classes is None else self.classes.labels or None
+
+    @property
+    def renumberings(self) -> tuple[Renumbering | None, ...]:
+        """How the numbers that each source has as its target become those that are used."""
+        return (None,) * len(self.sources) if self.classes is None else self.classes.renumberings
 
     @property
     def places(self) -> list[int] | None:
@@ -330,6 +381,7 @@ def find_sources(
     drop: Sequence[str] = (),
     only: Sequence[str] | None = None,
     categories: Literal["learn", "error"] = "learn",
+    classes: bool | Sequence[Label] | None = None,
 ) -> Sources:
     """Open every part at an address, check that they have the same columns, and learn of these.
 
@@ -357,6 +409,10 @@ def find_sources(
         text_allowed=categories == "learn" or columns is not None,
         known=columns is not None,
     )
+    known = None if classes is None or isinstance(classes, bool) else tuple(classes)
+    if classes and len(targets) > 1:
+        raise ParameterError(f"is for one target; found {listed(targets)}", parameter="classes")
+    wanted = replace(wanted, classes=known is not None or cast("bool | None", classes))
     text = os.fspath(address)
     try:
         sources = _opened(text, wanted)
@@ -379,17 +435,39 @@ def find_sources(
         if (source.dtypes[2] is None) != (first.dtypes[2] is None):
             raise DataError(f"{source.address}: weights in it or in {first.address}, not in both")
     selected = _selected(text, first, wanted)
+    sources, counted = _of_classes(sources, known)
+    first = sources[0]
     if columns is not None:
         names = first.feature_names if inputs is None or not first.named else inputs
         if inputs is not None and len(inputs) != len(names):
             raise _other_count(text, names, inputs)
         if len(names) != len(columns):
             raise DataError(f"{text}: has {len(names)} feature columns; expected {len(columns)}")
-        known = dict(zip(names, columns, strict=True))
-        return Sources([source.with_columns(known) for source in sources], (), selected)
-    if (learnt := learn_columns(sources, categorical, text)) is None:
-        return Sources(sources, (), selected)
-    return Sources([source.with_columns(learnt[0]) for source in sources], learnt[1], selected)
+        by_name = dict(zip(names, columns, strict=True))
+        found = Sources([source.with_columns(by_name) for source in sources], (), selected)
+        for table in sources:
+            if counted is not None and isinstance(table, TableSource):
+                count_levels(table, {table.target_names[0]: counted})
+    elif (learnt := learn_columns(sources, categorical, text, counted)) is None:
+        found = Sources(sources, (), selected)
+    else:
+        learnt_columns, ids = learnt
+        found = Sources([one.with_columns(learnt_columns) for one in sources], ids, selected)
+    made = classes_in(found.sources, counted, wanted.classes if known is None else known, text)
+    if made is None:
+        return found
+    return found._replace(sources=[with_classes(one, made) for one in found.sources], classes=made)
+
+
+def _of_classes(
+    sources: list[Source], known: Sequence[Label] | None
+) -> tuple[list[Source], LevelCounts | None]:
+    """The sources, and if the target is text in a table of them, where to count its levels."""
+    tables = [source for source in sources if isinstance(source, TableSource)]
+    if not any(table.class_coding for table in tables):
+        return sources, None
+    levels = RawColumn("levels")
+    return [table.with_target(levels, numeric=numeric(known)) for table in tables], LevelCounts()
 
 
 def _selected(address: str, first: Source, wanted: Wanted) -> tuple[str, ...] | None:

@@ -96,6 +96,7 @@ def describe(
     categorical: Sequence[str] = (),
     drop: Sequence[str] = (),
     only: Sequence[str] | None = None,
+    classes: bool | None = None,
 ) -> Description:
     """Read every chunk once, and say what is there.
 
@@ -106,6 +107,8 @@ def describe(
     ----------
     address, target, weight, categorical, drop, only
         As for `open_dataset`; without a target all columns of a table are features.
+    classes : bool, optional
+        As for `convert`.
 
     Returns
     -------
@@ -119,7 +122,13 @@ def describe(
     from dask.base import compute
 
     opened = find_sources(
-        address, target=target, weight=weight, categorical=categorical, drop=drop, only=only
+        address,
+        target=target,
+        weight=weight,
+        categorical=categorical,
+        drop=drop,
+        only=only,
+        classes=classes,
     )
     sources, data = opened.sources, dataset_of(opened, address)
     weights = None if data.sample_weight is None else data.sample_weight[:, np.newaxis]
@@ -131,7 +140,10 @@ def describe(
     present = {role: (a, names) for role, (a, names) in parts.items() if a is not None}
     raw = data.columns or (RawColumn(),) * len(opened.features)
     counts = _level_counts(data.X, raw)
-    *found, counted = compute(*(_statistics(array) for array, _ in present.values()), counts)
+    labels = () if data.classes is None else (RawColumn("levels", tuple(map(str, data.classes))),)
+    class_counts = () if data.y is None or not labels else (_level_counts(data.y, labels),)
+    statistics = [_statistics(array) for array, _ in present.values()]
+    *found, counted, of_classes = compute(*statistics, counts, class_counts)
     for source in sources:
         source.verify()
     columns = [
@@ -140,6 +152,9 @@ def describe(
         for name, statistics in zip(names, table.T, strict=True)
     ]
     columns[: len(raw)] = _of_kinds(columns, raw, counted)
+    if labels:
+        at = slice(len(raw), len(raw) + 1)
+        columns[at] = _of_kinds(columns[at], labels, of_classes[0])
     return Description(
         address=os.fspath(address),
         rows=int(data.X.shape[0]),

@@ -17,7 +17,7 @@ from altrelu_dist.data.tables import choose_stored, schema_found
 from altrelu_dist.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from altrelu_dist.encoding.raw import Kind
 
@@ -74,6 +74,22 @@ class JsonLayout(Layout):
                 types[name] = pa.timestamp("us")
             else:
                 types[name] = pa.bool_() if found.dtype == bool else pa.float64()
+        return self.parse(data, first_row, pa.schema(types))
+
+    def raw(self, data: bytes, first_row: int, names: Sequence[str]) -> Any:
+        """Parse some columns: numbers as such, all else as texts."""
+        import pyarrow as pa
+
+        types = {}
+        for name in names:
+            found = self.found[name]
+            if found.kind is None:
+                raise DataError(
+                    f"{self.address}: column {name} holds {found.words}; expected texts, numbers "
+                    "or times"
+                )
+            number = found.kind == "number" and not found.empty
+            types[name] = pa.type_for_alias(found.words) if number else pa.string()
         return self.parse(data, first_row, pa.schema(types))
 
     def count(self, data: bytes, first_row: int) -> int:

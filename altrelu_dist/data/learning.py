@@ -14,11 +14,14 @@ from altrelu_dist.errors import DataError
 if TYPE_CHECKING:
     from altrelu_dist.data.source import Source
 
-__all__ = ["learn_columns"]
+__all__ = ["count_levels", "learn_columns"]
 
 
 def learn_columns(
-    sources: Sequence[Source], categorical: Sequence[str], what: str
+    sources: Sequence[Source],
+    categorical: Sequence[str],
+    what: str,
+    target: LevelCounts | None = None,
 ) -> tuple[dict[str, RawColumn], tuple[str, ...]] | None:
     """Columns of tables that are not all numbers, from one pass over those of text.
 
@@ -30,6 +33,8 @@ def learn_columns(
         Columns that are no ids, however many levels they have.
     what : str
         The address in messages.
+    target : LevelCounts, optional
+        Gets the levels of a target that is classes, in the same pass.
 
     Returns
     -------
@@ -43,15 +48,18 @@ def learn_columns(
         If a column is of several kinds, or a categorical one has too many levels.
     """
     tables = [source for source in sources if isinstance(source, TableSource)]
-    if not any(table.codings for table in tables):
+    if target is None and not any(table.codings for table in tables):
         return None
     columns = {name: _agreed(tables, name) for name in tables[0].feature_names}
     names = [name for name, column in columns.items() if column.kind == "levels"]
     counts = {name: LevelCounts() for name in names}
+    every = dict(counts)
+    if target is not None:
+        every[tables[0].target_names[0]] = target
     for table in tables:
-        _count(table.with_columns(columns), counts)
+        count_levels(table.with_columns(columns), every)
     levels, ids = learnt(counts, categorical, what)
-    if len(ids) == len(columns):
+    if ids and len(ids) == len(columns):
         raise DataError(f"{what}: no feature columns left: all are texts that name their rows")
     return {name: levels.get(name, columns[name]) for name in columns if name not in ids}, ids
 
@@ -73,7 +81,8 @@ def _agreed(tables: Sequence[TableSource], name: str) -> RawColumn:
     return RawColumn(kind)
 
 
-def _count(table: TableSource, counts: Mapping[str, LevelCounts]) -> None:
+def count_levels(table: TableSource, counts: Mapping[str, LevelCounts]) -> None:
+    """Count the levels of some columns, in one pass over them."""
     numeric = {name: table.codings[name].numeric for name in counts}
     names = stored([*counts], table.partition)
     rows = 0

@@ -45,6 +45,10 @@ class Layout(ABC):
         """Parse some columns to an Arrow table, each as its kind; `first_row` is for messages."""
 
     @abstractmethod
+    def raw(self, data: bytes, first_row: int, names: Sequence[str]) -> Any:
+        """Parse some columns to an Arrow table, as near to what is written as can be."""
+
+    @abstractmethod
     def count(self, data: bytes, first_row: int) -> int:
         """Count the rows, by the parser that will read them."""
 
@@ -125,19 +129,31 @@ class LineSource(TableSource):
         for table, _ in self._tables(names, READ_BYTES):
             yield table
 
-    def _tables(self, names: Sequence[str], size: int) -> Iterator[tuple[Any, float]]:
+    def raw(self, names: Sequence[str]) -> Iterator[Any]:
+        """Blocks of lines in order."""
+        for table, _ in self._tables(names, READ_BYTES, raw=True):
+            yield table
+
+    def _tables(
+        self, names: Sequence[str], size: int, *, raw: bool = False
+    ) -> Iterator[tuple[Any, float]]:
         """Blocks of lines of some bytes, and the share of the file read so far."""
         kinds, first_row = kinds_of(names, self.codings), 0
+        layout = self.layout
         with (
             reading(f"{self.address}: cannot be read"),
-            open_binary(self.address) as raw,
-            unpacked(self.address, raw) as file,
+            open_binary(self.address) as packed,
+            unpacked(self.address, packed) as file,
         ):
             _skip(self.address, file, self.header_bytes)
             for _, data in line_blocks(file, size):
-                table = self.layout.table(data, first_row, kinds)
+                table = (
+                    layout.raw(data, first_row, names)
+                    if raw
+                    else layout.table(data, first_row, kinds)
+                )
                 first_row += table.num_rows
-                yield table, raw.tell() / self.file_bytes
+                yield table, packed.tell() / self.file_bytes
 
 
 @contextmanager

@@ -101,9 +101,16 @@ class ParquetSource(TableSource):
 
     def scan(self, names: Sequence[str]) -> Iterator[Any]:
         """Batches in order."""
+        return self._batches(names, names)
+
+    def raw(self, names: Sequence[str]) -> Iterator[Any]:
+        """Batches in order, texts as such."""
+        return self._batches(names, ())
+
+    def _batches(self, names: Sequence[str], texts: Sequence[str]) -> Iterator[Any]:
         with reading(f"{self.address}: cannot be read"), open_binary(self.address) as file:
             groups = [*range(len(self.group_rows))]
-            yield from _tables(_open(file, names), names, groups, SCAN_ROWS)
+            yield from _tables(_open(file, texts), names, groups, SCAN_ROWS)
 
 
 def _tables(parquet: Any, columns: Sequence[str], groups: list[int], n_rows: int) -> Iterator[Any]:

@@ -102,6 +102,11 @@ class Source(ABC):
         """What the features were before they became numbers; None where all were numbers."""
         return None
 
+    @property
+    def classes(self) -> tuple[str | int | float | bool, ...] | None:
+        """Of arrays the labels whose places the target holds; None where it holds numbers."""
+        return None
+
     def with_columns(self, columns: Mapping[str, RawColumn]) -> Self:
         """The same, with features that are already known to be these.
 
@@ -152,7 +157,8 @@ class Wanted:
     of `drop`, and if there is an `only` those alone. Columns of text and those of `categorical`
     have levels, unless text is not `text_allowed`; `known` says that the caller knows what they
     are. `partition` are the columns of a table that its folders are named for (``year=2020``), with
-    the value that all rows of the file have: a number, or a text that is none.
+    the value that all rows of the file have: a number, or a text that is none. `classes` says
+    whether a target is classes; None that one of text or booleans is.
     """
 
     targets: tuple[str, ...] = ()
@@ -160,6 +166,7 @@ class Wanted:
     require_target: bool = False
     features: tuple[str, ...] | None = None
     partition: tuple[tuple[str, float | str], ...] = ()
+    classes: bool | None = None
     drop: tuple[str, ...] = ()
     only: tuple[str, ...] | None = None
     categorical: tuple[str, ...] = ()

@@ -26,7 +26,7 @@ from altrelu_dist.data.source import (
     listed,
     reading,
 )
-from altrelu_dist.encoding.raw import Kind, RawColumn, RawColumns
+from altrelu_dist.encoding.raw import Kind, RawColumn, RawColumns, all_numbers
 from altrelu_dist.errors import DataError, Remedy
 
 if TYPE_CHECKING:
@@ -112,7 +112,12 @@ class TableSource(Source):
         """What the features are; None where all are numbers."""
         plain = Coding(RawColumn())
         columns = tuple(self.codings.get(name, plain).column for name in self.feature_names)
-        return columns if self.codings else None
+        return None if all_numbers(columns) else columns
+
+    @property
+    def class_coding(self) -> Coding | None:
+        """How the target is read, where it is classes."""
+        return self.codings.get(self.target_names[0]) if len(self.target_names) == 1 else None
 
     def with_columns(self, columns: Mapping[str, RawColumn]) -> Self:
         """The same, with these columns as features, read as what they are."""
@@ -123,7 +128,22 @@ class TableSource(Source):
         }
         dtype = _float_of(self.found, names, codings)
         codings = {name: one for name, one in codings.items() if one.column.kind != "number"}
+        if (target := self.class_coding) is not None:
+            codings[self.target_names[0]] = target
         return replace(self, feature_names=names, dtypes=(dtype, *self.dtypes[1:]), codings=codings)
+
+    def with_target(self, column: RawColumn, *, numeric: bool) -> Self:
+        """The same, with these levels as classes of the target, `numeric` if numbers are meant."""
+        (name,) = self.target_names
+        coding = coding_of(self.address, name, self.found[name], column)
+        codings = {**self.codings, name: coding._replace(numeric=coding.numeric or numeric)}
+        of_X, _, of_weight = self.dtypes
+        dtypes = (of_X, _float_of(self.found, self.target_names, codings), of_weight)
+        return replace(self, dtypes=dtypes, codings=codings)
+
+    @abstractmethod
+    def raw(self, names: Sequence[str]) -> Iterator[Any]:
+        """Some columns of the file as they are, of all rows, as Arrow tables."""
 
     @abstractmethod
     def scan(self, names: Sequence[str]) -> Iterator[Any]:
@@ -214,10 +234,16 @@ def choose_columns(
             name: found[name].kind in kinds if role == "feature" else found[name].is_plain
             for name in names
         }
+        if role == "target" and _is_classes(found, names, wanted.classes):
+            (name,) = names
+            codings[name] = coding_of(address, name, found[name], RawColumn("levels"))
+            fits[name] = True
         if bad := [name for name, fit in fits.items() if not fit]:
             free = role == "feature" and wanted.features is None
             text = all(found[name].kind == "levels" for name in bad)
             remedies = (Remedy.ENCODE,) if text else (Remedy.DROP_COLUMNS,)
+            if role == "target" and text:
+                free, remedies = True, (Remedy.ONE_TARGET if names[1:] else Remedy.CLASSES,)
             raise not_numeric(address, role, bad, found, *(remedies if free else ()))
         for name in names if role == "feature" else ():
             kind = found[name].kind
@@ -229,12 +255,22 @@ def choose_columns(
         raise DataError(f"{address}: no feature columns left; columns: {listed([*found])}")
     dtypes = (
         _float_of(found, features, codings),
-        _float_of(found, targets) if targets else None,
+        _float_of(found, targets, codings) if targets else None,
         _float_of(found, weights) if weights else None,
     )
     asked = {*features, *used, *wanted.drop}
     left_out = tuple(name for name in found if name not in asked and wanted.only is None)
     return Columns(features, targets, dtypes, weight, left_out, codings)
+
+
+def _is_classes(found: Mapping[str, Found], targets: Sequence[str], asked: bool | None) -> bool:
+    """Whether the target is classes: text and booleans, where nothing else is said."""
+    if len(targets) != 1 or asked is False:
+        return False
+    kind = found[targets[0]].kind
+    return kind == "levels" or (
+        kind == "number" and (bool(asked) or found[targets[0]].dtype == np.bool_)
+    )
 
 
 def not_numeric(

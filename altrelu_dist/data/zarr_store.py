@@ -35,14 +35,14 @@ from altrelu_dist.errors import AltReLUError, DataError, Remedy
 from altrelu_dist.links import check_regular, split_chain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     import zarr
 
 FORMAT = "altrelu-dataset"
 # Since 2 with a checksum of the metadata, since 3 without names made up; 4 where features are
-# missing or were no numbers, which readers of 3 do not expect.
-FORMAT_VERSION = 4
+# missing or were no numbers, 5 where the target is classes, which older readers do not expect.
+FORMAT_VERSION = 5
 _KNOWS_NAMES = 3  # the version since which names are the data's own
 STORE_MARKS = ("zarr.json", ".zgroup", ".zarray")  # a folder with one of them is a Zarr store
 _METADATA = (*STORE_MARKS, ".zattrs", ".zmetadata")
@@ -147,6 +147,12 @@ class ZarrSource(ArraySource):
     packings: Mapping[str, Packing]
     raw_columns: RawColumns | None = None
     recoded: Mapping[int, Array] = field(default_factory=dict)
+    labels: tuple[str | int | float | bool, ...] | None = None
+
+    @property
+    def classes(self) -> tuple[str | int | float | bool, ...] | None:
+        """What convert found the classes of the target to be."""
+        return self.labels
 
     @property
     def named(self) -> bool:
@@ -229,7 +235,10 @@ class ZarrSource(ArraySource):
             _check_metadata(address, attributes, arrays)
         has_names = own and _has_names(attributes, wanted)
         columns = _columns(address, attributes, len(chosen.feature_names)) if own else None
-        return cls(address, *chosen, own, first.chunks[0], has_names, packings, columns)
+        labels = _labels(address, attributes, len(chosen.target_names)) if own else None
+        return cls(
+            address, *chosen, own, first.chunks[0], has_names, packings, columns, labels=labels
+        )
 
     def reader(self, name: str, shape: tuple[int, ...], dtype: DType) -> ZarrRows:
         """Reader of one array."""
@@ -300,12 +309,14 @@ class StoreWriter:
         *,
         named: bool,
         columns: RawColumns | None = None,
+        classes: Sequence[str | int | float | bool] | None = None,
     ) -> None:
         import zarr
         from zarr.codecs import Crc32cCodec, ZstdCodec
 
         self.rows = 0
         self._columns = columns
+        self._classes = classes
         self._missing = False
         self._names = {
             "feature_names": list(feature_names) if named else None,
@@ -357,13 +368,15 @@ class StoreWriter:
         for array in self._arrays.values():
             array.resize((self.rows, *array.shape[1:]))
         columns = None if all_numbers(self._columns) else self._columns
-        new = self._missing or columns is not None
+        version = 4 if self._missing or columns is not None else _KNOWS_NAMES
+        version = version if self._classes is None else FORMAT_VERSION
         attributes: dict[str, Any] = {
             "format": FORMAT,
-            "format_version": FORMAT_VERSION if new else _KNOWS_NAMES,
+            "format_version": version,
             "rows": self.rows,
             **self._names,
             **({} if columns is None else {"columns": [column.to_json() for column in columns]}),
+            **({} if self._classes is None else {"classes": list(self._classes)}),
         }
         checksum = _metadata_checksum(self._address, attributes, self._arrays)
         self._group.attrs.update(attributes | {_CHECKSUM: checksum})
@@ -484,6 +497,20 @@ def _columns(address: str, attributes: Mapping[str, Any], count: int) -> RawColu
     if columns is not None and len(columns) != count:
         raise DataError(f"{address}: damaged: it has {count} features, and tells of {len(columns)}")
     return columns
+
+
+def _labels(
+    address: str, attributes: Mapping[str, Any], n_targets: int
+) -> tuple[str | int | float | bool, ...] | None:
+    """The classes of the target, where it is classes."""
+    found = attributes.get("classes")
+    if found is None:
+        return None
+    kinds = {*map(type, found)} if isinstance(found, list) else {None}
+    alike = kinds in ({str}, {bool}) or (kinds and kinds <= {int, float})
+    if not alike or n_targets != 1 or len({*found}) < len(found):
+        raise DataError(f"{address}: damaged: its classes are {found!r:.80}")
+    return tuple(found)
 
 
 def _metadata_checksum(address: str, attributes: Mapping[str, Any], names: Iterable[str]) -> str:

@@ -220,8 +220,12 @@ class NetworkEstimator(ExportMethods, TakesData):
         except MissingTargetsError as error:
             if not self._leave_out:
                 raise
-            self._remark(error.remark)
+            self._remark(self._lost(error))
         return made.train(engine.prepared(rows_with_target), dtype)
+
+    def _lost(self, error: MissingTargetsError) -> str:
+        """What is said of rows that are left out."""
+        return error.remark
 
     def _named(self, network: Network) -> Network:
         """The network with what the estimator alone knows of it."""

@@ -13,12 +13,13 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.validation import _check_sample_weight, check_consistent_length, check_is_fitted
 
 from altrelu_dist.encoding import RawColumns
-from altrelu_dist.errors import DataError, ParameterError
+from altrelu_dist.errors import DataError, MissingTargetsError, ParameterError
 from altrelu_dist.estimators.base import NetworkEstimator
 from altrelu_dist.estimators.labels import (
     Indicators,
     SumClasses,
     class_numbers,
+    column_name,
     known_classes,
     labels_of,
 )
@@ -88,6 +89,7 @@ class AltReLUClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[misc
 
     classes_: NDArray[Any]
     _logistic = True
+    _given: tuple[Sequence[Any] | None, str | None] = (None, None)  # the classes, and their name
     _expects = ("expected_log_loss", "expected_accuracy")
 
     def __init__(
@@ -139,6 +141,8 @@ class AltReLUClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[misc
         *,
         feature_names: Sequence[str] | None = None,
         raw_columns: RawColumns | None = None,
+        target_name: str | None = None,
+        classes: Sequence[Any] | None = None,
     ) -> Self:
         """Train the network; for signals, errors and warnings see :meth:`AltReLURegressor.fit`.
 
@@ -153,6 +157,11 @@ class AltReLUClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[misc
         feature_names : sequence of str, optional
         raw_columns : tuple of RawColumn, optional
             As for :meth:`AltReLURegressor.fit`.
+        target_name : str, optional
+            What the labels are called; by default the name of a column of a table.
+        classes : sequence of labels, optional
+            The labels, sorted, if y holds their places here, as `DataSet` has them; by default y
+            holds labels.
 
         Returns
         -------
@@ -165,6 +174,7 @@ class AltReLUClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[misc
         DataError
             If the data cannot be trained on: a label is missing, or there are not two classes.
         """
+        self._given = classes, column_name(y) if target_name is None else target_name
         return self._train(
             X, y, sample_weight, feature_names=feature_names, raw_columns=raw_columns
         )
@@ -283,8 +293,14 @@ class AltReLUClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[misc
     def _target(self, y: Any) -> tuple[Any, tuple[str, ...] | None]:
         """Learn the classes, and give their numbers."""
         labels = labels_of(y)
-        self.classes_ = known_classes(labels)
-        numbers = class_numbers(labels, self.classes_)
+        classes, _ = self._given
+        if classes is None:
+            self.classes_ = known_classes(labels)
+            numbers = class_numbers(labels, self.classes_)
+        else:
+            self.classes_, numbers = np.asarray(classes), labels
+            if len(self.classes_) < 2:
+                raise DataError(f"y has one class: {[*classes]}; expected two classes or more")
         if not is_lazy(numbers) and np.isnan(numbers).any():
             lost = np.flatnonzero(np.isnan(numbers))
             raise DataError(
@@ -324,12 +340,18 @@ class AltReLUClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[misc
                 )
         return np.array([float(asked.get(label, 1.0)) for label in labels])
 
+    def _lost(self, error: MissingTargetsError) -> str:
+        return f"rows without a class are left out: {max(error.counts.values()):,}"
+
     def _named(self, network: Network) -> Network:
         info = network.info | {"classes": self.classes_.tolist(), "link": "logistic"}
+        if self._given[1] is not None:
+            info["target_name"] = self._given[1]
         return replace(network, info=info)
 
     def _restored(self, network: Network) -> None:
         self.classes_ = np.asarray(network.info["classes"])
+        self._given = None, network.info.get("target_name")
         if isinstance(self.class_weight, list):  # a dict of labels that are no texts
             self.class_weight = dict(map(tuple, self.class_weight))
 

@@ -18,7 +18,10 @@ from altrelu_dist.moments.rows import Additive, Floats, Rows
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-__all__ = ["ClassSums", "Indicators", "SumClasses", "class_numbers", "known_classes", "labels_of"]
+__all__ = [
+    "ClassSums", "Indicators", "SumClasses", "class_numbers", "column_name", "known_classes",
+    "labels_of",
+]  # fmt: skip
 
 _UNKNOWN = -1.0  # the number of a label that is none of the classes
 
@@ -52,6 +55,16 @@ def labels_of(y: Any) -> Any:
     if array.ndim != 1:
         raise DataError(f"y has the shape {array.shape}; expected (n_samples,)")
     return array
+
+
+def column_name(y: Any) -> str | None:
+    """The name of a column of labels, where it has one: of a table, not of an array."""
+    columns = getattr(y, "columns", None)
+    if columns is not None and len(columns) == 1:
+        return str(next(iter(columns)))
+    name = getattr(y, "name", None)
+    own = is_dask_frame(y) or not is_lazy(y)  # an array of Dask has one that means nothing
+    return name if own and isinstance(name, str) and name else None
 
 
 def known_classes(labels: Any) -> NDArray[Any]:

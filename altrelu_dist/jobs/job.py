@@ -24,13 +24,14 @@ from altrelu_dist.jobs.folder import (
     folder_of,
 )
 from altrelu_dist.jobs.loop import start, tasks_of
+from altrelu_dist.model_file import load_model
 from altrelu_dist.runs.training import TrainOptions, absolute, prepared
 from altrelu_dist.version import __version__
 
 if TYPE_CHECKING:
     from distributed import Client
 
-    from altrelu_dist.estimators import AltReLURegressor
+    from altrelu_dist.estimators import AltReLUClassifier, AltReLURegressor
 
 __all__ = ["Job", "jobs", "submit", "submit_options"]
 
@@ -138,7 +139,7 @@ class Job:
                 raise TimeoutError(f"job {self.id} is still {status.state}")
             time.sleep(_LOOK)
 
-    def result(self, timeout: float | None = None) -> AltReLURegressor:
+    def result(self, timeout: float | None = None) -> AltReLURegressor | AltReLUClassifier:
         """Wait for its end, and load what it has trained.
 
         Parameters
@@ -148,7 +149,7 @@ class Job:
 
         Returns
         -------
-        AltReLURegressor
+        AltReLURegressor or AltReLUClassifier
             Of a job that was cancelled, the best network that it had found.
 
         Raises
@@ -157,8 +158,6 @@ class Job:
             If it failed or is lost.
         TimeoutError
         """
-        from altrelu_dist.estimators import AltReLURegressor
-
         *_, last = self.follow(timeout)
         if last.state in ("failed", "lost"):
             failure = last.failure
@@ -168,7 +167,7 @@ class Job:
                 f"job {self.id} was cancelled before it saved; fetch has the best network so far, "
                 "if it had found one"
             )
-        return AltReLURegressor.load(last.result["out"])
+        return load_model(last.result["out"])
 
     def cancel(self) -> None:
         """Have it end at its next step; the best network so far is saved at its output.
@@ -324,8 +323,8 @@ def submit(
     client : distributed.Client, optional
         Of the cluster; by default the current one.
     **options
-        As those of ``altrelu train``: ``method``, ``max_size``, ``target``, ``weight``,
-        ``seed``, ``test_fraction``, ``early_stopping``, ``max_iter``, ``max_time``,
+        As those of ``altrelu train``: ``method``, ``max_size``, ``target``, ``classes``,
+        ``weight``, ``seed``, ``test_fraction``, ``early_stopping``, ``max_iter``, ``max_time``,
         ``overwrite``, ...
 
     Returns

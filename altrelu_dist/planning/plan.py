@@ -111,6 +111,8 @@ class Plan:
         On the cluster that was asked for.
     rates : Rates
         What was measured here.
+    classes : tuple, or None
+        Of the target, where it is classes; `targets` are then the network's outputs.
     """
 
     data: str | None
@@ -130,6 +132,7 @@ class Plan:
     here: Estimate
     cluster: Estimate | None
     rates: Rates
+    classes: tuple[str | int | float | bool, ...] | None = None
 
     def record(self) -> dict[str, Any]:
         """All of it, for JSON."""
@@ -157,6 +160,7 @@ def plan(
     categorical: Sequence[str] = (),
     drop: Sequence[str] = (),
     only: Sequence[str] | None = None,
+    classes: bool | None = None,
 ) -> Plan:
     """Say what training will do, take and hold, from about a second of measuring.
 
@@ -187,6 +191,8 @@ def plan(
         Bytes that the process which trains may hold; by default this machine's memory.
     target, weight, categorical, drop, only
         As for `open_dataset`.
+    classes : bool, optional
+        As for `convert`.
 
     Returns
     -------
@@ -219,6 +225,7 @@ def plan(
         categorical=categorical,
         drop=drop,
         only=only,
+        classes=classes,
     )
     stages = stages_of(shape, method)  # refuses before anything is measured
     solver = solver_bytes(shape, blocks, method, resident(), n_threads())
@@ -251,6 +258,7 @@ def plan(
         here=estimate_of(clock, stages),
         cluster=asked,
         rates=rates,
+        classes=None if data is None else data.classes,
     )
 
 

@@ -34,6 +34,7 @@ def problem_of(
     categorical: Sequence[str] = (),
     drop: Sequence[str] = (),
     only: Sequence[str] | None = None,
+    classes: bool | None = None,
 ) -> tuple[DataSet | None, Shape, Blocks, float]:
     """The data if there are any, their sizes, their blocks, and bytes on disk of one in memory."""
     if rows is not None and not (math.isfinite(rows) and rows >= 2):
@@ -60,11 +61,12 @@ def problem_of(
         categorical=categorical,
         drop=drop,
         only=only,
+        classes=classes,
     )
     data = dataset_of(found, store)
     arrays = [a for a in (data.X, data.y, data.sample_weight) if a is not None]
     n, d = data.X.shape
-    q = arrays[1].shape[1]
+    q = data.n_outputs
     dtype = np.dtype("f4" if data.X.dtype == np.float32 else "f8")  # as an estimator computes
     shape = Shape(n if rows is None else int(rows), d, q, n_hidden, dtype)
     in_memory = sum(int(array.nbytes) for array in arrays)

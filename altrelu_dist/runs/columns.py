@@ -27,7 +27,12 @@ Say = Callable[[str], object]
 
 
 def open_for(
-    network: Network, address: str, say: Say, targets: Sequence[str] | None = None
+    network: Network,
+    address: str,
+    say: Say,
+    targets: Sequence[str] | None = None,
+    *,
+    kept: Sequence[str] = (),
 ) -> DataSet:
     """Open the columns that a network takes, in its order; others are not read.
 
@@ -40,6 +45,8 @@ def open_for(
     targets : sequence of str, optional
         Columns to compare with, where targets are needed; empty for those that the network was
         trained on. By default none are, and none of a table are read.
+    kept : sequence of str
+        Further columns that the caller reads.
 
     Returns
     -------
@@ -56,7 +63,7 @@ def open_for(
     if wanted is not None and network.names_unclear and {*wanted}.isdisjoint(found or wanted):
         wanted = None
     known = {*(found or ())} - {*(wanted or ())}
-    names = network.target_names or ()
+    names = network.target_columns or ()
     target: Sequence[str] = names if known.issuperset(names) else ()
     weight = network.info.get("weight_name")
     if targets is None and wanted is not None:
@@ -76,6 +83,7 @@ def open_for(
         require_target=False,
         columns=columns,
         categories="error",
+        classes=False if network.classes is None else network.classes,
     )
     if data.X.shape[1] != network.n_features:
         there = "" if data.feature_names is None else f": {listed(data.feature_names)}"
@@ -88,7 +96,7 @@ def open_for(
         for line in left_out(data.left_out, data.ids):
             say(line)
         return data
-    own = {*names, network.info.get("weight_name")}
+    own = {*names, *kept, network.info.get("weight_name")}
     if ignored := [name for name in data.left_out if name not in own]:
         say(f"columns that the network does not need are ignored: {listed(ignored)}")
     return data
@@ -140,7 +148,14 @@ def targets_of(network: Network, data: DataSet) -> da.Array:
             f"{data.source}: no target column is named, there is nothing to compare with",
             Remedy.TARGET,
         )
-    wanted, found = network.target_names, data.target_names
+    wanted, found = network.target_columns, data.target_names
+    if network.classes is not None:
+        if data.y.shape[1] != 1:
+            raise DataError(
+                f"{data.source}: has the targets {listed(found)}; the network predicts the classes "
+                "of one"
+            )
+        return data.y  # under whatever name
     same = wanted is not None and {*wanted} == {*found}
     numbered = network.feature_names is None or network.names_unclear or data.feature_names is None
     if len(found) != network.n_targets or not (

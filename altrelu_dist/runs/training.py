@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -20,8 +21,9 @@ from altrelu_dist.runs.output import Output, memory_text, number, seconds_text
 if TYPE_CHECKING:
     from distributed import Client
 
+    from altrelu_dist.class_metrics import ClassScore
     from altrelu_dist.data import DataSet
-    from altrelu_dist.estimators import AltReLURegressor
+    from altrelu_dist.estimators import AltReLUClassifier, AltReLURegressor
     from altrelu_dist.memory import PeakMemory
     from altrelu_dist.metrics import TargetScore
     from altrelu_dist.runs.progress import Watch
@@ -66,6 +68,7 @@ class TrainOptions:
     only: list[str] | None = None
     missing: Literal["keep", "error"] = "keep"
     categories: Literal["learn", "error"] = "learn"
+    classes: bool | None = None
     warm_start: str | None = None
     checkpoint: str | None = None
     checkpoint_interval: float = 60.0
@@ -95,7 +98,7 @@ def prepared(options: TrainOptions, *, resume: bool = False) -> Prepared:
     ParameterError, DataError, ExistsError
     """
     from altrelu_dist.data import open_dataset
-    from altrelu_dist.estimators import AltReLURegressor
+    from altrelu_dist.estimators import AltReLUClassifier, AltReLURegressor
     from altrelu_dist.network import FORMAT, Network
     from altrelu_dist.outputs import check_output
     from altrelu_dist.parameters import checked
@@ -116,32 +119,37 @@ def prepared(options: TrainOptions, *, resume: bool = False) -> Prepared:
         "negative_slope": options.negative_slope,
         "validation_fraction": options.validation_fraction,
     }
-    model = AltReLURegressor(
-        options.hidden,
-        method=options.method,
-        max_size=options.max_size,
-        extrapolate=options.extrapolate,
-        max_iter=options.max_iter,
-        max_time=options.max_time,
-        early_stopping=options.early_stopping,
-        random_state=options.seed,
-        checkpoint=options.checkpoint,
-        checkpoint_interval=options.checkpoint_interval,
-        resume=resume,
+    parameters = {
+        "method": options.method,
+        "max_size": options.max_size,
+        "max_iter": options.max_iter,
+        "max_time": options.max_time,
+        "early_stopping": options.early_stopping,
+        "random_state": options.seed,
+        "checkpoint": options.checkpoint,
+        "checkpoint_interval": options.checkpoint_interval,
+        "resume": resume,
         **{name: value for name, value in given.items() if value is not None},
-    )
+    }
+    model: AltReLURegressor | AltReLUClassifier
+    model = AltReLURegressor(options.hidden, extrapolate=options.extrapolate, **parameters)
     method = checked(model).method
     if options.warm_start is not None:
         check_method(method)
         model.set_params(warm_start=True)
         model.network_ = Network.load(options.warm_start)
+        if model.network_.classes is not None:
+            raise ParameterError(
+                f"is a network of classes in {options.warm_start}; expected one of numbers, whose "
+                "least squares can be gone on with",
+                parameter="warm_start",
+            )
         if model.network_.encoder is not None:
             raise ParameterError(
                 f"is a network over encoded columns in {options.warm_start}, of a committee or a "
                 "table with text, times or missing values; expected a plain one of numbers",
                 parameter="warm_start",
             )
-    model._note = options.note()
     check_output(options.out, overwrite=options.overwrite, kind=FORMAT)
     known = options.warm_start is not None and model.network_.columns
     data = open_dataset(
@@ -155,7 +163,12 @@ def prepared(options: TrainOptions, *, resume: bool = False) -> Prepared:
         only=options.only,
         missing=options.missing,
         categories=options.categories,
+        classes=options.classes,
     )
+    if data.classes is not None:
+        model = AltReLUClassifier(options.hidden, **parameters)
+        _check_classes(options, data)
+    model._note = options.note()
     remarks = left_out(data.left_out, data.ids)
     if options.warm_start is not None:
         data = in_order_of(model.network_, data, remarks.append)
@@ -169,6 +182,22 @@ def prepared(options: TrainOptions, *, resume: bool = False) -> Prepared:
     return Prepared(options, model, parts, info, tuple(remarks))
 
 
+def _check_classes(options: TrainOptions, data: DataSet) -> None:
+    """Refuse what there is not for a target that is classes."""
+    labels, (target,) = data.classes or (), data.target_names
+    if len(labels) < 2:
+        found = f"one class: {labels[0]}" if labels else "no class"
+        raise DataError(f"{data.source}: target {target} has {found}; expected two or more")
+    for name, given in (
+        ("warm_start", options.warm_start is not None),
+        ("extrapolate", options.extrapolate),
+    ):
+        if given:
+            raise ParameterError(
+                f"is for targets that are numbers; {target} has classes", parameter=name
+            )
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A run that can begin.
@@ -176,7 +205,7 @@ class Prepared:
     Parameters
     ----------
     options : TrainOptions
-    model : AltReLURegressor
+    model : AltReLURegressor or AltReLUClassifier
         To be fitted.
     parts : dict of DataSet
         ``"train"``, and where rows are held out ``"test"``.
@@ -187,7 +216,7 @@ class Prepared:
     """
 
     options: TrainOptions
-    model: AltReLURegressor
+    model: AltReLURegressor | AltReLUClassifier
     parts: dict[str, DataSet]
     info: dict[str, Any]
     remarks: tuple[str, ...] = ()
@@ -218,7 +247,6 @@ class Prepared:
             As `AltReLURegressor.fit` and `Network.save`.
         """
         from altrelu_dist.memory import measure
-        from altrelu_dist.metrics import evaluate
 
         options, model, parts = self.options, self.model, self.parts
         data = parts["train"]
@@ -227,14 +255,7 @@ class Prepared:
         model._leave_out = True
         with watching() as follower:
             model.set_params(callback=follower)
-            model.fit(
-                data.X,
-                data.y,
-                data.sample_weight,
-                feature_names=data.feature_names,
-                target_names=data.target_names,
-                raw_columns=data.columns,
-            )
+            self._fit(data)
             model.network_ = replace(model.network_, info=model.network_.info | self.info)
             if model.stop_reason_ != "converged" and len(model.history_) == 1:
                 if not follower.interrupts.requested:
@@ -251,10 +272,7 @@ class Prepared:
             output.warn(f"interrupted: the best network so far is in {saved}")
             parts = {}  # whoever stops a run does not wait for another pass
         try:
-            scores = {
-                name: evaluate(model.network_, rows.X, *rows.known_targets(), client=client)
-                for name, rows in parts.items()
-            }
+            scores = {name: self._scores(rows, client) for name, rows in parts.items()}
         except (ClusterError, KeyboardInterrupt, Terminated):
             output.warn(f"the network is in {saved}, its scores are not known")
             raise
@@ -263,6 +281,27 @@ class Prepared:
         if failure is not None:
             raise DataError(f"{failure.finding}; the network is in {saved}")
         return follower.interrupts.exit_code if interrupted else 0
+
+    def _fit(self, data: DataSet) -> None:
+        from altrelu_dist.estimators import AltReLUClassifier
+
+        fit: Callable[..., object]
+        if isinstance(self.model, AltReLUClassifier):
+            target = data.target_names[0]
+            fit = partial(self.model.fit, target_name=target, classes=data.classes)
+        else:
+            fit = partial(self.model.fit, target_names=data.target_names)
+        names, columns = data.feature_names, data.columns
+        fit(data.X, data.y, data.sample_weight, feature_names=names, raw_columns=columns)
+
+    def _scores(self, rows: DataSet, client: Client | None) -> list[TargetScore] | ClassScore:
+        from altrelu_dist.class_metrics import evaluate_classes
+        from altrelu_dist.metrics import evaluate
+
+        network = self.model.network_
+        if rows.classes is None:
+            return evaluate(network, rows.X, *rows.known_targets(), client=client)
+        return evaluate_classes(network, rows.X, rows.y, rows.sample_weight, client=client)
 
     @property
     def small(self) -> bool:
@@ -273,7 +312,7 @@ class Prepared:
 
         data = self.parts["train"]
         assert data.y is not None
-        (n, d), q = data.X.shape, data.y.shape[1] if data.y.ndim == 2 else 1
+        (n, d), q = data.X.shape, data.n_outputs
         asked = self.options
         method, most = resolved(asked.method, asked.hidden, asked.max_size)
         whole = held_whole(Shape(n, d, q, most, data.X.dtype), method)
@@ -282,16 +321,21 @@ class Prepared:
     @property
     def about(self) -> str:
         """What is trained on, in a line."""
+        from altrelu_dist.data.classes import classes_line
+
         data = self.parts["train"]
         words = f"{data.X.shape[0]:,} rows to train on, {data.X.shape[1]} features, "
-        words += f"target {', '.join(data.target_names)}"
+        if data.classes is None:
+            words += f"target {', '.join(data.target_names)}"
+        else:
+            words += classes_line(data.target_names[0], data.classes)
         return "; ".join([words, *self.remarks])
 
     def _tell(
         self,
         output: Output,
         saved: str,
-        scores: dict[str, list[TargetScore]],
+        scores: Mapping[str, list[TargetScore] | ClassScore],
         memory: PeakMemory,
         *,
         interrupted: bool,
@@ -300,10 +344,11 @@ class Prepared:
         from altrelu_dist.runs.scores import (
             EXPECTED,
             chosen_text,
+            expected_classes_text,
             expected_text,
-            mean_scores,
-            score_records,
-            score_table,
+            records_of,
+            scores_of,
+            table_of,
         )
 
         options, model = self.options, self.model
@@ -313,7 +358,11 @@ class Prepared:
         last, info = model.history_[-1], model.network_.info
         # The least training loss is not that of a network chosen by its validation loss.
         least = math.nan if stopping else last["loss"]
-        means = mean_scores(scores["train"]) if scores else {"mse": least, "r2": None}
+        means: dict[str, Any] = {"mse": least, "r2": None}
+        if scores:
+            means = scores_of(scores["train"])
+        elif self.parts["train"].classes is not None:
+            means = {"accuracy": None, "log_loss": None, "auc": None}
         reason = "interrupted" if interrupted else model.stop_reason_
         record = {
             "out": saved,
@@ -323,9 +372,9 @@ class Prepared:
             "rows": int(self.parts["train"].X.shape[0]),
             "features": int(self.parts["train"].X.shape[1]),
             **means,
-            **(mean_scores(scores["test"], "test_") if "test" in scores else {}),
+            **(scores_of(scores["test"], "test_") if "test" in scores else {}),
             **{name: info[name] for name in EXPECTED if name in info},
-            "targets": {name: score_records(each) for name, each in scores.items()},
+            "targets": {name: records_of(each) for name, each in scores.items()},
             "seconds": last["seconds"],
             "passes": model.n_passes_,
             "iterations": model.n_iter_,
@@ -344,17 +393,23 @@ class Prepared:
                 f"{100 * model.last_doubling_:.2g} %"
             )
         if stopping:
+            of = "MSE" if self.parts["train"].classes is None else "MSE of the classes' indicators"
             words.append(
                 f"kept: {model.network_.n_hidden} neurons, "
-                f"MSE {number(last['validation_loss'])} on the rows held out"
+                f"{of} {number(last['validation_loss'])} on the rows held out"
             )
         if "expected_r2" in info:
             words.append(chosen_text(model.network_))
-            words.append(expected_text(info, scores.get("test")))
+            test = scores.get("test")
+            words.append(expected_text(info, test if isinstance(test, list) else None))
+        if "expected_accuracy" in info:
+            words.append(chosen_text(model.network_))
+            test = scores.get("test")
+            words.append(expected_classes_text(info, None if isinstance(test, list) else test))
         what = "out-of-fold MSE" if committee else "MSE and ridge" if options.ridge else "MSE"
         shown: Any = f"{what} {number(least)}"
         if scores:
-            shown = score_table(
+            shown = table_of(
                 {
                     "train, held out" if stopping and name == "train" else name: (
                         int(self.parts[name].X.shape[0]),
@@ -369,7 +424,7 @@ class Prepared:
 
 
 def _saved(
-    model: AltReLURegressor, out: str, *, overwrite: bool
+    model: AltReLURegressor | AltReLUClassifier, out: str, *, overwrite: bool
 ) -> tuple[str, AltReLUError | None]:
     """Save a network where it was to go, or else where it can; the error of the first attempt."""
     try:

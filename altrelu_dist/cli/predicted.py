@@ -1,0 +1,84 @@
+"""What `altrelu predict` writes of a block: numbers, or classes and their probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from altrelu_dist.logistic import chosen, probabilities
+
+if TYPE_CHECKING:
+    from altrelu_dist.moments.rows import Floats
+    from altrelu_dist.network import Network
+
+__all__ = ["Predicted"]
+
+
+class Predicted:
+    """The columns of an output.
+
+    Parameters
+    ----------
+    network : Network
+    with_probabilities : bool
+        Of classes, whether a column for the probability of each is written.
+    taken : collection of str
+        Names of columns that are carried through, which no other column may have.
+    """
+
+    def __init__(
+        self, network: Network, *, with_probabilities: bool, taken: Collection[str] = ()
+    ) -> None:
+        self.classes = network.classes
+        columns = network.target_columns
+        if columns is None:
+            columns = ("y",) if self.classes else tuple(f"y{i}" for i in range(network.n_targets))
+        self.targets = columns
+        self.names = tuple(_free(name, taken) for name in columns)
+        self.of_classes: tuple[str, ...] = ()
+        if self.classes is not None and with_probabilities:
+            told = (f"{columns[0]} = {label}" for label in self.classes)
+            self.of_classes = tuple(_free(name, taken) for name in told)
+
+    def array(self, outputs: Floats) -> Floats:
+        """A block as numbers: of classes their places, or their probabilities alone."""
+        if self.classes is None:
+            return outputs
+        if self.of_classes:
+            return probabilities(outputs)
+        lost = ~np.isfinite(outputs).all(axis=1)
+        return np.where(lost, np.nan, chosen(outputs))[:, None]
+
+    @property
+    def array_names(self) -> tuple[str, ...]:
+        """Of the columns of `array`."""
+        return self.of_classes or self.names
+
+    def table(self, outputs: Floats) -> dict[str, Any]:
+        """A block as Arrow columns: the numbers, or the class and the probabilities."""
+        import pyarrow as pa
+
+        if self.classes is None:
+            columns = (np.ascontiguousarray(column) for column in outputs.T)
+            return dict(zip(self.names, map(pa.array, columns), strict=True))
+        lost = ~np.isfinite(outputs).all(axis=1)
+        places = pa.array(chosen(np.nan_to_num(outputs)), mask=lost)
+        made = {self.names[0]: pa.array(self.classes).take(places)}
+        if self.of_classes:
+            columns = (np.ascontiguousarray(column) for column in probabilities(outputs).T)
+            made |= zip(self.of_classes, map(pa.array, columns), strict=True)
+        return made
+
+    @property
+    def table_names(self) -> tuple[str, ...]:
+        """Of the columns of `table`."""
+        return (*self.names, *self.of_classes)
+
+
+def _free(name: str, taken: Collection[str]) -> str:
+    """The name, or another one where a column that is carried through has it."""
+    while name in taken:
+        name += "_predicted"
+    return name

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import dask.array as da
     from distributed import Client
 
-__all__ = ["TILE", "DaskEngine", "Engine", "Hurry", "LocalEngine", "OutOfTimeError"]
+__all__ = ["TILE", "DaskEngine", "Engine", "Hurry", "LocalEngine", "OutOfTimeError", "awaited"]
 
 TILE = 4096
 _FAN_IN = 8
@@ -350,7 +350,7 @@ def _made(client: Client, task: Any, span: dict[str, Any], hurry: Hurry | None) 
     with dask.annotate(**span):
         future = client.compute(task)
     try:
-        result: _Partial = _awaited(future, client, hurry)
+        result: _Partial = awaited(future, client, hurry)
         return result
     finally:
         # An error's traceback holds this frame: without this the tasks would go on, or be kept.
@@ -358,7 +358,7 @@ def _made(client: Client, task: Any, span: dict[str, Any], hurry: Hurry | None) 
         future.release()
 
 
-def _awaited(future: Any, client: Client, hurry: Hurry | None) -> Any:
+def awaited(future: Any, client: Client, hurry: Hurry | None) -> Any:
     """The result of a future; what Dask would wait for without an end or a word is looked for."""
     from distributed.comm import CommClosedError
 

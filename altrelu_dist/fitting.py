@@ -30,6 +30,7 @@ from altrelu_dist.moments.rows import Floats, Rows, Scaler, Together, Weights
 from altrelu_dist.moments.sample import Sampler, distinct
 from altrelu_dist.moments.summary import summarise
 from altrelu_dist.network import Network
+from altrelu_dist.on_workers import OnWorkers
 from altrelu_dist.threads import one_blas_thread
 from altrelu_dist.training import Monitor, Parameters, Progress, train
 from altrelu_dist.training.trainer import RawLayers
@@ -174,7 +175,9 @@ class CommitteeFit:
         committee, naming = self._committee, self.naming
         if self.parameters.max_size is not None:
             self.monitor.clock.keep_share(_DISTILLING)
-        committee.fit(engine, dtype, naming.feature_names, naming.target_names, naming.columns)
+        place = None if engine.client is None else OnWorkers(engine.client, self.monitor.clock)
+        names = naming.feature_names, naming.target_names
+        committee.fit(engine, dtype, *names, naming.columns, place)
         if not committee.ready:
             return self._mean()
         network, most = self._network(), self.parameters.max_size

@@ -20,7 +20,7 @@ from altrelu_dist.committee.members import (
 )
 from altrelu_dist.committee.pool import Candidate, Pool
 from altrelu_dist.committee.settings import COMMITTEE, CommitteeSettings, Kind
-from altrelu_dist.committee.side_by_side import Here, SideBySide
+from altrelu_dist.committee.side_by_side import Here, Place, SideBySide
 from altrelu_dist.committee.tiles import EncodedTiles, Encoding, whitening
 from altrelu_dist.encoding import ColumnSketch, Encoder, RawColumns, numeric, sketch_columns
 from altrelu_dist.engine import Engine, OutOfTimeError
@@ -87,6 +87,7 @@ class Committee:
         feature_names: Sequence[str] | None = None,
         target_names: Sequence[str] | None = None,
         raw: RawColumns | None = None,
+        place: Place | None = None,
     ) -> None:
         """Train on the rows of an engine.
 
@@ -100,12 +101,15 @@ class Committee:
             For messages.
         raw : tuple of RawColumn, optional
             What the columns hold; by default numbers.
+        place : Place, optional
+            Where members are trained; by default in this process.
 
         Raises
         ------
         DataError
             If a feature is infinite, a target or weight not finite, or every weight zero.
         """
+        self._place: Place = place or Here()
         with one_blas_thread():
             summary, sketch = self._summary(engine, feature_names, target_names)
             self.summary, self.scaler = summary, summary.scaler(np.dtype(np.float64))
@@ -255,7 +259,7 @@ class Committee:
                     few = list(tiles.leading(settings.first_rows(h)))
                     group = hinges(few, folds, h, parameters.negative_slope, seed)
                 groups += [group.part(*ends) for ends in parts]
-            states = run(SideBySide(descents, Here()), groups, self).states
+            states = run(SideBySide(descents, self._place), groups, self).states
             each = len(parts)
             for descent, state in zip(descents[::each], states[::each], strict=True):
                 turns = state.taken / (len(descent.tiles.starts) - 1)
@@ -295,14 +299,15 @@ class Committee:
         settings, blocks = self.settings, self.encoder.with_pieces(kind.pieces)
         encoding = Encoding(self.encoder.take(blocks), self.scaler)
         size = settings.rows_of_tile(self.n_rows)
-        clock = self.monitor.clock
+        paced = self.monitor.clock.paced
+        name = f"{kind.pieces}{'-whitened' if kind.whitened else ''}"
         if kind.whitened:
             if blocks not in self._whitenings:  # the same in every round
-                plain = EncodedTiles(self.rows, encoding, size, 0, clock)
+                plain = EncodedTiles(self.rows, encoding, size, 0, paced=paced)
                 leading = plain.leading(settings.judged_rows)
                 self._whitenings[blocks] = whitening(leading, settings.floor)
             encoding = replace(encoding, whitening=self._whitenings[blocks])
-        return EncodedTiles(self.rows, encoding, size, most_bytes, clock)
+        return EncodedTiles(self.rows, encoding, size, most_bytes, name, paced)
 
     def _begin_pool(self, folds: int) -> Pool:
         """The ridge lines of the standardised columns, and of the coarse pieces beside them."""

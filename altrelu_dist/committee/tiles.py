@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise, takewhile
 
@@ -10,7 +10,6 @@ import numpy as np
 
 from altrelu_dist.encoding import Encoder
 from altrelu_dist.moments.rows import Array, Block, Floats, Rows, Scaler
-from altrelu_dist.training.clock import Clock
 
 __all__ = ["EncodedTiles", "Encoding", "whitening"]
 
@@ -70,21 +69,28 @@ class EncodedTiles:
     tile_rows : int
     most_bytes : int
         Kept encoded, if they need no more.
-    clock : Clock
-        Of the run: what there is no time for raises an `OutOfTimeError`.
+    name : str
+        The same for tiles of the same rows and encoding.
+    paced : callable
+        What goes through the tiles one by one, and may raise where there is no time for another.
     """
 
     def __init__(
-        self, rows: Rows, encoding: Encoding, tile_rows: int, most_bytes: int, clock: Clock
+        self,
+        rows: Rows,
+        encoding: Encoding,
+        tile_rows: int,
+        most_bytes: int,
+        name: str = "",
+        paced: Callable[[Iterable[tuple[int, int]]], Iterator[tuple[int, int]]] = iter,
     ) -> None:
         n = len(rows.X)
-        self.encoding = encoding
+        self.rows, self.encoding, self.tile_rows, self.name = rows, encoding, tile_rows, name
         self.starts = np.linspace(0, n, max(1, round(n / tile_rows)) + 1).astype(int).tolist()
-        self._rows = rows
-        self._clock = clock
+        self._paced = paced
         self._kept: list[Block] | None = None
         if n * encoding.n_columns * np.dtype(np.float32).itemsize <= most_bytes:
-            self._kept = [encoding(rows.part(*ends)) for ends in clock.paced(self._ends())]
+            self._kept = [encoding(rows.part(*ends)) for ends in paced(self._ends())]
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -98,12 +104,12 @@ class EncodedTiles:
         """One tile."""
         if self._kept is not None:
             return self._kept[number]
-        return self.encoding(self._rows.part(self.starts[number], self.starts[number + 1]))
+        return self.encoding(self.rows.part(self.starts[number], self.starts[number + 1]))
 
     def leading(self, n_rows: int) -> Iterator[tuple[int, Block]]:
         """The tiles of about the first so many rows, each with the number of its first row."""
         ends = takewhile(lambda each: each[0] < n_rows, self._ends())
-        for number, (start, _) in enumerate(self._clock.paced(ends)):
+        for number, (start, _) in enumerate(self._paced(ends)):
             yield start, self[number]
 
     def _ends(self) -> Iterator[tuple[int, int]]:

@@ -32,10 +32,10 @@ def until(condition, what, seconds=60.0):
 @contextlib.contextmanager
 def local_cluster(n_workers, threads_per_worker=1, **options):
     """A client of so many worker processes on loopback."""
-    loopback = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+    options |= {"n_workers": n_workers, "threads_per_worker": threads_per_worker}
     with (
         dask_workers(),
-        LocalCluster(n_workers, threads_per_worker, **loopback, **options) as cluster,
+        LocalCluster(host="127.0.0.1", dashboard_address="127.0.0.1:0", **options) as cluster,
         Client(cluster) as client,
     ):
         client.wait_for_workers(n_workers, timeout=60)

@@ -349,8 +349,9 @@ def test_a_scheduler_that_dies_is_an_error_at_once_and_another_goes_on(here):
             wait_for(process, " alternating ")
             os.kill(scheduler_at(address), signal.SIGKILL)
             killed = time.monotonic()
-            _, said = process.communicate(timeout=60)
-    assert time.monotonic() - killed < 10
+            _, said = process.communicate(timeout=120)
+    # Between two passes Dask's client tries to reach the scheduler again, for ten seconds.
+    assert time.monotonic() - killed < 30
     assert process.returncode == 1, said
     assert "connection to the scheduler is lost" in said.splitlines()[-1]
     assert not Path("m.zarr").exists()

@@ -48,6 +48,8 @@ def ready():
     CONTEXT.set_forkserver_preload(IMPORTED)
     utils._forkserver_preload_set = True  # Dask would have fewer modules imported
     with patch.dict(os.environ, ONE_THREAD):
+        for name in [name for name in os.environ if name.startswith("DASK_")]:
+            del os.environ[name]  # each process has settings of its own
         multiprocessing.forkserver.ensure_running()
 
 
@@ -179,6 +181,7 @@ def _run(arguments, environment, folder, namespace, ends):
     os.environ.update(environment)
     os.chdir(folder)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    dask.config.paths[:] = dask.config._get_paths()
     dask.config.refresh()
     sys.argv = arguments
     sys.path[:0] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))

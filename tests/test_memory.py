@@ -223,7 +223,8 @@ def test_hundreds_of_passes_hold_what_the_first_two_hundred_do(tmp_path, capsys)
                     for name, those in pids.items()
                 }
 
-        model = fitted(*data(), max_iter=PASSES[1], client=cluster.client, callback=look)
+        rows = data(chunk=10_000)  # a block for each worker
+        model = fitted(*rows, max_iter=PASSES[1], client=cluster.client, callback=look)
         assert model.n_passes_ >= PASSES[1]
         until(lambda: not cluster.client.run_on_scheduler(n_tasks), "no task is left")
         assert cluster.client.run_on_scheduler(n_spans) <= 4

@@ -6,12 +6,12 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from distributed import Client, WorkerPlugin
+from distributed import Client, LocalCluster, WorkerPlugin
+from forks import DASK, ONE_THREAD, Forked, dask_workers
 
 import altrelu_dist
 
@@ -27,6 +27,19 @@ def until(condition, what, seconds=60.0):
             return found
         time.sleep(0.05)
     raise AssertionError(f"not within {seconds:.0f} s: {what}")
+
+
+@contextlib.contextmanager
+def local_cluster(n_workers, threads_per_worker=1, **options):
+    """A client of so many worker processes on loopback."""
+    options |= {"n_workers": n_workers, "threads_per_worker": threads_per_worker}
+    with (
+        dask_workers(),
+        LocalCluster(host="127.0.0.1", dashboard_address="127.0.0.1:0", **options) as cluster,
+        Client(cluster) as client,
+    ):
+        client.wait_for_workers(n_workers, timeout=60)
+        yield client
 
 
 class Processes:
@@ -96,43 +109,36 @@ class Processes:
     def _start(self, what, *arguments, settings=None):
         file = str(self.folder / "scheduler.json")
         paths = os.pathsep.join([HERE, HOME, os.environ.get("PYTHONPATH", "")])
-        one = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        env = os.environ | ONE_THREAD | {"PYTHONPATH": paths} | self._settings | (settings or {})
+        host = "127.0.0.1" if self._host is None else self._host.address
+        words = (what, "--host", host, "--no-dashboard", "--scheduler-file", file, *arguments)
         with (self.folder / f"{what}-{self._started}.log").open("w") as log:
-            return subprocess.Popen(
-                [
-                    *(() if self._host is None else self._host.enters),
-                    *(sys.executable, "-m", "dask", what),
-                    *("--host", "127.0.0.1" if self._host is None else self._host.address),
-                    *("--no-dashboard", "--scheduler-file", file, *arguments),
-                ],
-                stdout=log, stderr=log, cwd=self.folder, start_new_session=True,
-                env=os.environ | one | {"PYTHONPATH": paths} | self._settings | (settings or {}),
-            )  # fmt: skip
+            name = None if self._host is None else self._host.name
+            return Forked(DASK, words, env=env, cwd=self.folder, log=log, namespace=name)
 
 
 class Namespace:
     """A network namespace, which is to this machine as another host; it is gone after the block."""
 
     address, _here = "10.213.7.2", "10.213.7.1"
-    _name = "altrelu-test"
-    enters = ("ip", "netns", "exec", _name)
+    name = "altrelu-test"
 
     def __enter__(self):
         self.__exit__()  # what a test that was killed left behind
         try:
-            _ip("netns", "add", self._name)
-            _ip("link", "add", "altrelu0", "type", "veth", "peer", "altrelu1", "netns", self._name)
+            _ip("netns", "add", self.name)
+            _ip("link", "add", "altrelu0", "type", "veth", "peer", "altrelu1", "netns", self.name)
             for name, address, of in self._sides():
                 _ip("addr", "add", f"{address}/30", "dev", name, of=of)
                 _ip("link", "set", name, "up", of=of)
-            _ip("link", "set", "lo", "up", of=self._name)
+            _ip("link", "set", "lo", "up", of=self.name)
         except (OSError, subprocess.CalledProcessError) as error:
             self.__exit__()
             pytest.skip(f"no network namespace can be made here: {error}")
         return self
 
     def __exit__(self, *_):
-        for what in (("link", "del", "altrelu0"), ("netns", "del", self._name)):
+        for what in (("link", "del", "altrelu0"), ("netns", "del", self.name)):
             with contextlib.suppress(OSError, subprocess.CalledProcessError):
                 _ip(*what)
 
@@ -150,7 +156,7 @@ class Namespace:
         _ip("neigh", "del", self._here, "dev", there, of=of)
 
     def _sides(self):
-        return ("altrelu0", self._here, None), ("altrelu1", self.address, self._name)
+        return ("altrelu0", self._here, None), ("altrelu1", self.address, self.name)
 
 
 def _ip(*arguments, of=None):

@@ -67,12 +67,7 @@ def thread_client():
 @pytest.fixture(scope="module")
 def process_client():
     """A client of two workers in processes of their own, on loopback."""
-    from distributed import Client, LocalCluster
+    from clusters import local_cluster
 
-    with (
-        LocalCluster(
-            n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0"
-        ) as cluster,
-        Client(cluster) as client,
-    ):
+    with local_cluster(2) as client:
         yield client

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import botocore.session
 import numpy as np
+from forks import COMMAND, DASK, Forked
 
 import altrelu_dist
 from altrelu_dist import convert
@@ -28,6 +29,7 @@ DEPLOY = HOME / "deploy"
 DOCKER = DEPLOY / "docker"
 PROGRAMS = Path(sys.executable).parent
 IMAGE = "altrelu-dist:0.1.0"
+FORKED = {"altrelu": COMMAND, "dask": DASK}
 
 
 def program(name):
@@ -102,12 +104,16 @@ class Host:
         # Of this machine's settings only those that say which kernels its processor can run.
         kept = {name: os.environ[name] for name in os.environ if name.startswith("OPENBLAS_CORE")}
         given = {name: self.here(value) for name, value in environment.items()}
+        env = kept | given | {"PATH": path, "PYTHONPATH": str(HOME)}
+        program, *words = map(self.here, command)
         with (self.folder / f"{name}.log").open("w") as log:
-            process = subprocess.Popen(
-                list(map(self.here, command)), stdout=log, stderr=subprocess.STDOUT,
-                cwd=self.folder, env=kept | given | {"PATH": path, "PYTHONPATH": str(HOME)},
-                start_new_session=True,
-            )  # fmt: skip
+            if program in FORKED and "DASK_CONFIG" not in env:  # a file that Dask reads on import
+                process = Forked(FORKED[program], words, env=env, cwd=self.folder, log=log)
+            else:
+                process = subprocess.Popen(
+                    [program, *words], stdout=log, stderr=subprocess.STDOUT,
+                    cwd=self.folder, env=env, start_new_session=True,
+                )  # fmt: skip
         self._started.append(process)
         self.processes[name] = process
         return process

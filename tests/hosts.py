@@ -8,12 +8,12 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import pytest
 from clusters import HERE, HOME, until
+from forks import DASK, ONE_THREAD, Forked
 
 
 class Host:
@@ -167,11 +167,11 @@ class ClusterOnHosts:
 
     def __enter__(self):
         try:
-            self._start("scheduler", self.hosts[0], "dask", "scheduler", "--port", "8786")
+            self._start("scheduler", self.hosts[0], "scheduler", "--port", "8786")
             until(self.file.exists, "the scheduler's file")
             for number, host in enumerate(self.hosts[1:], start=1):
                 self._start(
-                    *(f"worker-{number}", host, "dask", "worker", "--name", f"worker-{number}"),
+                    *(f"worker-{number}", host, "worker", "--name", f"worker-{number}"),
                     *("--nthreads", "1", "--memory-limit", "1GiB", "--no-nanny"),
                     *("--local-directory", str(self.folder)),
                 )
@@ -189,10 +189,9 @@ class ClusterOnHosts:
     def _start(self, name, host, *command):
         where = ("--host", host.address, "--no-dashboard", "--scheduler-file", str(self.file))
         with (self.folder / f"{name}.log").open("w") as log:
-            self._processes[name] = subprocess.Popen(
-                [*_on(host), "-m", *command, *where],
-                stdout=log, stderr=log, cwd=self.folder, start_new_session=True,
-                env=_environment(),
+            self._processes[name] = Forked(
+                *(DASK, [*command, *where]),
+                env=_environment(), cwd=self.folder, log=log, namespace=host.name,
             )  # fmt: skip
 
 
@@ -202,17 +201,13 @@ class Conversation:
     Parameters
     ----------
     host : Host
-    code : str
+    script : Path
     limit : float
         Seconds after which it is killed.
     """
 
-    def __init__(self, host, code, limit):
-        self._process = subprocess.Popen(
-            [*_on(host), "-c", code],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            start_new_session=True, env=_environment(),
-        )  # fmt: skip
+    def __init__(self, host, script, limit):
+        self._process = Forked(script, [], env=_environment(), stdin=True, namespace=host.name)
         self._end = threading.Timer(limit, self._process.kill)
         self._end.start()
 
@@ -235,10 +230,6 @@ class Conversation:
         assert self._process.wait(30) == 0, self._process.stderr.read()
 
 
-def _on(host):
-    return "ip", "netns", "exec", host.name, sys.executable
-
-
 def _environment():
     paths = os.pathsep.join(filter(None, [HERE, HOME, os.environ.get("PYTHONPATH", "")]))
-    return os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": paths}
+    return os.environ | ONE_THREAD | {"PYTHONPATH": paths}

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import trustme
+from forks import COMMAND, DASK, ONE_THREAD, Forked
 from typer.testing import CliRunner
 
 import altrelu_dist
@@ -25,24 +26,16 @@ HOME = str(Path(altrelu_dist.__file__).parents[1])
 def environment(*first):
     """The environment of a process that finds this package, after the folders named first."""
     paths = [*map(str, first), HOME, os.environ.get("PYTHONPATH", "")]
-    one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    return os.environ | one_thread | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    return os.environ | ONE_THREAD | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
-def start(*arguments, **options):
-    return subprocess.Popen(
-        [*ALTRELU, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-        start_new_session=True,
-        **options,
-    )
+def start(*arguments):
+    """Start a command; it is killed with its workers by its process group."""
+    return Forked(COMMAND, arguments, env=environment())
 
 
-def run(*arguments, timeout=240, **options):
-    with start(*arguments, **options) as process:
+def run(*arguments, timeout=240):
+    with start(*arguments) as process:
         try:
             stdout, stderr = process.communicate(timeout=timeout)
         except BaseException:
@@ -52,8 +45,8 @@ def run(*arguments, timeout=240, **options):
     return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
 
 
-def passes(*arguments, **options):
-    done = run(*arguments, **options)
+def passes(*arguments, timeout=240):
+    done = run(*arguments, timeout=timeout)
     assert done.returncode == 0, done.stderr
     return done
 
@@ -79,9 +72,13 @@ def wait_for(process, word):
 def dask_process(folder, *arguments, first=()):
     """A `dask scheduler` or `dask worker` process."""
     with (folder / f"{arguments[0]}.log").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "dask", *arguments],
-            stdout=log, stderr=log, cwd=folder, env=environment(*first),
+        process = (
+            subprocess.Popen(
+                [sys.executable, "-m", "dask", *arguments],
+                stdout=log, stderr=log, cwd=folder, env=environment(*first),
+            )
+            if first  # with modules that are to be found before all others
+            else Forked(DASK, arguments, env=environment(), cwd=folder, log=log)
         )  # fmt: skip
         try:
             yield process

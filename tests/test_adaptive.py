@@ -7,8 +7,7 @@ import threading
 import time
 
 import pytest
-from clusters import until
-from distributed import Client, LocalCluster
+from clusters import local_cluster, until
 from test_same_bits import digest, expected, few_rows_held, model_and_rows
 
 from altrelu_dist import inputs
@@ -22,13 +21,7 @@ CHUNK = 700  # 20 chunks
 @pytest.fixture
 def client():
     """Of a cluster of one worker process."""
-    with (
-        LocalCluster(
-            n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0"
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        client.wait_for_workers(1, timeout=60)
+    with local_cluster(1) as client:
         yield client
 
 

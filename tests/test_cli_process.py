@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -19,6 +20,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+from forks import dask_workers
 from processes import (
     ALTRELU,
     certificates,
@@ -106,9 +108,11 @@ def test_damage_that_a_worker_finds_is_one_line():
     content = bytearray(chunk.read_bytes())
     content[len(content) // 2] ^= 255
     chunk.write_bytes(content)
-    done = run("train", "data.zarr", *QUICK, "--out", "m.zarr", "--workers", 1, "--quiet")
-    assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
+    with dask_workers():
+        said = quickly(
+            *("train", "data.zarr", *QUICK, "--out", "m.zarr", "--workers", 1, "--quiet"), code=1
+        )
+    (line,) = said.splitlines()
     assert "X/c/" in line
     assert not Path("m.zarr").exists()
 
@@ -122,12 +126,13 @@ def test_workers_that_cannot_hold_their_tasks_are_one_line():
     y = group.create_array("y", shape=(400_000,), chunks=(400_000,), dtype="float64")
     X[:] = np.random.default_rng(0).normal(size=X.shape)
     y[:] = X[:, 0]
-    done = run(
-        *("train", "huge.zarr", *QUICK, "--out", "m.zarr", "--quiet"),
-        *("--workers", 1, "--memory", "256MiB"),
-    )
-    assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
+    with dask_workers():
+        said = quickly(
+            *("train", "huge.zarr", *QUICK, "--out", "m.zarr", "--quiet"),
+            *("--workers", 1, "--memory", "256MiB"),
+            code=1,
+        )
+    (line,) = said.splitlines()
     assert "a worker needs" in line
 
 
@@ -163,15 +168,8 @@ def test_a_second_signal_stops_at_once_and_leaves_nothing(here, number, said):
     for _ in range(3):
         with start("train", "data.zarr", *ENDLESS, "--out", "m.zarr", "--workers", 1) as process:
             wait_for(process, " cycle ")
-            main = psutil.Process(process.pid)
-            children = main.children(recursive=True)
-            listening = {
-                connection.laddr.ip
-                for one in [main, *children]
-                for connection in one.net_connections()
-                if connection.status == psutil.CONN_LISTEN
-            }
-            assert listening == {"127.0.0.1"}
+            children = psutil.Process(process.pid).children(recursive=True)
+            assert listening(process) == {"127.0.0.1"}
             os.killpg(process.pid, number)
             wait_for(process, "stopping at the end")
             os.killpg(process.pid, number)
@@ -192,43 +190,50 @@ def test_a_second_signal_stops_at_once_and_leaves_nothing(here, number, said):
 LONG = ("--hidden", 8, "--max-iter", 3, "--workers", 0)
 
 
-def train_and_kill(seconds, *arguments):
-    """A run that is killed after some seconds; whether it was, and what it said."""
-    with start("train", *arguments, "--quiet") as process:
-        try:
-            process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            process.kill()
-        said = process.stderr.read()
-    assert process.returncode in (0, -signal.SIGKILL), said
-    return process.returncode != 0
+def begins(process):
+    """Wait until the training begins: until then there is nothing to lose; the moment."""
+    wait_for(process, "rows to train on")
+    return time.monotonic()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("times", [20, pytest.param(50, marks=pytest.mark.by_hand)])
+@pytest.mark.parametrize("times", [10, pytest.param(50, marks=pytest.mark.by_hand)])
 def test_killed_at_any_moment_it_goes_on(times):
-    """The same bits, no checkpoint is torn, and no run is refused because a dead one holds it."""
-    begun = time.monotonic()
-    passes("train", "data.zarr", *LONG, "--out", "expected.zarr")
-    whole = time.monotonic() - begun  # of a run, on a machine as busy as it is
+    """The same bits, no checkpoint is torn, and no run is refused because a dead one holds it.
+
+    The moments are spread over the whole of a training: a random one in each of its parts.
+    """
+    with start("train", "data.zarr", *LONG, "--out", "expected.zarr") as process:
+        begun = begins(process)
+        assert process.wait(240) == 0
+        whole = time.monotonic() - begun  # of a training, on a machine as busy as it is
     expected = Network.load("expected.zarr")
     rng = np.random.default_rng()
+    parts = rng.permutation(times)
     kills = ended = 0
-    while kills < times:
+    while kills < times or not ended:
         out, folder = f"m{ended}.zarr", f"run{ended}"
-        begin = ("data.zarr", *LONG, "--out", out, "--checkpoint", folder)
-        begin += ("--checkpoint-interval", 0)
-        begun = any(Path(folder).glob("checkpoint-*"))
-        again = ("--resume", folder, "--workers", 0)
-        killed = train_and_kill(rng.uniform(0.2, 1.4) * whole, *(again if begun else begin))
-        kills += killed
+        options = ("data.zarr", *LONG, "--out", out, "--checkpoint", folder)
+        if any(Path(folder).glob("checkpoint-*")):
+            options = ("--resume", folder, "--workers", 0)
+        else:
+            options += ("--checkpoint-interval", 0)
+        with start("train", *options) as process:
+            begun = begins(process)
+            if kills < times:
+                moment = (parts[kills] + rng.random()) / times * whole
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(max(0.0, begun + moment - time.monotonic()))
+                process.kill()
+            said = process.stderr.read()
+        assert process.returncode in (0, -signal.SIGKILL), said
+        kills += process.returncode != 0
         if Path(out).exists():
             found = Network.load(out)
             for name in ("hidden_weights", "hidden_bias", "output_weights", "output_bias"):
                 np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
             ended += 1
     print(f"{kills} runs killed, {ended} came to their end")
-    assert ended > 0
 
 
 def test_a_run_goes_on_with_the_options_it_began_with(here, monkeypatch):
@@ -306,18 +311,26 @@ def test_ctrl_c_leaves_no_half_store(here):
     assert set(here.iterdir()) == before
 
 
+@contextlib.contextmanager
+def files_of_at_most(size):
+    """Let no file become larger, as on a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
 @pytest.mark.cluster
 def test_a_full_disk_leaves_the_old_file(here):
     quickly("train", "data.zarr", *QUICK, "--out", "m.zarr", "--workers", 0)
     for ending in ("csv", "parquet"):
         old = Path(f"p.{ending}")
         old.write_text("mine")
-        done = run(
-            "predict", "m.zarr", "data.zarr", "--out", old, "--overwrite",
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
-        )  # fmt: skip
-        assert done.returncode == 1
-        assert "disk is full" in done.stderr.splitlines()[-1]
+        with files_of_at_most(20_000):
+            said = quickly("predict", "m.zarr", "data.zarr", "--out", old, "--overwrite", code=1)
+        assert "disk is full" in said.splitlines()[-1]
         assert old.read_text() == "mine"
     assert not [path for path in here.iterdir() if path.name.startswith(".")]
 
@@ -336,8 +349,9 @@ def test_a_scheduler_that_dies_is_an_error_at_once_and_another_goes_on(here):
             wait_for(process, " alternating ")
             os.kill(scheduler_at(address), signal.SIGKILL)
             killed = time.monotonic()
-            _, said = process.communicate(timeout=60)
-    assert time.monotonic() - killed < 10
+            _, said = process.communicate(timeout=120)
+    # Between two passes Dask's client tries to reach the scheduler again, for ten seconds.
+    assert time.monotonic() - killed < 30
     assert process.returncode == 1, said
     assert "connection to the scheduler is lost" in said.splitlines()[-1]
     assert not Path("m.zarr").exists()
@@ -382,16 +396,6 @@ def test_certificates_that_cannot_be_used_are_named(here):
     said = quickly(*train[:-1], "tcp://127.0.0.1:1", *three, key, code=1)
     assert "are for a scheduler at a tls:// address, found tcp://127.0.0.1:1" in said
     assert "and none is named" in quickly(*train[:-2], *three, key, code=1)
-
-
-@pytest.mark.cluster
-def test_workers_that_are_started_here_listen_on_loopback_alone():
-    options = ("--workers", 2, "--threads", 1, "--out", "m.zarr")
-    with start("train", "data.zarr", *ENDLESS, *options) as process:
-        wait_for(process, "grow")
-        assert listening(process) == {"127.0.0.1"}
-        os.kill(process.pid, signal.SIGINT)
-        process.communicate(timeout=60)
 
 
 @pytest.mark.cluster

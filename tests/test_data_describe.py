@@ -82,16 +82,11 @@ def test_sizes_of_a_store(tmp_path):
 
 @pytest.mark.cluster
 def test_on_a_cluster_of_processes(tmp_path):
-    from distributed import Client, LocalCluster
+    from clusters import local_cluster
 
     X = np.random.default_rng(0).normal(size=(20_000, 2))
     np.savez(tmp_path / "a.npz", X=X, y=X[:, 0])
     convert(tmp_path / "a.npz", tmp_path / "a.zarr")
     expected = describe(tmp_path / "a.zarr")
-    with (
-        LocalCluster(
-            n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0"
-        ) as cluster,
-        Client(cluster),
-    ):
+    with local_cluster(1):
         assert describe(tmp_path / "a.zarr") == expected

@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from forks import COMMAND as COMMAND_OF_ALTRELU
+from forks import Forked
 from typer.main import get_command
 
 from altrelu_dist.cli.app import app
@@ -106,14 +108,22 @@ class Reader:
             return
         for line in example.lines():
             command = self._here(line)
-            done = subprocess.run(
-                ["bash", "-euo", "pipefail", "-c", command],
-                cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=300,
-            )  # fmt: skip
-            told = f"{name(example.page)}: {command}\n{done.stdout}{done.stderr}"
-            assert done.returncode == 0, told
+            with self._start(command) as process:
+                stdout, stderr = process.communicate(timeout=300)
+            told = f"{name(example.page)}: {command}\n{stdout}{stderr}"
+            assert process.returncode == 0, told
             if command.startswith("altrelu submit"):
-                self.replaced[JOB] = re.findall(r"[0-9a-f]{8}", done.stdout)[0]
+                self.replaced[JOB] = re.findall(r"[0-9a-f]{8}", stdout)[0]
+
+    def _start(self, command: str) -> Forked | subprocess.Popen[str]:
+        """Start a line, with a shell if it is more than a call of `altrelu`."""
+        if command.startswith("altrelu ") and not re.search(r"[|&;<>$`*?~#(){}\[\]!\n]", command):
+            return Forked(COMMAND_OF_ALTRELU, shlex.split(command)[1:], env=self.environment)
+        return subprocess.Popen(
+            ["bash", "-euo", "pipefail", "-c", command],
+            cwd=self.folder, env=self.environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
 
     def _here(self, text: str) -> str:
         if not self.replaced:

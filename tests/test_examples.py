@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import json
+import os
 import re
 import runpy
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,10 +44,12 @@ def bench(name: str) -> ModuleType:
 
 
 def script(name: str, *arguments: str | Path) -> str:
-    command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    from forks import Forked
+
+    with Forked(EXAMPLES / name, arguments, env=os.environ) as process:
+        stdout, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr
+    return stdout
 
 
 def r2(output: str) -> float:
@@ -74,23 +73,10 @@ def test_numpy(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.fixture
 def address(tmp_path: Path) -> Iterator[str]:
     """Address of a scheduler process on an ephemeral port, with two worker processes."""
-    file = tmp_path / "scheduler.json"
-    local = ["--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(file)]
-    worker = ["worker", *local, "--nthreads", "1", "--local-directory", str(tmp_path)]
-    with contextlib.ExitStack() as stack:
-        for command in (["scheduler", "--port", "0", *local], worker, worker):
-            log = stack.enter_context((tmp_path / f"{command[0]}.log").open("a"))
-            process = subprocess.Popen(
-                [sys.executable, "-m", "dask", *command], stdout=log, stderr=log
-            )
-            stack.callback(process.wait, 30)
-            stack.callback(process.terminate)
-            deadline = time.monotonic() + 60
-            while not file.exists():
-                assert process.poll() is None, (tmp_path / "scheduler.log").read_text()
-                assert time.monotonic() < deadline, "the scheduler did not start"
-                time.sleep(0.1)
-        yield json.loads(file.read_text())["address"]
+    from clusters import Processes
+
+    with Processes(tmp_path) as cluster:
+        yield cluster.client.scheduler.address
 
 
 @pytest.mark.cluster

@@ -184,7 +184,16 @@ def test_all_workers_killed_at_once(store, undisturbed, processes, caplog, monke
     assert_same_run(model, undisturbed)
 
 
-@pytest.mark.parametrize("state", ["executing", "memory"])
+@pytest.mark.parametrize(
+    ("kept", "state"),
+    [
+        ("streamed", "executing"),
+        ("cached", "memory"),
+        pytest.param("streamed", "memory", marks=pytest.mark.by_hand),
+        pytest.param("cached", "executing", marks=pytest.mark.by_hand),
+    ],
+    indirect=["kept"],
+)
 def test_a_worker_that_hangs_is_given_up(state, kept, store, undisturbed, processes):
     """In the middle of a task, or holding what others need."""
     del kept
@@ -286,6 +295,9 @@ def _fill():
         time.sleep(0.01)
 
 
+@pytest.mark.parametrize(
+    "kept", [pytest.param("streamed", marks=pytest.mark.by_hand), "cached"], indirect=True
+)
 def test_a_worker_that_runs_out_of_memory(kept, store, undisturbed, processes):
     """Its nanny ends it at its limit, and starts another."""
     del kept

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 
@@ -14,9 +12,10 @@ import dask
 import numpy as np
 import psutil
 import pytest
-from clusters import HERE, HOME, Namespace, Processes, until
+from clusters import Namespace, Processes, until
 from distributed.comm import CommClosedError
 from oracles import same
+from processes import start
 
 import altrelu_dist
 from altrelu_dist import AltReLURegressor, open_dataset
@@ -56,15 +55,10 @@ def assert_same_network(model, expected):
 @contextlib.contextmanager
 def training(folder, store, *arguments):
     """An `altrelu train` that goes on for minutes, in the middle of it; it is killed at the end."""
-    with subprocess.Popen(
-        [
-            *(sys.executable, "-c", "from altrelu_dist.cli import main; main()", "train", store),
-            *("--hidden", "8", "--method", "alternating", "--max-iter", "100000"),
-            *("--out", folder / "m.zarr", *arguments),
-        ],
-        stderr=subprocess.PIPE, text=True, start_new_session=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([HERE, HOME])},
-    ) as process:  # fmt: skip
+    with start(
+        *("train", store, "--hidden", 8, "--method", "alternating", "--max-iter", 100_000),
+        *("--out", folder / "m.zarr", *arguments),
+    ) as process:
         try:
             assert any(" alternating " in line for line in process.stderr)
             yield process

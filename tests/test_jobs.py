@@ -15,8 +15,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from clusters import HERE, HOME, Processes, until
-from distributed import Client, LocalCluster
+from clusters import HERE, HOME, Processes, local_cluster, until
+from distributed import Client
 from typer.testing import CliRunner
 
 from altrelu_dist import AltReLURegressor, Job, Network, convert, exposure, open_dataset, submit
@@ -320,10 +320,7 @@ def test_no_sign_of_life_is_a_lost_job(rows, cluster, tmp_path):
 
 def test_the_loop_has_the_threads_and_the_memory_of_its_worker():
     """And not those of the machine."""
-    with LocalCluster(
-        n_workers=1, threads_per_worker=3, memory_limit="700MiB",
-        host="127.0.0.1", dashboard_address="127.0.0.1:0",
-    ) as cluster, Client(cluster) as client:  # fmt: skip
+    with local_cluster(1, 3, memory_limit="700MiB") as client:
         assert client.submit(n_threads).result() == 3
         assert client.submit(machine_memory).result() == 700 << 20
     assert machine_memory() > 700 << 20

@@ -152,8 +152,9 @@ def cluster(network, tmp_path):
 def training(cluster, store, kept="streamed", held=None, limit=240, **options):
     """A run on the first host, which says how far it is."""
     arguments = [str(cluster.file), str(store), kept, OPTIONS | options, held]
-    code = f"import test_several_hosts as tests; tests.train(*{arguments!r})"
-    return Conversation(cluster.hosts[0], code, limit)
+    script = cluster.folder / "train.py"
+    script.write_text(f"import test_several_hosts as tests; tests.train(*{arguments!r})")
+    return Conversation(cluster.hosts[0], script, limit)
 
 
 def trained(*arguments, **options):

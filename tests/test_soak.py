@@ -1,6 +1,6 @@
 """Runs on a cluster under random faults, for a time: every one of them ends with the same bits.
 
-ALTRELU_SOAK_SECONDS says for how long (60); ALTRELU_SOAK_SEED repeats the faults.
+ALTRELU_SOAK_SECONDS says for how long (30); ALTRELU_SOAK_SEED repeats the faults.
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ import os
 import secrets
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 
 import numpy as np
 import pytest
-from clusters import HERE, HOME, Processes
+from clusters import Processes
+from forks import Forked
+from processes import environment
 
 import altrelu_dist
 from altrelu_dist import AltReLURegressor, Network, open_dataset
 
-SECONDS = float(os.environ.get("ALTRELU_SOAK_SECONDS", "60"))
+SECONDS = float(os.environ.get("ALTRELU_SOAK_SECONDS", "30"))
 SEED = int(os.environ.get("ALTRELU_SOAK_SEED", secrets.randbits(32)))
 ROWS = 60_000
 RUNS = {"alternating": 60, "damped": 60, "search": 6}  # most iterations
@@ -56,7 +57,8 @@ class Soak:
         self.folder, self.rng = folder, rng
         self.counts = Counter()
         self.begun = time.monotonic()
-        self.store = folder / "data.zarr"
+        self.store, self.client = folder / "data.zarr", folder / "client.py"
+        self.client.write_text(CLIENT)
         self.stack = contextlib.ExitStack()
         self.cluster = None
         self.hanging = set()
@@ -143,11 +145,7 @@ class Soak:
             resume = "yes" if any(run.glob("checkpoint-*")) else "no"
             file = str(self.cluster.folder / "scheduler.json")
             arguments = [file, self.store, method, RUNS[method], run, resume, cached, out]
-            with subprocess.Popen(
-                [sys.executable, "-c", CLIENT, *map(str, arguments)],
-                stderr=subprocess.PIPE, text=True,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join([HERE, HOME])},
-            ) as client:  # fmt: skip
+            with Forked(self.client, arguments, env=environment()) as client:
                 while client.poll() is None:
                     with contextlib.suppress(subprocess.TimeoutExpired):
                         client.wait(self.rng.uniform(0.5, 3.0))

@@ -78,8 +78,15 @@ def test_held_out_rows_are_not_trained_on(method, rng):
     assert told < np.var(y[held]) * 1.1
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("method", "weighted"),
+    [
+        # `test_same_bits.py` has the search without weights among the quick tests.
+        pytest.param("search", False, marks=pytest.mark.slow),
+        ("search", True),
+        *((method, weighted) for method in list(METHODS)[1:] for weighted in (False, True)),
+    ],
+)
 def test_the_same_bits_on_dask_and_whatever_the_chunks(method, weighted, rng, small_samples):
     del small_samples  # so that all three stages of a run over more rows than fit are passed
     X, y = noisy(rng, n=4 * TILE + 77)

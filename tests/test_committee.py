@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import pickle
 import signal
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import dask.array as da
 import numpy as np
@@ -23,7 +25,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import Ridge, RidgeCV
 from sklearn.metrics import r2_score
 
-from altrelu_dist import AltReLURegressor, Network
+from altrelu_dist import AltReLURegressor, Network, on_workers
 from altrelu_dist.committee import side_by_side
 from altrelu_dist.committee.line import _PENALTIES, ridge_lines, ridge_lines_of_few
 from altrelu_dist.committee.members import Group, GroupDescent, hinges, out_of_fold
@@ -33,7 +35,7 @@ from altrelu_dist.committee.stacking import combined, stacked
 from altrelu_dist.engine import TILE
 from altrelu_dist.errors import CheckpointError
 from altrelu_dist.fitting import CommitteeFit
-from altrelu_dist.moments.rows import Block
+from altrelu_dist.moments.rows import Block, Rows
 
 ARRAYS = ("hidden_weights", "hidden_bias", "output_weights", "output_bias", "hidden_gram")
 
@@ -354,6 +356,51 @@ def test_threads_change_no_bit(monkeypatch):
         found.append(state.states)
     for one, other in zip(*found, strict=True):
         assert all(map(same, one.best, other.best))
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1, 2], ids=["none", "one", "all"])
+def test_members_on_workers_are_those_of_this_process(killed, monkeypatch):
+    from clusters import local_cluster
+
+    X, y = made(3000, 4)
+    here = quick(max_iter=2).fit(X, y).network_
+    monkeypatch.setattr(on_workers, "n_threads", lambda: 1)  # fewer than those of the workers
+    passes = []
+
+    def advanced(self, *args, then=on_workers.OnWorkers._advanced):
+        passes.append(args)
+        if len(passes) == 2:
+            for pid in list(client.run(os.getpid).values())[:killed]:
+                os.kill(pid, signal.SIGKILL)
+        return then(self, *args)
+
+    monkeypatch.setattr(on_workers.OnWorkers, "_advanced", advanced)
+    with local_cluster(2) as client:
+        rows = da.from_array(X, chunks=(1000, 4)), da.from_array(y, chunks=1000)
+        there = quick(max_iter=2, client=client).fit(*rows).network_
+    assert len(passes) > 2
+    for name in ARRAYS:
+        assert same(getattr(here, name), getattr(there, name)), name
+
+
+def test_workers_of_little_memory_get_no_rows(monkeypatch):
+    workers = [{"nthreads": 8, "memory_limit": 2**20}]
+    monkeypatch.setattr(on_workers, "workers_of", lambda _: workers)
+    tiles = SimpleNamespace(rows=Rows(0, np.zeros((1000, 100)), np.zeros((1000, 1)), None))
+    place = on_workers.OnWorkers(None, None)
+    for kept, limit, used in (
+        (0, 2**20, False),
+        (0, 2**21, True),
+        (2**20, 2**21, False),
+        (0, 0, True),
+    ):
+        workers[0]["memory_limit"] = limit
+        tiles.name, tiles.kept_bytes = "0", kept
+        assert place._worthwhile([tiles]) == used
+    workers[0]["nthreads"] = 1
+    assert not place._worthwhile([tiles])
 
 
 def test_a_member_never_sees_its_own_fold():

@@ -294,7 +294,9 @@ def test_a_step_is_that_of_the_definition(slope, alpha, dropout, q):
         moments = sum(np.outer(f, f) for f in features) / n
         np.testing.assert_allclose(G[k], curved, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(A[k], moments, rtol=1e-4, atol=1e-5)
-        damped = [M + 0.01 * np.trace(M) / len(M) * np.eye(len(M)) for M in (curved, moments)]
+        damped = [
+            M + COMMITTEE.damping * np.trace(M) / len(M) * np.eye(len(M)) for M in (curved, moments)
+        ]
         rate = COMMITTEE.rate
         D_W, D_O = g_W @ np.linalg.inv(damped[0]), np.linalg.inv(damped[1]) @ g_O
         np.testing.assert_allclose(after.W[:, own], W[:, own] - rate * D_W, rtol=1e-3, atol=1e-4)

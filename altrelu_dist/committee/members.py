@@ -248,7 +248,7 @@ class GroupDescent:
         return state._replace(curvature=(G, A), inverses=self._inverses(G, A))
 
     def _inverses(self, G: Array, A: Array) -> tuple[Array, Array]:
-        damping = self.settings.damping
+        damping = self.settings.damping_of(G.shape[1])
         return _damped_inverses(G, damping), _damped_inverses(A, damping)
 
 

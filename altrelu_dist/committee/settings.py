@@ -77,7 +77,8 @@ class CommitteeSettings:
     floor : float
         Of whitening, in parts of the mean variance.
     damping, length, rate, momentum, decay : float
-        Of the Kronecker-factored steps; see `KroneckerSettings`.
+        Of the Kronecker-factored steps; see `KroneckerSettings`. The damping is that of 64 neurons,
+        and grows with their number.
     renewal : int
         Steps between two renewals of the curvature.
     judged_rows, looked_rows : int
@@ -119,7 +120,7 @@ class CommitteeSettings:
     most_tile_rows: int = 1024
     tiles: int = 400
     floor: float = 0.1
-    damping: float = 0.01
+    damping: float = 0.1
     length: float = 0.01
     rate: float = 0.3
     momentum: float = 0.9
@@ -157,6 +158,10 @@ class CommitteeSettings:
     def member_size(self, n_rows: int) -> int:
         """Neurons of a member."""
         return max(1, min(self.n_hidden, n_rows // self.rows_a_neuron))
+
+    def damping_of(self, n_hidden: int) -> float:
+        """For members of so many neurons."""
+        return min(1.0, self.damping * max(1.0, n_hidden / 64))
 
     def rows_of_tile(self, n_rows: int) -> int:
         """Rows of a step."""

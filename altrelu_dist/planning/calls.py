@@ -15,7 +15,7 @@ PASSES = (
     *("summary", "sample", "whiten", "loss", "output", "tile", "gram", "delta", "kinks"),
     "member",
 )
-# What passes over rows in memory one tile after the other, on one thread.
+# What passes over rows in memory one tile after the other, each of them on one thread.
 ONE_THREAD = ("encode", "line", "turn", "member", "judge", "weigh", "fold")
 
 
@@ -102,6 +102,8 @@ class Call:
         Whether it is part of another pass over the same rows.
     columns : int
         Of an encoded row, the one included; 0: those of a standardised row.
+    beside : int
+        How many computations of equal parts of it, and of others, go on side by side.
     """
 
     kernel: str
@@ -111,6 +113,7 @@ class Call:
     everywhere: bool = False
     rides: bool = False
     columns: int = 0
+    beside: int = 1
 
 
 @dataclass(frozen=True)

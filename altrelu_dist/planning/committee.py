@@ -115,17 +115,20 @@ def _race(sizes: Sizes) -> list[Call]:
     """The rounds: which kinds are best is known only to the data, so that each is as likely."""
     racers = list(COMMITTEE.taking(len(sizes.columns) - 1))
     racers = racers[: COMMITTEE.racing[0]]
-    calls = [call for kind in racers for call in _round(sizes, kind, 0, begins=True)]
+    calls = [call for kind in racers for call in _round(sizes, kind, 0, len(racers), begins=True)]
     for number, most in enumerate(COMMITTEE.racing[1:], start=1):
         going = min(most, len(racers))
+        beside = going + (number == 1)  # and the twin
         share = _PARTS * going // len(racers) / _PARTS
         for place, kind in enumerate(sorted(racers, key=lambda each: _cost(sizes, each))):
             count = Range(0.0, share, float(place >= len(racers) - going))
-            calls += [_times(call, count) for call in _round(sizes, kind, number)]
+            calls += [_times(call, count) for call in _round(sizes, kind, number, beside)]
         if number == 1 and len(sizes.columns) > 2 and any(kind.pieces == 1 for kind in racers):
             twin = Kind("fine", 2, whitened=all(kind.whitened for kind in racers if kind.pieces))
             once = Range(0.0, 1.0, 1.0)
-            calls += [_times(call, once) for call in _round(sizes, twin, number, begins=True)]
+            calls += [
+                _times(call, once) for call in _round(sizes, twin, number, beside, begins=True)
+            ]
             racers.append(twin)
     return calls
 
@@ -135,8 +138,11 @@ def _cost(sizes: Sizes, kind: Kind) -> tuple[int, bool]:
     return sizes.columns[kind.pieces], kind.whitened
 
 
-def _round(sizes: Sizes, kind: Kind, number: int, *, begins: bool = False) -> list[Call]:
-    """Members of a kind, for one round."""
+def _round(
+    sizes: Sizes, kind: Kind, number: int, kinds: int, *, begins: bool = False
+) -> list[Call]:
+    """Members of a kind, for one round, in which so many kinds take part."""
+    beside = kinds * len(COMMITTEE.parts(sizes.folds))
     held, p, h = sizes.held, sizes.columns[kind.pieces], sizes.h
     n_tiles = max(1, round(held / COMMITTEE.rows_of_tile(held)))
     steps = COMMITTEE.steps(number, held, n_tiles)
@@ -147,9 +153,9 @@ def _round(sizes: Sizes, kind: Kind, number: int, *, begins: bool = False) -> li
         encoded = int(held * passes) + looked + 2 * sizes.judged
     calls = [
         Call("encode", encoded, 0, _ONCE, columns=p),
-        Call("member", held, sizes.neurons, Range.exactly(passes), columns=p),
-        Call("member-step", 0, sizes.neurons, Range.exactly(steps), columns=p),
-        Call("judge", looked, h, Range.exactly(COMMITTEE.looks + 1), columns=p),
+        Call("member", held, sizes.neurons, Range.exactly(passes), columns=p, beside=beside),
+        Call("member-step", 0, sizes.neurons, Range.exactly(steps), columns=p, beside=beside),
+        Call("judge", looked, h, Range.exactly(COMMITTEE.looks + 1), columns=p, beside=beside),
         Call("judge", sizes.judged, h, Range.exactly(2), columns=p),
         Call("weigh", sizes.judged, 0, _ONCE),
     ]

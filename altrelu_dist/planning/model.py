@@ -143,6 +143,8 @@ class Clock:
     def _here(self, call: Call) -> float:
         """In the process that trains, its threads on tiles side by side."""
         each = self.rates.seconds(call.kernel, call.neurons, call.columns)
+        if call.beside > 1:  # in threads of this process, or on the workers if they are more
+            each /= min(max(self.rates.speedup, self.cluster.at_once), call.beside)
         if call.rows == 0:
             return each
         if call.kernel in ONE_THREAD:

@@ -375,7 +375,7 @@ class _Bench:
     def _step_seconds(self, h: int, rows: int) -> float:
         """One Kronecker-factored step, with its share of the looks at the curvature."""
         descent, state = self._kronecker(h, rows)
-        renewal = kronecker.SETTINGS.renewal
+        renewal = kronecker.SETTINGS.renewal_of(h)
 
         def run() -> None:
             nonlocal state

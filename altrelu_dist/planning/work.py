@@ -63,9 +63,9 @@ def multiply_adds(kernel: str, p: int, q: int, h: int) -> float:
         case "output":
             return h * p + (h + 1.0) ** 2 + h * q
         case "tile":
-            return 2.0 * h * (p + q) + 2.0 * (h + 1.0) ** 2 / kronecker.SETTINGS.renewal
+            return 2.0 * h * (p + q) + 2.0 * (h + 1.0) ** 2 / kronecker.SETTINGS.renewal_of(h)
         case "precondition":
-            renewed = 2.0 * (h + 1.0) ** 3 / kronecker.SETTINGS.renewal
+            renewed = 2.0 * (h + 1.0) ** 3 / kronecker.SETTINGS.renewal_of(h)
             return p * h * (p + h) + (h + 1.0) ** 2 * q + renewed
         case "insert":
             m, k = _candidates(h), neurons.n_compared(h // 8)

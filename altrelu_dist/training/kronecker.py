@@ -46,9 +46,10 @@ class KroneckerSettings:
         Part of a full Gauss-Newton step that is taken at most.
     momentum : float
     damping : float
-        Added to the diagonals of G and A, in parts of their means.
+        Added to the diagonals of G and A, in parts of their means: of up to 64 neurons. It grows
+        with their number to the power of 1.5, since the curvature of many is less well known.
     renewal : int
-        Steps between two looks at the curvature.
+        Steps between two looks at the curvature: of up to 100 neurons, in proportion of more.
     decay : float
         Weight of the running means of the curvature at each look.
     least_rows, usual_rows, most_rows : int
@@ -73,6 +74,14 @@ class KroneckerSettings:
     first_steps: int = 3000
     worth: float = 0.03
     most_rounds: int = 6
+
+    def damping_of(self, n_hidden: int) -> float:
+        """For so many neurons."""
+        return float(min(1.0, self.damping * max(1.0, n_hidden / 64) ** 1.5))
+
+    def renewal_of(self, n_hidden: int) -> int:
+        """For so many neurons."""
+        return max(self.renewal, n_hidden * self.renewal // 100)
 
     def tile_rows(self, n_rows: int) -> int:
         """Rows of a tile: several tiles even where rows are few, larger ones for many rows."""
@@ -158,7 +167,7 @@ class Descent:
         tile = self._tile(state.taken)
         n = np.float32(self.mean_weight * len(tile.x))
         features, slopes, residual = forward(tile, weights, self.slope)
-        if state.inverses is None or state.taken % settings.renewal == 0:
+        if state.inverses is None or state.taken % settings.renewal_of(weights.n_hidden) == 0:
             state = self._renewed(state, kronecker_factors(tile, weights, features, slopes), n)
         assert state.inverses is not None
         hidden_inverse, output_inverse = state.inverses
@@ -218,7 +227,7 @@ class Descent:
         return state._replace(curvature=(hidden, output), inverses=inverses)
 
     def _inverses(self, hidden: Floats, output: Floats) -> tuple[Array, Array]:
-        damping = self.settings.damping
+        damping = self.settings.damping_of(len(hidden))
         return _damped_inverse(hidden, damping), _damped_inverse(output, damping)
 
 

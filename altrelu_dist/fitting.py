@@ -25,11 +25,13 @@ from altrelu_dist.logistic import (
     out_of_fold,
     prior,
 )
+from altrelu_dist.losses import SQUARES, Loss, weights_of
 from altrelu_dist.moments.refusals import check_summary
 from altrelu_dist.moments.rows import Floats, Rows, Scaler, Together, Weights
 from altrelu_dist.moments.sample import Sampler, distinct
 from altrelu_dist.moments.summary import summarise
 from altrelu_dist.network import Network
+from altrelu_dist.reweighting import LossFit
 from altrelu_dist.threads import one_blas_thread
 from altrelu_dist.training import Monitor, Parameters, Progress, train
 from altrelu_dist.training.trainer import RawLayers
@@ -81,6 +83,7 @@ class PlainFit:
     n_weighted: int = 0  # rows that count
     encoder: Encoder | None = None
     judging: Rows | None = None  # those that the logits are fitted to
+    validation: Rows | None = None  # of the user, raw
 
     def train(self, engine: Engine, dtype: np.dtype[np.floating]) -> Network:
         """Train on the raw rows of an engine."""
@@ -90,6 +93,8 @@ class PlainFit:
 
     def _scoring(self, engine: Engine, dtype: np.dtype[np.floating]) -> Network:
         """The network of least squares."""
+        if self.encoder is not None:
+            return self._trained(engine, dtype, _Encoded(self.encoder, dtype))
         if all_numbers(self.naming.columns):
             with suppress(MissingValuesError):
                 return self._trained(engine, dtype)
@@ -121,6 +126,7 @@ class PlainFit:
             naming.target_names,
             self.start,
             encode,
+            self.validation,
         )
         self.n_working = trained.weights.n_working
         self.n_weighted = trained.summary.weighted
@@ -176,7 +182,9 @@ class CommitteeFit:
             self.monitor.clock.keep_share(_DISTILLING)
         committee.fit(engine, dtype, naming.feature_names, naming.target_names, naming.columns)
         if not committee.ready:
-            return self._mean()
+            return (
+                self._mean() if committee.loss is None else self._constant(committee.loss, engine)
+            )
         network, most = self._network(), self.parameters.max_size
         scores = self._scores() if self.logistic else None
         whole = network
@@ -186,7 +194,7 @@ class CommitteeFit:
             if "distilled_from" in network.info:
                 return self._linked(network, scores, whole)
             return self._linked(network, scores if network is whole else self._scores())
-        if network.hidden_gram is not None:
+        if network.hidden_gram is not None or committee.loss is not None:
             return network
         return replace(network, hidden_gram=committee.hidden_gram(network))
 
@@ -288,6 +296,10 @@ class CommitteeFit:
             "expected_mse": expected.mse,
             "groups": committee.pool.groups(),
         }
+        if committee.loss is not None:
+            loss, share = committee.pool.expected_loss()
+            info = {"expected_loss": loss, "expected_d2": share, "groups": info["groups"]}
+            info |= committee.loss.info()
         return Network(
             layers.hidden,
             layers.hidden_bias,
@@ -321,13 +333,27 @@ class CommitteeFit:
             else network
         )
 
+    def _constant(self, loss: Loss, engine: Engine) -> Network:
+        """The output of least loss for all rows, or for a sample of them."""
+        network = self._mean()
+        share = min(1.0, _MOST_ROWS / engine.n_rows)
+        drawn = engine.reduce(Sampler(share, self.parameters.seed, gaps=True), "sample")
+        rows = drawn.shuffled()
+        scaler = loss.scaler(self._committee.scaler, rows)
+        y = (rows.y.astype(np.float64) - scaler.target_center) / scaler.target_scale
+        scale, offset = loss.units(scaler)
+        bias = loss.constant(y, weights_of(rows)) * scale + offset
+        return replace(network, output_bias=bias, hidden_gram=None, info=loss.info())
+
     def _range(self) -> Floats | None:
         """What predictions are clipped to: the range of the targets, and a quarter beyond."""
         if self.extrapolate:
             return None
         targets = self._committee.summary.targets
         beyond = _BEYOND * (targets.high - targets.low)
-        return np.stack([targets.low - beyond, targets.high + beyond])
+        low, high = targets.low - beyond, targets.high + beyond
+        loss = self._committee.loss
+        return np.stack([low, high]) if loss is None else loss.range(low, high)
 
 
 def _judged(scores: Floats, rows: Rows) -> Judged:
@@ -353,8 +379,10 @@ def fit_of(
     *,
     extrapolate: bool,
     logistic: bool = False,
-) -> PlainFit | CommitteeFit:
+) -> PlainFit | CommitteeFit | LossFit:
     """The run that the parameters ask for."""
     if parameters.method == "committee":
         return CommitteeFit(parameters, monitor, naming, extrapolate, logistic)
+    if parameters.loss != SQUARES:
+        return LossFit(parameters, monitor, naming, PlainFit, start)
     return PlainFit(parameters, monitor, naming, start, logistic)

@@ -14,7 +14,36 @@ if TYPE_CHECKING:
 
     from altrelu_dist.network import Floats, Network
 
-__all__ = ["predict_blocks"]
+__all__ = ["of_targets", "predict_blocks"]
+
+
+def of_targets(network: Network, outputs: Any) -> Any:
+    """What the outputs of a network say of the targets.
+
+    Parameters
+    ----------
+    network : Network
+    outputs : ndarray or dask.array.Array of shape (n_rows, n_targets)
+        As :meth:`Network.predict` gives them.
+
+    Returns
+    -------
+    ndarray or dask.array.Array of shape (n_rows, n_targets)
+        Means, where outputs are their logarithms; quantiles of several levels sorted, so that they
+        do not cross [1]_. All others are as they were.
+
+    References
+    ----------
+    .. [1] V. Chernozhukov, I. Fernandez-Val and A. Galichon, "Quantile and Probability Curves
+       Without Crossing", Econometrica 2010, 78(3), 1093-1125.
+    """
+    if network.info.get("link") == "log":
+        return np.exp(outputs)
+    if len(network.info.get("quantiles", ())) < 2:
+        return outputs
+    if isinstance(outputs, np.ndarray):
+        return np.sort(outputs, axis=1)
+    return outputs.map_blocks(np.sort, axis=1, dtype=np.float64)
 
 
 def predict_blocks(network: Network, X: da.Array) -> da.Array:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,7 +12,14 @@ from typing import Any
 import numpy as np
 
 from altrelu_dist.checkpoints.fingerprint import data_fingerprint, digest
-from altrelu_dist.committee.line import by_line, line_predictions, ridge_lines, ridge_lines_of_few
+from altrelu_dist.committee.line import (
+    by_line,
+    line_predictions,
+    lines_of_loss,
+    lines_of_loss_of_few,
+    ridge_lines,
+    ridge_lines_of_few,
+)
 from altrelu_dist.committee.members import (
     LOOK,
     Group,
@@ -25,6 +33,7 @@ from altrelu_dist.committee.settings import COMMITTEE, CommitteeSettings, Kind
 from altrelu_dist.committee.tiles import EncodedTiles, Encoding, whitening
 from altrelu_dist.encoding import ColumnSketch, Encoder, RawColumns, numeric, sketch_columns
 from altrelu_dist.engine import Engine, OutOfTimeError
+from altrelu_dist.losses import loss_of, positive, weights_of, working
 from altrelu_dist.moments.refusals import check_summary
 from altrelu_dist.moments.rows import Array, Block, Both, Floats, Rows, Together, Weights
 from altrelu_dist.moments.sample import Sampler
@@ -71,6 +80,7 @@ class Committee:
         self.parameters, self.monitor, self.settings = parameters, monitor, settings
         self.whole = False  # whether all rows are in memory
         self.pool: Pool | None = None  # once there are rows
+        self.loss = loss_of(parameters.loss, parameters.levels)
         self._whitenings: dict[tuple[int, ...], Array] = {}  # by blocks of the encoder
 
     def fit(
@@ -102,10 +112,13 @@ class Committee:
         with one_blas_thread():
             summary, sketch = self._summary(engine, feature_names, target_names)
             self.summary, self.scaler = summary, summary.scaler(np.dtype(np.float64))
+            if self.loss is not None:
+                self.loss.check_least(summary.targets.low)
             self.encoder = _learnt(sketch, self.settings, raw)
             self.monitor.counts.unit = self.scaler.target_scale**2 / summary.targets.mean.size
             varies = bool((summary.targets.variance > 0).any())
-            self.monitor.record(loss=1.0 if varies else 0.0)
+            mean_loss = 1.0 if varies else 0.0
+            self.monitor.record(loss=mean_loss if self.loss is None else math.nan)
             if not varies or not self.encoder.n_columns:
                 return
             with suppress(OutOfTimeError):
@@ -115,6 +128,10 @@ class Committee:
                     weight = self.rows.weight.astype(np.float64)
                     self.scaler = replace(self.scaler, weight_scale=float(weight.mean()))
                     effective /= float(np.mean((weight / weight.mean()) ** 2))
+                if self.loss is not None:
+                    self.scaler = self.loss.scaler(self.scaler, self.rows)
+                    unit = self.loss.unit(self.scaler) / self.scaler.target_center.size
+                    self.monitor.counts.unit = unit
                 self._race(round(effective))
 
     def _summary(
@@ -233,12 +250,15 @@ class Committee:
             settings=settings,
             steps=steps,
             seed=int(np.random.SeedSequence(seed).generate_state(1)[0]),
+            loss=self.loss,
         )
 
         def made() -> tuple[Group, Group, int]:
             begin = racer.group
             if begin is None:
-                begin = hinges(list(few()), pool.n_folds, h, descent.slope, descent.seed)
+                begin = hinges(
+                    self._to_begin(few(), pool), pool.n_folds, h, descent.slope, descent.seed
+                )
             with np.errstate(over="ignore", invalid="ignore"):  # of members that diverge
                 state = run(descent, begin, self, save_every=LOOK)
             return state.group, state.best, state.taken
@@ -255,6 +275,33 @@ class Committee:
         before, racer.loss = racer.loss, min([racer.loss, *losses])
         racer.resting = not racer.loss <= (1 - settings.worth) * before
         self._weigh(kind.name, number)
+
+    def _to_begin(self, tiles: Iterable[tuple[int, Block]], pool: Pool) -> list[tuple[int, Block]]:
+        """The tiles; of a loss its parabolas about what the first line says of them."""
+        if self.loss is None:
+            return list(tiles)
+        said = pool.candidates[0].predicted
+        return [
+            (at, working(self.loss, block, said[at : at + len(block.x)])) for at, block in tiles
+        ]
+
+    def _lines(self, tiles: EncodedTiles, folds: int) -> Floats:
+        """The line of each fold."""
+        few, paced = self.n_rows < tiles.encoding.n_columns, self.monitor.clock.paced
+        if self.loss is None:
+            found = ridge_lines_of_few if few else ridge_lines
+            return found(tiles.leading(self.n_rows), folds, paced)
+        again = partial(tiles.leading, self.n_rows)
+        y = (self.rows.y.astype(np.float64) - self.scaler.target_center) / self.scaler.target_scale
+        weight = weights_of(self.rows)
+        start = self.loss.constant(y, weight)
+        by_loss = lines_of_loss_of_few if few else lines_of_loss
+        if self.pool is None:  # the first lines say how large residuals are
+            loss = self.loss.with_residuals(y - start, weight)
+            said = line_predictions(again(), by_loss(again, folds, loss, start, paced))
+            root = np.sqrt(weight / self.scaler.weight_scale)[:, None]
+            self.loss = self.loss.with_residuals(y - said / positive(root), weight)
+        return by_loss(again, folds, self.loss, start, paced)
 
     def _tiles(self, kind: Kind) -> EncodedTiles:
         """The rows as a kind takes them."""
@@ -280,16 +327,14 @@ class Committee:
                 break
             kind = Kind(f"line-{pieces}", pieces)
             tiles = self._tiles(kind)
-            few = self.n_rows < tiles.encoding.n_columns
-            lines = (ridge_lines_of_few if few else ridge_lines)(
-                tiles.leading(self.n_rows), folds, self.monitor.clock.paced
-            )
+            lines = self._lines(tiles, folds)
             judged = list(tiles.leading(settings.judged_rows))
             if pool is None:
                 y = np.concatenate([block.y for _, block in judged]).astype(np.float64)
                 root = np.concatenate([x[:, -1] for _, (x, _) in judged]).astype(np.float64)
                 varies = self.summary.targets.variance > 0
-                pool = Pool(self.encoder, self.scaler, slope, folds, y, root, varies)
+                pool = Pool(self.encoder, self.scaler, slope, folds, y, root, varies, self.loss)
+                self.pool = pool
             said = line_predictions(judged, lines)
             each = by_line(_leading(judged, settings.compared_rows), lines)
             pool.add(Candidate(kind.name, tiles.encoding, blocks, lines, said, each))

@@ -26,6 +26,7 @@ from altrelu_dist.exports import ExportMethods
 from altrelu_dist.fitting import CommitteeFit, Naming, PlainFit, fit_of
 from altrelu_dist.inputs import is_lazy, kept, lazy_array, on_client
 from altrelu_dist.interrupts import raise_for, say_stopping, stop_softly
+from altrelu_dist.losses import SQUARES
 from altrelu_dist.memory import PeakMemory
 from altrelu_dist.model_file import load_estimator, save_estimator
 from altrelu_dist.moments.refusals import check_finite
@@ -33,6 +34,7 @@ from altrelu_dist.moments.rows import rows_with_target
 from altrelu_dist.network import Network
 from altrelu_dist.parameters import checked, one_name_a_column
 from altrelu_dist.prediction import predict_blocks
+from altrelu_dist.reweighting import LossFit
 from altrelu_dist.tables import ids_remark
 from altrelu_dist.training import Callback, Monitor, last_doubling
 from altrelu_dist.version import __version__
@@ -75,6 +77,8 @@ class NetworkEstimator(ExportMethods, TakesData):
     # Parameters that not every estimator has.
     extrapolate: bool = False
     warm_start: bool = False
+    loss: str = SQUARES
+    quantile: float | Sequence[float] | None = None
     _note: Mapping[str, Any] | None = None  # kept with a checkpoint, for who reads it again
     _leave_out = False  # rows without a target, which are else refused
     _warn: Callable[[str], object] = staticmethod(
@@ -201,8 +205,8 @@ class NetworkEstimator(ExportMethods, TakesData):
         del self._so_far
         reason = monitor.stopping.reason or "converged"
         self._told_by(monitor.history, monitor.counts.passes, reason, monitor.memory)
-        working = made.n_working if isinstance(made, PlainFit) else None
-        if isinstance(made, PlainFit) and working and not self.early_stopping:
+        working = made.n_working if isinstance(made, PlainFit | LossFit) else None
+        if isinstance(made, PlainFit | LossFit) and working and not self.early_stopping:
             self._doubt(made.n_weighted)
         if isinstance(made, CommitteeFit) and not made.ready and reason == "max_time":
             return (
@@ -212,7 +216,7 @@ class NetworkEstimator(ExportMethods, TakesData):
         return self._shortfall(parameters.n_hidden, working, reason, monitor)
 
     def _trained(
-        self, made: PlainFit | CommitteeFit, engine: Engine, dtype: np.dtype[np.floating]
+        self, made: PlainFit | CommitteeFit | LossFit, engine: Engine, dtype: np.dtype[np.floating]
     ) -> Network:
         """Train; where rows without a target may be left out, without those."""
         try:

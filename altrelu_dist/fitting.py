@@ -15,6 +15,7 @@ from altrelu_dist.committee.stacking import Stack
 from altrelu_dist.encoding import Encoder, RawColumns, all_numbers, sketch_columns
 from altrelu_dist.engine import Engine
 from altrelu_dist.errors import DataError, MissingValuesError
+from altrelu_dist.intervals import Residuals
 from altrelu_dist.logistic import (
     Judged,
     Link,
@@ -25,12 +26,13 @@ from altrelu_dist.logistic import (
     out_of_fold,
     prior,
 )
-from altrelu_dist.losses import SQUARES, Loss, weights_of
+from altrelu_dist.losses import SQUARES, Loss, Poisson, Quantile, weights_of
 from altrelu_dist.moments.refusals import check_summary
 from altrelu_dist.moments.rows import Floats, Rows, Scaler, Together, Weights
 from altrelu_dist.moments.sample import Sampler, distinct
 from altrelu_dist.moments.summary import summarise
 from altrelu_dist.network import Network
+from altrelu_dist.prediction import of_targets, residuals_of
 from altrelu_dist.reweighting import LossFit
 from altrelu_dist.threads import one_blas_thread
 from altrelu_dist.training import Monitor, Parameters, Progress, train
@@ -89,7 +91,13 @@ class PlainFit:
         """Train on the raw rows of an engine."""
         self._engine = engine
         network = self._scoring(engine, dtype)
-        return self._linked(network) if self.logistic else network
+        if self.logistic:
+            return self._linked(network)
+        validation = self.monitor.validation
+        if validation is None:
+            return network
+        bare = replace(network, encoder=None, feature_names=None, columns=None)
+        return replace(network, residuals=residuals_of(bare, validation.rows))
 
     def _scoring(self, engine: Engine, dtype: np.dtype[np.floating]) -> Network:
         """The network of least squares."""
@@ -187,6 +195,7 @@ class CommitteeFit:
             )
         network, most = self._network(), self.parameters.max_size
         scores = self._scores() if self.logistic else None
+        said = None if self.logistic else self._out_of_fold()
         whole = network
         if most is not None and network.n_hidden > most:
             network = self._small(whole, most)
@@ -194,9 +203,48 @@ class CommitteeFit:
             if "distilled_from" in network.info:
                 return self._linked(network, scores, whole)
             return self._linked(network, scores if network is whole else self._scores())
+        if said is None or not (network is whole or "distilled_from" in network.info):
+            said = self._out_of_fold()  # of the lines alone
+        network = self._with_residuals(network, whole, said)
         if network.hidden_gram is not None or committee.loss is not None:
             return network
         return replace(network, hidden_gram=committee.hidden_gram(network))
+
+    def _out_of_fold(self) -> tuple[Floats, float]:
+        """What the weighed candidates say of the judged rows, and the factor of its residuals."""
+        committee = self._committee
+        assert committee.pool is not None
+        with one_blas_thread():
+            poisson = isinstance(committee.loss, Poisson)  # which is not about squares
+            return committee.pool.scores(), 1.0 if poisson else committee.pool.shrinkage()
+
+    def _with_residuals(
+        self, network: Network, whole: Network, out_of_fold: tuple[Floats, float]
+    ) -> Network:
+        """The network with the residuals of what was said of each row out of its fold.
+
+        Of a network that follows the committee, ``whole``, they are of the rows that it was not
+        trained on, with what it misses.
+        """
+        committee = self._committee
+        if isinstance(committee.loss, Quantile):
+            return network
+        with one_blas_thread():
+            said, factor = out_of_fold
+            rows = committee.rows.part(0, len(said))
+            if "distilled_from" in network.info:
+                held = held_out(min(len(said), _MOST_ROWS))
+                weight = None if rows.weight is None else rows.weight[: len(held)][held]
+                X, y = (values[: len(held)][held] for values in (rows.X, rows.y))
+                small, large = (
+                    replace(each, target_range=None).predict(X) for each in (network, whole)
+                )
+                rows, said = Rows(0, X, y, weight), said[: len(held)][held] + small - large
+        if network.target_range is not None:
+            said = np.clip(said, *network.target_range)
+        targets: Floats = rows.y.astype(np.float64)
+        found = Residuals.of(of_targets(network, said), targets, weights_of(rows), factor)
+        return replace(network, residuals=found)
 
     def _small(self, network: Network, most: int) -> Network:
         """A network of at most so many neurons: one that follows the committee, or the line."""

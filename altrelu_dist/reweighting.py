@@ -18,12 +18,13 @@ import numpy as np
 from altrelu_dist.checkpoints.fingerprint import data_fingerprint, digest
 from altrelu_dist.encoding import Encoder
 from altrelu_dist.engine import Engine
-from altrelu_dist.losses import SQUARES, Loss, loss_of, weights_of
+from altrelu_dist.losses import SQUARES, Loss, Quantile, loss_of, weights_of
 from altrelu_dist.moments.refusals import check_summary
 from altrelu_dist.moments.rows import Additive, Both, Floats, Rows, Scaler, Together
 from altrelu_dist.moments.sample import Sampler, distinct
 from altrelu_dist.moments.summary import Summary, summarise
 from altrelu_dist.network import Network
+from altrelu_dist.prediction import residuals_of
 from altrelu_dist.training.monitor import Monitor
 from altrelu_dist.training.progress import Progress
 from altrelu_dist.training.trainer import Parameters, RawLayers
@@ -192,7 +193,16 @@ class LossFit:
         network = self._step("squares", first)
         residuals = begin.targets(rows) - begin.outputs(network, rows)
         loss = found.with_residuals(residuals, weight)
-        return self._descended(network, loss, scaler)
+        network = self._descended(network, loss, scaler)
+        validation = self.validation
+        if self._held_out is not None:
+            validation = engine.reduce(self._held_out.validation, "held-out").shuffled()
+        if validation is None:
+            return network
+        monitor.stopping.request("early_stopping")
+        if isinstance(loss, Quantile):
+            return network
+        return replace(network, residuals=residuals_of(network, validation))
 
     def _summary(self) -> Summary:
         """One pass over all rows."""
@@ -243,8 +253,6 @@ class LossFit:
         else:
             if parameters.max_iter is not None:
                 monitor.stopping.request("max_iter")
-        if self.validation is not None or self._held_out is not None:
-            monitor.stopping.request("early_stopping")
         return network
 
     def _measured(self, network: Network, loss: Loss, scaler: Scaler) -> float:
@@ -297,7 +305,7 @@ class LossFit:
         monitor.counts.count_rows(inner.monitor.counts.rows, whole=False)
         monitor.counts.passes += inner.monitor.counts.passes
         self.n_working, self.n_weighted = inner.n_working, inner.n_weighted
-        return replace(network, hidden_gram=None, info=self._info)
+        return replace(network, hidden_gram=None, residuals=None, info=self._info)
 
     def _step(self, name: str, fit: Callable[[], Network]) -> Network:
         """A fit, or what is known of it from a run that was cut off."""

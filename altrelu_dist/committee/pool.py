@@ -20,6 +20,7 @@ from altrelu_dist.moments.rows import Floats, Scaler
 __all__ = ["Candidate", "Expected", "Layers", "Pool"]
 
 
+_LEAST_LEFT = 0.25  # of the mean square of residuals, whatever averaging seems to take off it
 _WITHIN = 0.95  # nine of ten lie below this quantile, and above its negative
 
 
@@ -213,6 +214,15 @@ class Pool:
         root = positive(self._root)  # a weight may be too small for its root
         scores: Floats = said / root[:, None] * scale + offset
         return scores
+
+    def shrinkage(self) -> float:
+        """How much smaller residuals of the mean of members are than those of `scores`."""
+        stack = self.stack
+        assert stack is not None
+        said = combined([candidate.predicted for candidate in self.candidates], stack)
+        mean = float(((said - self._y) ** 2).sum() / (self._root**2).sum())
+        gain = float(self._gain_of_averaging(stack).sum())
+        return float(np.sqrt(max(_LEAST_LEFT, 1 - gain / mean))) if mean > 0 else 1.0
 
     def groups(self) -> list[dict[str, Any]]:
         """What the network is made of: names, neurons, weights for each target."""

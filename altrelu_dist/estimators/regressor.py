@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
@@ -23,7 +24,7 @@ from altrelu_dist.inputs import is_lazy, on_client
 from altrelu_dist.losses import SQUARES, Poisson, Repeated
 from altrelu_dist.moments.refusals import check_finite
 from altrelu_dist.parameters import checked
-from altrelu_dist.prediction import of_targets
+from altrelu_dist.prediction import intervals, of_targets
 from altrelu_dist.training import Callback
 
 if TYPE_CHECKING:
@@ -371,8 +372,63 @@ class AltReLURegressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
         ndarray or dask.array.Array of shape (n_samples,) or (n_samples, n_targets)
             Of several quantiles (n_samples, n_levels). Lazy for Dask and Zarr data.
         """
-        out = of_targets(self.network_, self._outputs(X))
+        out = self._outputs(X)
+        out = of_targets(self.network_, out)
         return out[:, 0] if self._flat and out.shape[1] == 1 else out
+
+    def predict_interval(self, X: Any, level: float = 0.9) -> Any:
+        """Predict an interval that holds the target of a new row with a chance of ``level``.
+
+        The chance is that of rows like those of the training, taken together. The interval is
+        wider where residuals of rows with predictions nearby are larger. They are those of a
+        committee's out-of-fold predictions, or of the validation rows of a plain network.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        level : float, default 0.9
+            Above 0 and below 1; the share of targets below the interval is that above it.
+
+        Returns
+        -------
+        ndarray or dask.array.Array of shape (n_samples, 2) or (n_samples, n_targets, 2)
+            Least and greatest value. Lazy for Dask and Zarr data.
+
+        Raises
+        ------
+        ParameterError
+            If the level is none, or needs more residuals than there are, or the loss is that of
+            quantiles.
+        DataError
+            If there are no residuals: a plain network without validation rows, one that
+            `partial_fit` or a file of an earlier version of this package left without.
+        """
+        check_is_fitted(self)
+        if not isinstance(level, numbers.Real) or isinstance(level, bool) or not 0 < level < 1:
+            raise ParameterError(
+                f"is {level!r}; expected a number above 0 and below 1", parameter="level"
+            )
+        network = self.network_
+        if network.info.get("loss") == "quantile":
+            raise ParameterError(
+                "is 'quantile', and predict_interval is about residuals of means; predict gives "
+                "the quantiles, or use another loss",
+                parameter="loss",
+            )
+        residuals = network.residuals
+        if residuals is None:
+            raise DataError(
+                "the network has no residuals of rows that it was not trained on: train a "
+                "committee, or a plain network with early_stopping=True or X_val, by fit"
+            )
+        if level > residuals.most():
+            raise ParameterError(
+                f"is {level:g}, and {len(residuals.quantiles)} residuals are enough for at most "
+                f"{residuals.most():.4g}",
+                parameter="level",
+            )
+        out = intervals(network, self._outputs(X), float(level))
+        return out[:, 0] if self._flat else out
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Coefficient of determination of the predictions, the mean over targets.

@@ -27,13 +27,13 @@ from altrelu_dist.logistic import (
     prior,
 )
 from altrelu_dist.losses import SQUARES, Loss, Poisson, Quantile, weights_of
-from altrelu_dist.moments.refusals import check_summary
+from altrelu_dist.moments.refusals import check_summary, check_validation
 from altrelu_dist.moments.rows import Floats, Rows, Scaler, Together, Weights
 from altrelu_dist.moments.sample import Sampler, distinct
 from altrelu_dist.moments.summary import summarise
 from altrelu_dist.network import Network
 from altrelu_dist.prediction import of_targets, residuals_of
-from altrelu_dist.reweighting import LossFit
+from altrelu_dist.reweighting import LossFit, TotalLoss
 from altrelu_dist.threads import one_blas_thread
 from altrelu_dist.training import Monitor, Parameters, Progress, train
 from altrelu_dist.training.trainer import RawLayers
@@ -103,7 +103,8 @@ class PlainFit:
         """The network of least squares."""
         if self.encoder is not None:
             return self._trained(engine, dtype, _Encoded(self.encoder, dtype))
-        if all_numbers(self.naming.columns):
+        lacking = self.validation is not None and np.isnan(self.validation.X).any()
+        if all_numbers(self.naming.columns) and not lacking:
             with suppress(MissingValuesError):
                 return self._trained(engine, dtype)
         names = self.naming.feature_names
@@ -125,6 +126,8 @@ class PlainFit:
         self, engine: Engine, dtype: np.dtype[np.floating], encode: _Encoded | None = None
     ) -> Network:
         naming = self.naming
+        if self.encoder is not None:
+            check_validation(self.validation, self.encoder, naming.feature_names)
         trained = train(
             engine,
             self.parameters,
@@ -178,13 +181,31 @@ class CommitteeFit:
     naming: Naming
     extrapolate: bool = False
     logistic: bool = False  # whether outputs are to be logits of classes
+    validation: Rows | None = None  # of the user, raw: the network is scored on them
 
     def __post_init__(self) -> None:
-        self._committee = Committee(self.parameters, self.monitor)
+        self._committee = Committee(self.parameters, self.monitor, validation=self.validation)
         self._latest: tuple[Stack | None, Network | None] = None, None  # with logits
 
     def train(self, engine: Engine, dtype: np.dtype[np.floating]) -> Network:
         """Train on the raw rows of an engine."""
+        network = self._trained(engine, dtype)
+        if self.validation is not None:
+            counts = self.monitor.counts
+            counts.validation_loss = self._loss(network, self.validation)
+            self.monitor.history[-1]["validation_loss"] = counts.validation_loss
+        return network
+
+    def _loss(self, network: Network, rows: Rows) -> float:
+        """Mean loss of a network on raw rows, in units of the targets."""
+        loss, scaler = self._committee.loss, self._committee.scaler
+        if loss is not None:
+            total = TotalLoss(loss, scaler, network)(rows)
+            return total.mean * loss.unit(scaler) / network.n_targets
+        squares = (network.predict(rows.X) - rows.y.astype(np.float64)) ** 2
+        return float(np.average(squares.mean(axis=1), weights=weights_of(rows)))
+
+    def _trained(self, engine: Engine, dtype: np.dtype[np.floating]) -> Network:
         committee, naming = self._committee, self.naming
         if self.parameters.max_size is not None:
             self.monitor.clock.keep_share(_DISTILLING)
@@ -387,7 +408,7 @@ class CommitteeFit:
         share = min(1.0, _MOST_ROWS / engine.n_rows)
         drawn = engine.reduce(Sampler(share, self.parameters.seed, gaps=True), "sample")
         rows = drawn.shuffled()
-        scaler = loss.scaler(self._committee.scaler, rows)
+        scaler = self._committee.scaler = loss.scaler(self._committee.scaler, rows)
         y = (rows.y.astype(np.float64) - scaler.target_center) / scaler.target_scale
         scale, offset = loss.units(scaler)
         bias = loss.constant(y, weights_of(rows)) * scale + offset
@@ -427,10 +448,11 @@ def fit_of(
     *,
     extrapolate: bool,
     logistic: bool = False,
+    validation: Rows | None = None,
 ) -> PlainFit | CommitteeFit | LossFit:
     """The run that the parameters ask for."""
     if parameters.method == "committee":
-        return CommitteeFit(parameters, monitor, naming, extrapolate, logistic)
+        return CommitteeFit(parameters, monitor, naming, extrapolate, logistic, validation)
     if parameters.loss != SQUARES:
-        return LossFit(parameters, monitor, naming, PlainFit, start)
-    return PlainFit(parameters, monitor, naming, start, logistic)
+        return LossFit(parameters, monitor, naming, PlainFit, start, validation)
+    return PlainFit(parameters, monitor, naming, start, logistic, validation=validation)

@@ -33,7 +33,7 @@ from altrelu_dist.training.validation import HeldOut, OfTraining
 if TYPE_CHECKING:
     from altrelu_dist.fitting import Naming, PlainFit
 
-__all__ = ["LossFit"]
+__all__ = ["LossFit", "TotalLoss"]
 
 _SAMPLE = 65_536  # rows that the constants of a loss are from
 _MOST_FITS = 20

@@ -34,7 +34,7 @@ from altrelu_dist.committee.tiles import EncodedTiles, Encoding, whitening
 from altrelu_dist.encoding import ColumnSketch, Encoder, RawColumns, numeric, sketch_columns
 from altrelu_dist.engine import Engine, OutOfTimeError
 from altrelu_dist.losses import loss_of, positive, weights_of, working
-from altrelu_dist.moments.refusals import check_summary
+from altrelu_dist.moments.refusals import check_summary, check_validation
 from altrelu_dist.moments.rows import Array, Block, Both, Floats, Rows, Together, Weights
 from altrelu_dist.moments.sample import Sampler
 from altrelu_dist.moments.summary import Summary, summarise
@@ -72,11 +72,18 @@ class Committee:
         ``max_size`` is the most neurons of the network, if they are bounded.
     monitor : Monitor
     settings : CommitteeSettings
+    validation : Rows, optional
+        That the network is to be scored on: refused if it cannot take them.
     """
 
     def __init__(
-        self, parameters: Parameters, monitor: Monitor, settings: CommitteeSettings = COMMITTEE
+        self,
+        parameters: Parameters,
+        monitor: Monitor,
+        settings: CommitteeSettings = COMMITTEE,
+        validation: Rows | None = None,
     ) -> None:
+        self.validation = validation
         self.parameters, self.monitor, self.settings = parameters, monitor, settings
         self.whole = False  # whether all rows are in memory
         self.pool: Pool | None = None  # once there are rows
@@ -115,6 +122,7 @@ class Committee:
             if self.loss is not None:
                 self.loss.check_least(summary.targets.low)
             self.encoder = _learnt(sketch, self.settings, raw)
+            check_validation(self.validation, self.encoder, feature_names)
             self.monitor.counts.unit = self.scaler.target_scale**2 / summary.targets.mean.size
             varies = bool((summary.targets.variance > 0).any())
             mean_loss = 1.0 if varies else 0.0

@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from altrelu_dist.encoding import RawColumns
 from altrelu_dist.errors import DataError, ParameterError
-from altrelu_dist.estimators.base import NetworkEstimator
+from altrelu_dist.estimators.base import NetworkEstimator, ValidationData
 from altrelu_dist.estimators.taking import TrainingRows
 from altrelu_dist.folding import folded
 from altrelu_dist.frames import Given, given
@@ -150,6 +150,9 @@ class AltReLURegressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
     expected_d2_ : float
         The share of the loss of the best constant that the predictions take off: D2, which is R2
         for squares.
+    validation_loss_ : float
+        Mean loss on the validation rows, if there were some: those held out, or ``X_val``. The mean
+        square over targets, or the loss that was asked for as in ``expected_loss_``.
     history_ : list of dict
         One entry an iteration: the fields of `Progress`, details of the stage, and
         ``peak_memory``: bytes, the sum of ``peak_memory_`` as it was known then. The loss of a
@@ -250,6 +253,9 @@ class AltReLURegressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
         y: Any,
         sample_weight: Any = None,
         *,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
         feature_names: Sequence[str] | None = None,
         target_names: Sequence[str] | None = None,
         raw_columns: RawColumns | None = None,
@@ -272,6 +278,12 @@ class AltReLURegressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
             column of texts of which nearly all are different names the rows, and is left out.
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
         sample_weight : array-like of shape (n_samples,), optional
+        X_val, y_val : array-like of shapes (n_val, n_features) and as y, optional
+            Validation rows of your own, with the columns of X; at most 65,536 of them are used, at
+            random. A plain network is chosen by them, as by the rows that ``early_stopping`` would
+            hold out of X. A committee is chosen by its folds: it is only scored on them. The loss
+            on them is ``validation_loss_``.
+        sample_weight_val : array-like of shape (n_val,), optional
         feature_names, target_names : sequence of str, optional
             Names of columns that are arrays; those of a table are known.
         raw_columns : tuple of RawColumn, optional
@@ -298,6 +310,14 @@ class AltReLURegressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
             If the network ends with fewer working neurons than ``n_hidden``: because ``max_time``
             was over, or because no further one lowers the loss. Not where early stopping chose it.
         """
+        validation = None
+        if X_val is not None and y_val is not None:
+            validation = ValidationData(X_val, y_val, sample_weight_val)
+        elif any(each is not None for each in (X_val, y_val, sample_weight_val)):
+            lacking = "X_val" if X_val is None else "y_val"
+            raise ParameterError(
+                "is missing; expected X_val and y_val together, or neither", parameter=lacking
+            )
         return self._train(
             X,
             y,
@@ -305,6 +325,7 @@ class AltReLURegressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
             feature_names=feature_names,
             target_names=target_names,
             raw_columns=raw_columns,
+            validation=validation,
         )
 
     @available_if(_of_squares)  # type: ignore[untyped-decorator]

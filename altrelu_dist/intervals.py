@@ -26,6 +26,7 @@ Floats = NDArray[np.float64]
 _GROUPS, _ROWS_A_GROUP = 8, 50  # of rows with predictions nearby: at most, and at least
 _MOST_QUANTILES = 4095
 _LEAST_SPREAD = 1e-6  # in parts of the mean spread
+_LEAST_OF_MOST = 1e-12  # in parts of the greatest residual
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no plain equality
@@ -128,8 +129,9 @@ def _spread(f: Floats, size: Floats, weight: Floats, rows: int) -> tuple[Floats,
     own = np.flatnonzero(total)
     at = np.bincount(group, weight * f, minlength=groups)[own] / total[own]
     spread = np.bincount(group, weight * size, minlength=groups)[own] / total[own]
-    mean = float(np.average(size, weights=weight))
-    spread = np.maximum(spread, _LEAST_SPREAD * mean if mean > 0 else 1.0)
+    mean, most = float(np.average(size, weights=weight)), float(size.max())
+    least = max(_LEAST_SPREAD * mean, _LEAST_OF_MOST * most)  # most: of a row of next to no weight
+    spread = np.maximum(spread, least if least > 0 else 1.0)
     missing = groups - own.size
     at = np.maximum.accumulate(at)
     return np.pad(at, (0, missing), mode="edge"), np.pad(spread, (0, missing), mode="edge")

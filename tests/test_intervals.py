@@ -71,6 +71,12 @@ def test_predictions_that_are_equal_and_residuals_that_are_zero(f):
     assert same(known.interval(f, 0.5), np.stack([f, f], axis=2))
 
 
+def test_a_row_of_next_to_no_weight_breaks_nothing():
+    f = np.zeros((3, 1))
+    known = Residuals.of(f, np.array([[0.0], [0.0], [1.0]]), np.array([1.0, 3.0, 1e-300]))
+    assert np.isfinite(known.interval(f, 0.1)).all()
+
+
 # --- of a model -------------------------------------------------------------------------------
 
 

@@ -136,7 +136,7 @@ class Pool:
         predicted = [candidate.predicted for candidate in self.candidates]
         costs = [isinstance(candidate.trained, Group) for candidate in self.candidates]
         stack = self._stacked(predicted, costs, kept)
-        self.loss = self._loss(combined(predicted, stack))
+        self.loss = self._loss(self._said(stack))
         self.stack = stack
         return self.loss
 
@@ -155,7 +155,7 @@ class Pool:
         loss, stack = self._by, self.stack
         assert loss is not None
         assert stack is not None
-        said = combined([candidate.predicted for candidate in self.candidates], stack)
+        said = self._said(stack)
         root, weight = self._root[:, None], self._root**2
         constant = loss.constant(self._y / positive(root), weight)
         found = loss.total(said, root, self._y)
@@ -209,7 +209,7 @@ class Pool:
     def scores(self) -> Floats:
         """What the weighed candidates say of each row, out of its fold; in units of the targets."""
         assert self.stack is not None
-        said = combined([candidate.predicted for candidate in self.candidates], self.stack)
+        said = self._said(self.stack)
         scale, offset = self._units
         root = positive(self._root)  # a weight may be too small for its root
         scores: Floats = said / root[:, None] * scale + offset
@@ -219,7 +219,7 @@ class Pool:
         """How much smaller residuals of the mean of members are than those of `scores`."""
         stack = self.stack
         assert stack is not None
-        said = combined([candidate.predicted for candidate in self.candidates], stack)
+        said = self._said(stack)
         mean = float(((said - self._y) ** 2).sum() / (self._root**2).sum())
         gain = float(self._gain_of_averaging(stack).sum())
         return float(np.sqrt(max(_LEAST_LEFT, 1 - gain / mean))) if mean > 0 else 1.0
@@ -238,6 +238,7 @@ class Pool:
     def layers(self) -> Layers:
         """The candidates that have a weight as one network."""
         chosen = self._chosen()
+        shift = None if self.stack is None else self.stack.shift
         blocks = sorted({block for candidate, _ in chosen for block in candidate.blocks})
         encoder = self.encoder.take(blocks)
         hidden, biases, outputs = [], [], []
@@ -254,6 +255,8 @@ class Pool:
             biases.append(W[-1])
             outputs.append(V * weight)
             bias += c * weight
+        if shift is not None:
+            bias += shift
         scale, offset = self._units
         return Layers(
             encoder,
@@ -268,6 +271,11 @@ class Pool:
         assert stack is not None
         chosen = [self.candidates[place] for place in stack.kept]
         return list(zip(chosen, stack.weights, strict=True))
+
+    def _said(self, stack: Stack) -> Floats:
+        """What the weighed candidates say of each row, out of its fold, times its root."""
+        said = combined([candidate.predicted for candidate in self.candidates], stack)
+        return said if stack.shift is None else said + self._root[:, None] * stack.shift
 
     def _stacked(self, predicted: Sequence[Floats], costs: Sequence[bool], kept: int) -> Stack:
         if self._by is None:

@@ -22,7 +22,8 @@ class Stack(NamedTuple):
 
     kept: list[int]
     weights: Floats  # (groups kept, q), not negative
-    loss: float  # sum of squares
+    loss: float  # sum of squares, or of losses
+    shift: Floats | None = None  # (q,) what is added to outputs; only of another loss than squares
 
 
 def stacked(predicted: Sequence[Floats], y: Floats, costs: Sequence[bool], most: int) -> Stack:
@@ -93,7 +94,8 @@ def stacked_by_loss(
 ) -> Stack:
     """Non-negative weights of least loss, by reweighted non-negative least squares.
 
-    Groups leave as in `stacked`, by the parabolas about the best weights of all of them.
+    Groups leave as in `stacked`, by the parabolas about the best weights of all of them. A shift
+    follows where it lowers the loss: with it as many rows lie below a quantile as its level says.
 
     Parameters
     ----------
@@ -145,6 +147,10 @@ def stacked_by_loss(
     full = descended(every, weights)
     kept = stacked(*parabolas(full), costs, most).kept
     best = min(kept, key=alone.__getitem__)
-    return descended(
-        kept, np.where(np.array(kept)[:, None] == best, 1.0, np.zeros_like(full.weights[kept]))
-    )
+    chosen = np.array(kept)[:, None] == best
+    stack = descended(kept, np.repeat(chosen.astype(float), y.shape[1], axis=1))
+    divisor = positive(root[:, None])
+    said = combined(predicted, stack)
+    shift = loss.shift(said / divisor, y / divisor, root**2)
+    shifted = loss.total(said + shift * root[:, None], root[:, None], y)
+    return stack._replace(loss=shifted, shift=shift) if shifted < stack.loss else stack

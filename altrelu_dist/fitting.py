@@ -231,7 +231,7 @@ class CommitteeFit:
             return network
         return replace(network, hidden_gram=committee.hidden_gram(network))
 
-    def _out_of_fold(self) -> tuple[Floats, float]:
+    def _out_of_fold(self) -> tuple[Floats, Floats | float]:
         """What the weighed candidates say of the judged rows, and the factor of its residuals."""
         committee = self._committee
         assert committee.pool is not None
@@ -240,7 +240,7 @@ class CommitteeFit:
             return committee.pool.scores(), 1.0 if poisson else committee.pool.shrinkage()
 
     def _with_residuals(
-        self, network: Network, whole: Network, out_of_fold: tuple[Floats, float]
+        self, network: Network, whole: Network, out_of_fold: tuple[Floats, Floats | float]
     ) -> Network:
         """The network with the residuals of what was said of each row out of its fold.
 

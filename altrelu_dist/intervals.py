@@ -45,7 +45,9 @@ class Residuals:
     quantiles: Floats
 
     @classmethod
-    def of(cls, predicted: Floats, y: Floats, weight: Floats, factor: float = 1.0) -> Residuals:
+    def of(
+        cls, predicted: Floats, y: Floats, weight: Floats, factor: float | Floats = 1.0
+    ) -> Residuals:
         """Learn them.
 
         Parameters
@@ -53,7 +55,7 @@ class Residuals:
         predicted, y : ndarray of shape (n, q)
         weight : ndarray of shape (n,)
             Not negative; some positive.
-        factor : float
+        factor : float or ndarray of shape (q,)
             What residuals are multiplied by.
         """
         seen = weight > 0

@@ -367,6 +367,23 @@ def test_a_run_that_was_cut_off_ends_with_the_same_bits(n_hidden, tmp_path):
     assert same(again.network_.predict(X), whole.network_.predict(X))
 
 
+def test_the_command_predicts_what_the_model_predicts(tmp_path):
+    from typer.testing import CliRunner
+
+    from altrelu_dist.cli.app import app
+
+    X, y = made(80, kind="counts")
+    model = quick(4, loss="poisson").fit(X, y)
+    model.save(tmp_path / "model.zarr")
+    np.savetxt(tmp_path / "new.csv", X, delimiter=",", header="x0,x1,x2", comments="")
+    names = [str(tmp_path / name) for name in ("model.zarr", "new.csv")]
+    out = tmp_path / "out.csv"
+    done = CliRunner().invoke(app, ["predict", *names, "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    found = np.loadtxt(out, delimiter=",", skiprows=1)
+    np.testing.assert_allclose(found, model.predict(X), rtol=1e-9)
+
+
 def test_several_targets_have_a_loss_each():
     X, y = made(kind="counts")
     both = np.stack([y, 3 * y[::-1]], axis=1)

@@ -20,6 +20,7 @@ from altrelu_dist.moments.rows import Floats, Scaler
 __all__ = ["Candidate", "Expected", "Layers", "Pool"]
 
 
+_NORMAL = 1.4826  # standard deviation over median absolute deviation of normal numbers
 _LEAST_LEFT = 0.25  # of the mean square of residuals, whatever averaging seems to take off it
 _WITHIN = 0.95  # nine of ten lie below this quantile, and above its negative
 
@@ -215,14 +216,26 @@ class Pool:
         scores: Floats = said / root[:, None] * scale + offset
         return scores
 
-    def shrinkage(self) -> float:
-        """How much smaller residuals of the mean of members are than those of `scores`."""
+    def shrinkage(self) -> Floats:
+        """How much smaller a usual residual of the mean of members is than that of one, (q,).
+
+        As in `_gain_of_averaging`, but from medians over rows: few rows have most of the squares.
+        """
         stack = self.stack
         assert stack is not None
-        said = self._said(stack)
-        mean = float(((said - self._y) ** 2).sum() / (self._root**2).sum())
-        gain = float(self._gain_of_averaging(stack).sum())
-        return float(np.sqrt(max(_LEAST_LEFT, 1 - gain / mean))) if mean > 0 else 1.0
+        said = combined([candidate.by_each for candidate in self.candidates], stack)
+        rows, folds, q = said.shape
+        if folds < 3:
+            return np.ones(q)
+        root = positive(self._root[:rows, None])
+        trained = np.arange(rows)[:, None] % folds != np.arange(folds)
+        variance = said[trained].reshape(rows, folds - 1, q).var(axis=1, ddof=1) / root**2
+        squares = ((self._said(stack) - self._y)[:rows] / root) ** 2
+        usual = _NORMAL**2 * np.median(squares, axis=0)
+        gain = (1 - 1 / folds) * np.median(variance, axis=0)
+        left = 1 - gain / np.where(usual > 0, usual, np.inf)
+        factor: Floats = np.sqrt(np.maximum(left, _LEAST_LEFT))
+        return factor
 
     def groups(self) -> list[dict[str, Any]]:
         """What the network is made of: names, neurons, weights for each target."""

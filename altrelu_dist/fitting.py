@@ -15,6 +15,7 @@ from altrelu_dist.committee.stacking import Stack
 from altrelu_dist.encoding import Encoder, RawColumns, all_numbers, sketch_columns
 from altrelu_dist.engine import Engine
 from altrelu_dist.errors import DataError, MissingValuesError
+from altrelu_dist.intervals import Residuals
 from altrelu_dist.logistic import (
     Judged,
     Link,
@@ -25,12 +26,15 @@ from altrelu_dist.logistic import (
     out_of_fold,
     prior,
 )
-from altrelu_dist.moments.refusals import check_summary
+from altrelu_dist.losses import SQUARES, Loss, Poisson, Quantile, weights_of
+from altrelu_dist.moments.refusals import check_summary, check_validation
 from altrelu_dist.moments.rows import Floats, Rows, Scaler, Together, Weights
 from altrelu_dist.moments.sample import Sampler, distinct
 from altrelu_dist.moments.summary import summarise
 from altrelu_dist.network import Network
 from altrelu_dist.on_workers import OnWorkers
+from altrelu_dist.prediction import of_targets, residuals_of
+from altrelu_dist.reweighting import LossFit, TotalLoss
 from altrelu_dist.threads import one_blas_thread
 from altrelu_dist.training import Monitor, Parameters, Progress, train
 from altrelu_dist.training.trainer import RawLayers
@@ -82,16 +86,26 @@ class PlainFit:
     n_weighted: int = 0  # rows that count
     encoder: Encoder | None = None
     judging: Rows | None = None  # those that the logits are fitted to
+    validation: Rows | None = None  # of the user, raw
 
     def train(self, engine: Engine, dtype: np.dtype[np.floating]) -> Network:
         """Train on the raw rows of an engine."""
         self._engine = engine
         network = self._scoring(engine, dtype)
-        return self._linked(network) if self.logistic else network
+        if self.logistic:
+            return self._linked(network)
+        validation = self.monitor.validation
+        if validation is None:
+            return network
+        bare = replace(network, encoder=None, feature_names=None, columns=None)
+        return replace(network, residuals=residuals_of(bare, validation.rows))
 
     def _scoring(self, engine: Engine, dtype: np.dtype[np.floating]) -> Network:
         """The network of least squares."""
-        if all_numbers(self.naming.columns):
+        if self.encoder is not None:
+            return self._trained(engine, dtype, _Encoded(self.encoder, dtype))
+        lacking = self.validation is not None and np.isnan(self.validation.X).any()
+        if all_numbers(self.naming.columns) and not lacking:
             with suppress(MissingValuesError):
                 return self._trained(engine, dtype)
         names = self.naming.feature_names
@@ -113,6 +127,8 @@ class PlainFit:
         self, engine: Engine, dtype: np.dtype[np.floating], encode: _Encoded | None = None
     ) -> Network:
         naming = self.naming
+        if self.encoder is not None:
+            check_validation(self.validation, self.encoder, naming.feature_names)
         trained = train(
             engine,
             self.parameters,
@@ -122,6 +138,7 @@ class PlainFit:
             naming.target_names,
             self.start,
             encode,
+            self.validation,
         )
         self.n_working = trained.weights.n_working
         self.n_weighted = trained.summary.weighted
@@ -165,13 +182,31 @@ class CommitteeFit:
     naming: Naming
     extrapolate: bool = False
     logistic: bool = False  # whether outputs are to be logits of classes
+    validation: Rows | None = None  # of the user, raw: the network is scored on them
 
     def __post_init__(self) -> None:
-        self._committee = Committee(self.parameters, self.monitor)
+        self._committee = Committee(self.parameters, self.monitor, validation=self.validation)
         self._latest: tuple[Stack | None, Network | None] = None, None  # with logits
 
     def train(self, engine: Engine, dtype: np.dtype[np.floating]) -> Network:
         """Train on the raw rows of an engine."""
+        network = self._trained(engine, dtype)
+        if self.validation is not None:
+            counts = self.monitor.counts
+            counts.validation_loss = self._loss(network, self.validation)
+            self.monitor.history[-1]["validation_loss"] = counts.validation_loss
+        return network
+
+    def _loss(self, network: Network, rows: Rows) -> float:
+        """Mean loss of a network on raw rows, in units of the targets."""
+        loss, scaler = self._committee.loss, self._committee.scaler
+        if loss is not None:
+            total = TotalLoss(loss, scaler, network)(rows)
+            return total.mean * loss.unit(scaler) / network.n_targets
+        squares = (network.predict(rows.X) - rows.y.astype(np.float64)) ** 2
+        return float(np.average(squares.mean(axis=1), weights=weights_of(rows)))
+
+    def _trained(self, engine: Engine, dtype: np.dtype[np.floating]) -> Network:
         committee, naming = self._committee, self.naming
         if self.parameters.max_size is not None:
             self.monitor.clock.keep_share(_DISTILLING)
@@ -179,9 +214,12 @@ class CommitteeFit:
         names = naming.feature_names, naming.target_names
         committee.fit(engine, dtype, *names, naming.columns, place)
         if not committee.ready:
-            return self._mean()
+            return (
+                self._mean() if committee.loss is None else self._constant(committee.loss, engine)
+            )
         network, most = self._network(), self.parameters.max_size
         scores = self._scores() if self.logistic else None
+        said = None if self.logistic else self._out_of_fold()
         whole = network
         if most is not None and network.n_hidden > most:
             network = self._small(whole, most)
@@ -189,9 +227,48 @@ class CommitteeFit:
             if "distilled_from" in network.info:
                 return self._linked(network, scores, whole)
             return self._linked(network, scores if network is whole else self._scores())
-        if network.hidden_gram is not None:
+        if said is None or not (network is whole or "distilled_from" in network.info):
+            said = self._out_of_fold()  # of the lines alone
+        network = self._with_residuals(network, whole, said)
+        if network.hidden_gram is not None or committee.loss is not None:
             return network
         return replace(network, hidden_gram=committee.hidden_gram(network))
+
+    def _out_of_fold(self) -> tuple[Floats, Floats | float]:
+        """What the weighed candidates say of the judged rows, and the factor of its residuals."""
+        committee = self._committee
+        assert committee.pool is not None
+        with one_blas_thread():
+            poisson = isinstance(committee.loss, Poisson)  # which is not about squares
+            return committee.pool.scores(), 1.0 if poisson else committee.pool.shrinkage()
+
+    def _with_residuals(
+        self, network: Network, whole: Network, out_of_fold: tuple[Floats, Floats | float]
+    ) -> Network:
+        """The network with the residuals of what was said of each row out of its fold.
+
+        Of a network that follows the committee, ``whole``, they are of the rows that it was not
+        trained on, with what it misses.
+        """
+        committee = self._committee
+        if isinstance(committee.loss, Quantile):
+            return network
+        with one_blas_thread():
+            said, factor = out_of_fold
+            rows = committee.rows.part(0, len(said))
+            if "distilled_from" in network.info:
+                held = held_out(min(len(said), _MOST_ROWS))
+                weight = None if rows.weight is None else rows.weight[: len(held)][held]
+                X, y = (values[: len(held)][held] for values in (rows.X, rows.y))
+                small, large = (
+                    replace(each, target_range=None).predict(X) for each in (network, whole)
+                )
+                rows, said = Rows(0, X, y, weight), said[: len(held)][held] + small - large
+        if network.target_range is not None:
+            said = np.clip(said, *network.target_range)
+        targets: Floats = rows.y.astype(np.float64)
+        found = Residuals.of(of_targets(network, said), targets, weights_of(rows), factor)
+        return replace(network, residuals=found)
 
     def _small(self, network: Network, most: int) -> Network:
         """A network of at most so many neurons: one that follows the committee, or the line."""
@@ -291,6 +368,10 @@ class CommitteeFit:
             "expected_mse": expected.mse,
             "groups": committee.pool.groups(),
         }
+        if committee.loss is not None:
+            loss, share = committee.pool.expected_loss()
+            info = {"expected_loss": loss, "expected_d2": share, "groups": info["groups"]}
+            info |= committee.loss.info()
         return Network(
             layers.hidden,
             layers.hidden_bias,
@@ -324,13 +405,27 @@ class CommitteeFit:
             else network
         )
 
+    def _constant(self, loss: Loss, engine: Engine) -> Network:
+        """The output of least loss for all rows, or for a sample of them."""
+        network = self._mean()
+        share = min(1.0, _MOST_ROWS / engine.n_rows)
+        drawn = engine.reduce(Sampler(share, self.parameters.seed, gaps=True), "sample")
+        rows = drawn.shuffled()
+        scaler = self._committee.scaler = loss.scaler(self._committee.scaler, rows)
+        y = (rows.y.astype(np.float64) - scaler.target_center) / scaler.target_scale
+        scale, offset = loss.units(scaler)
+        bias = loss.constant(y, weights_of(rows)) * scale + offset
+        return replace(network, output_bias=bias, hidden_gram=None, info=loss.info())
+
     def _range(self) -> Floats | None:
         """What predictions are clipped to: the range of the targets, and a quarter beyond."""
         if self.extrapolate:
             return None
         targets = self._committee.summary.targets
         beyond = _BEYOND * (targets.high - targets.low)
-        return np.stack([targets.low - beyond, targets.high + beyond])
+        low, high = targets.low - beyond, targets.high + beyond
+        loss = self._committee.loss
+        return np.stack([low, high]) if loss is None else loss.range(low, high)
 
 
 def _judged(scores: Floats, rows: Rows) -> Judged:
@@ -356,8 +451,11 @@ def fit_of(
     *,
     extrapolate: bool,
     logistic: bool = False,
-) -> PlainFit | CommitteeFit:
+    validation: Rows | None = None,
+) -> PlainFit | CommitteeFit | LossFit:
     """The run that the parameters ask for."""
     if parameters.method == "committee":
-        return CommitteeFit(parameters, monitor, naming, extrapolate, logistic)
-    return PlainFit(parameters, monitor, naming, start, logistic)
+        return CommitteeFit(parameters, monitor, naming, extrapolate, logistic, validation)
+    if parameters.loss != SQUARES:
+        return LossFit(parameters, monitor, naming, PlainFit, start, validation)
+    return PlainFit(parameters, monitor, naming, start, logistic, validation=validation)

@@ -125,4 +125,5 @@ def folded(network: Network, engine: Engine, alpha: float) -> Network:
         output_bias=output[-1],
         hidden_gram=gram,
         target_range=span,
+        residuals=None,  # they were those of another output layer
     )

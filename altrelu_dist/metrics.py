@@ -14,6 +14,7 @@ from altrelu_dist.inputs import engine_of, on_client
 from altrelu_dist.moments.refusals import check_summary
 from altrelu_dist.moments.rows import Floats, Rows
 from altrelu_dist.moments.summary import Columns, columns_of, summarise
+from altrelu_dist.prediction import of_targets
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -71,7 +72,7 @@ class _Statistic:
         if not (np.isfinite(weight) & (weight >= 0)).all():
             raise DataError("sample_weight holds values that are negative or not finite")
         with np.errstate(over="ignore", invalid="ignore"):  # looked for when all is added up
-            error = y - self.network.predict(rows.X)
+            error = y - of_targets(self.network, self.network.predict(rows.X))
             error[weight == 0] = 0.0  # whatever is missing there
             squares, absolute = weight @ error**2, weight @ np.abs(error)
         return _Errors(columns_of(y, weight, rows.start), squares, absolute)

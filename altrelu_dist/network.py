@@ -18,6 +18,7 @@ from altrelu_dist.encoding.raw import columns_of
 from altrelu_dist.encoding.standard import StandardColumns
 from altrelu_dist.errors import DataError, ModelFileError, ParameterError
 from altrelu_dist.exports import ExportMethods
+from altrelu_dist.intervals import Residuals
 from altrelu_dist.links import check_regular
 from altrelu_dist.outputs import recovered, write_beside
 
@@ -27,7 +28,7 @@ Floats = NDArray[np.float64]
 
 FORMAT = "altrelu-network"
 # Since 2 with a checksum, since 3 without names that were made up, since 4 with an encoder or a
-# range of targets, since 5 with levels, times and missing values.
+# range of targets, since 5 with levels, times, missing values or residuals.
 FORMAT_VERSION = 5
 _PLAIN_VERSION, _ENCODER_VERSION = 3, 4
 _UNCLEAR = "feature_names_unclear"  # in the info
@@ -35,6 +36,8 @@ _KNOWS_NAMES = 3
 _ARRAYS = ("hidden_weights", "hidden_bias", "output_weights", "output_bias")
 _GRAM = "hidden_gram"
 _RANGE = "target_range"
+_RESIDUALS = ("residual_spread", "residual_quantiles")
+_INTERVALS = 5
 _ENCODER = "encoder"  # in the attributes: the names of its arrays, which follow this one
 _COLUMNS = "columns"
 _IN_VERSION_4 = (StandardColumns, PieceColumns)
@@ -72,6 +75,8 @@ class Network(ExportMethods):
     columns : tuple of RawColumn, optional
         How the columns of a table become raw ones: numbers, places of levels, or times. By default
         all are numbers.
+    residuals : Residuals, optional
+        How far targets of new rows lie from their predictions, for intervals.
 
     Raises
     ------
@@ -91,6 +96,7 @@ class Network(ExportMethods):
     encoder: Encoder | None = None
     target_range: Floats | None = None
     columns: RawColumns | None = None
+    residuals: Residuals | None = None
 
     def __post_init__(self) -> None:
         p, h = self.hidden_weights.shape
@@ -116,6 +122,8 @@ class Network(ExportMethods):
                 )
             if not (self.target_range[0] <= self.target_range[1]).all():
                 raise ParameterError("target_range has a least value above the greatest")
+        if self.residuals is not None:
+            self.residuals.check(q)
         for what, names, count in (
             ("feature_names", self.feature_names, self.n_features),
             ("target_names", self.target_names, q),
@@ -280,6 +288,8 @@ class Network(ExportMethods):
             }
             encoder = {} if self.encoder is None else self.encoder.to_arrays()
             arrays |= {f"{_ENCODER}_{name}": values for name, values in encoder.items()}
+            if self.residuals is not None:
+                arrays |= self.residuals.to_arrays()
             for name, values in arrays.items():
                 group.create_array(
                     name,
@@ -305,7 +315,8 @@ class Network(ExportMethods):
     def _version(self) -> int:
         """The version of the file format that has room for it."""
         kinds = () if self.encoder is None else self.encoder.blocks
-        if self.columns is not None or any(not isinstance(k, _IN_VERSION_4) for k in kinds):
+        known = self.columns, self.residuals
+        if known != (None, None) or any(not isinstance(k, _IN_VERSION_4) for k in kinds):
             return FORMAT_VERSION
         plain = self.encoder is None and self.target_range is None
         return _PLAIN_VERSION if plain else _ENCODER_VERSION
@@ -373,7 +384,8 @@ class Network(ExportMethods):
             optional = [name for name in (_GRAM, _RANGE) if name in group]
             if version <= _PLAIN_VERSION and (encoded or _RANGE in optional):
                 raise ModelFileError(f"version {version} has no encoder and no range of targets")
-            kept = (*_ARRAYS, *optional, *encoded)
+            residual = [name for name in _RESIDUALS if version >= _INTERVALS and name in group]
+            kept = (*_ARRAYS, *optional, *encoded, *residual)
             stored = {
                 name: sum(
                     entry["size"] for file, entry in sizes.items() if f"/{name}/" in f"{file}/"
@@ -387,7 +399,8 @@ class Network(ExportMethods):
             if version < _KNOWS_NAMES and features == [f"x{i}" for i in range(len(features or ()))]:
                 info[_UNCLEAR] = True
             return cls(
-                **{name: values for name, values in arrays.items() if name not in encoded},
+                **{name: arrays[name] for name in (*_ARRAYS, *optional)},
+                residuals=Residuals.from_arrays(arrays) if residual else None,
                 encoder=_encoder({name: arrays[name] for name in encoded}),
                 columns=columns_of(attrs.get(_COLUMNS)),
                 negative_slope=float(attrs["negative_slope"]),

@@ -11,6 +11,7 @@ from sklearn.utils import check_random_state
 
 from altrelu_dist.committee import COMMITTEE
 from altrelu_dist.errors import ParameterError
+from altrelu_dist.losses import LOSSES, SQUARES
 from altrelu_dist.training import METHODS, Parameters
 
 if TYPE_CHECKING:
@@ -70,7 +71,48 @@ def checked(asked: NetworkEstimator) -> Parameters:
         if asked.early_stopping and method != "committee"
         else 0.0,
         max_size=None if asked.max_size is None else int(asked.max_size),
+        **_loss(asked, method),
     )
+
+
+def _loss(asked: NetworkEstimator, method: str) -> dict[str, Any]:
+    """Name of the loss, and levels of the quantiles."""
+    if asked.loss not in LOSSES:
+        raise ParameterError(
+            f"is {asked.loss!r}; expected one of {', '.join(LOSSES)}", parameter="loss"
+        )
+    if asked.loss != "quantile":
+        if asked.quantile is not None:
+            raise ParameterError(
+                f'is for loss="quantile", and the loss is {asked.loss!r}; leave it out',
+                parameter="quantile",
+            )
+        levels: list[Any] = []
+    else:
+        given = 0.5 if asked.quantile is None else asked.quantile
+        levels = list(given) if isinstance(given, list | tuple | np.ndarray) else [given]
+        for level in levels:
+            number = isinstance(level, numbers.Real) and not isinstance(level, bool)
+            if not number or not 0 < float(level) < 1:
+                raise ParameterError(
+                    f"is {level!r}; expected a level above 0 and below 1, or a list of some",
+                    parameter="quantile",
+                )
+        if not levels or sorted(set(levels)) != levels:
+            raise ParameterError(f"is {levels!r}; expected levels that rise", parameter="quantile")
+    if asked.loss != SQUARES:
+        if asked.max_size is not None:
+            raise ParameterError(
+                f"bounds a network of least squares, and the loss is {asked.loss!r}; leave it out",
+                parameter="max_size",
+            )
+        if method == "alternating":
+            raise ParameterError(
+                f"alternating is an algorithm of least squares, and the loss is {asked.loss!r}; "
+                "use search, kronecker or damped",
+                parameter="method",
+            )
+    return {"loss": asked.loss, "levels": tuple(float(level) for level in levels)}
 
 
 def resolved(

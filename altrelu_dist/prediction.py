@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from altrelu_dist.intervals import Residuals
+from altrelu_dist.losses import weights_of
+from altrelu_dist.moments.rows import Rows
 from altrelu_dist.threads import one_blas_thread
 
 if TYPE_CHECKING:
@@ -14,7 +18,69 @@ if TYPE_CHECKING:
 
     from altrelu_dist.network import Floats, Network
 
-__all__ = ["predict_blocks"]
+__all__ = ["intervals", "of_targets", "predict_blocks", "residuals_of"]
+
+
+def of_targets(network: Network, outputs: Any) -> Any:
+    """What the outputs of a network say of the targets.
+
+    Parameters
+    ----------
+    network : Network
+    outputs : ndarray or dask.array.Array of shape (n_rows, n_targets)
+        As :meth:`Network.predict` gives them.
+
+    Returns
+    -------
+    ndarray or dask.array.Array of shape (n_rows, n_targets)
+        Means, where outputs are their logarithms; quantiles of several levels sorted, so that they
+        do not cross [1]_. All others are as they were.
+
+    References
+    ----------
+    .. [1] V. Chernozhukov, I. Fernandez-Val and A. Galichon, "Quantile and Probability Curves
+       Without Crossing", Econometrica 2010, 78(3), 1093-1125.
+    """
+    if network.info.get("link") == "log":
+        return np.exp(outputs)
+    if len(network.info.get("quantiles", ())) < 2:
+        return outputs
+    if isinstance(outputs, np.ndarray):
+        return np.sort(outputs, axis=1)
+    return outputs.map_blocks(np.sort, axis=1, dtype=np.float64)
+
+
+def residuals_of(network: Network, rows: Rows) -> Residuals:
+    """The residuals of a network on rows that it was not trained on."""
+    predicted = of_targets(network, network.predict(rows.X))
+    return Residuals.of(predicted, rows.y.astype(np.float64), weights_of(rows))
+
+
+def intervals(network: Network, outputs: Any, level: float) -> Any:
+    """Intervals about what a network says of some rows.
+
+    Parameters
+    ----------
+    network : Network
+        With residuals.
+    outputs : ndarray or dask.array.Array of shape (n_rows, n_targets)
+    level : float
+
+    Returns
+    -------
+    ndarray or dask.array.Array of shape (n_rows, n_targets, 2)
+    """
+    if not isinstance(outputs, np.ndarray):
+        return outputs.map_blocks(
+            partial(intervals, replace(network, hidden_gram=None), level=level),
+            dtype=np.float64,
+            new_axis=2,
+            chunks=(*outputs.chunks, (2,)),
+            meta=np.empty((0, 0, 0)),
+        )
+    assert network.residuals is not None
+    out = network.residuals.interval(of_targets(network, outputs), level)
+    return np.maximum(out, 0) if network.info.get("link") == "log" else out
 
 
 def predict_blocks(network: Network, X: da.Array) -> da.Array:

@@ -724,7 +724,8 @@ def test_any_small_data(data, n, d, q):
     X = data.draw(hnp.arrays(dtype, (n, d), elements=values))
     y = data.draw(hnp.arrays(dtype, (n, q), elements=values))
     weight = data.draw(
-        st.none() | hnp.arrays(np.float64, n, elements=st.floats(0, 10)).filter(lambda w: w.sum())
+        st.none()
+        | hnp.arrays(np.float64, n, elements=st.floats(0, 10)).filter(lambda w: w.sum() > 1e-200)
     )
     model = quick().fit(X, y, weight)
     found = model.predict(X)
@@ -887,7 +888,7 @@ def test_the_network_so_far_is_better_and_better():
         network = model.network_so_far()
         if network is not None:
             scores.append(r2_score(y, network.predict(X)[:, 0]))
-        return len(scores) == 8
+        return len(scores) == 4
 
     model = quick(max_iter=2, callback=callback)
     model.fit(X, y)

@@ -155,10 +155,10 @@ def _predicted(network: Network, data: DataSet) -> Iterator[tuple[Any, Any]]:
     from dask.base import compute
     from dask.system import CPU_COUNT
 
-    from altrelu_dist.prediction import predict_blocks
+    from altrelu_dist.prediction import of_targets, predict_blocks
     from altrelu_dist.runs.columns import unseen
 
-    predicted = predict_blocks(network, data.X)
+    predicted = of_targets(network, predict_blocks(network, data.X))
     unknown = None if data.columns is None else unseen(data)
     for first in range(0, predicted.numblocks[0], CPU_COUNT):
         some = slice(first, first + CPU_COUNT)

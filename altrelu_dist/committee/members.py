@@ -18,11 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from altrelu_dist.committee.settings import CommitteeSettings
+from altrelu_dist.losses import Loss, positive
 from altrelu_dist.moments.rows import Array, Block, Floats
 from altrelu_dist.solvers.linalg import Factor
 
 __all__ = ["Group", "GroupDescent", "GroupState", "Tiles", "by_member", "hinges", "out_of_fold"]
 
+_TINY = np.float32(1e-30)
 _PATTERNS = 2048  # rows of the dropout patterns that steps begin at
 
 
@@ -111,6 +113,8 @@ class GroupDescent:
     steps : int
     seed : int
         Of the order of the tiles and of the dropout.
+    loss : Loss, optional
+        By default the square.
     """
 
     tiles: Tiles
@@ -123,6 +127,7 @@ class GroupDescent:
     settings: CommitteeSettings
     steps: int
     seed: int
+    loss: Loss | None = None
 
     def init(self, group: Group) -> GroupState:
         """Begin at some weights."""
@@ -150,10 +155,17 @@ class GroupDescent:
             slopes *= self._kept(n, members, h, state.taken)
         features *= slopes
         hidden = features.reshape(n, members, h).transpose(1, 0, 2)  # (K, n, h)
-        residual = hidden @ V + x[:, -1:] * c[:, None] - y  # (K, n, q)
-        residual *= mask.T[:, :, None] / mask.sum(axis=0)[:, None, None]
+        output = hidden @ V + x[:, -1:] * c[:, None]  # (K, n, q)
+        curvature: Array | None = None
+        residual: Array
+        if self.loss is None:
+            residual = output - y
+        else:
+            residual, curvature = _derivatives(self.loss, output, x[:, -1:], y)
+        share = mask.T[:, :, None] / mask.sum(axis=0)[:, None, None]
+        residual *= share
         if state.inverses is None or state.taken % settings.renewal == 0:
-            state = self._renewed(state, slopes, hidden, x[:, -1:], n)
+            state = self._renewed(state, slopes, hidden, x[:, -1:], n, curvature)
         assert state.inverses is not None
         hidden_inverse, output_inverse = state.inverses
         g_V = hidden.transpose(0, 2, 1) @ residual
@@ -172,6 +184,8 @@ class GroupDescent:
         # g'D is the mean square by which the whole step would change a member's outputs.
         change = np.einsum("pj,pj->j", g_W, D_W).reshape(members, h).sum(axis=1)
         change += np.einsum("kjq,kjq->k", g_O, D_O)
+        if curvature is not None:
+            change /= np.maximum((curvature * share).sum(axis=1).mean(axis=1), _TINY)
         fading = 0.5 * (1 + np.cos(np.pi * state.taken / self.steps))
         rate = settings.length / np.sqrt(np.maximum(change, np.float32(1e-30)))
         rate = np.minimum(settings.rate * fading, rate).astype(np.float32)
@@ -217,26 +231,39 @@ class GroupDescent:
         return patterns[begin : begin + n, self.first * h : (self.first + members) * h]
 
     def _losses(self, group: Group) -> Array:
-        """Mean square of each member on the rows of its own fold."""
+        """Mean loss of each member on the rows of its own fold."""
         members = len(group.V)
         squares, weight = np.zeros(members), np.zeros(members)
         for start, block in self.judged:
             folds = _folds(start, self.n_folds)[self.first : self.first + members]
             for member, rows in enumerate(folds):
                 x, y = block.x[rows], block.y[rows]
-                error = _predicted(x, group, member, self.slope) - y
-                squares[member] += np.einsum("nq,nq->", error, error, dtype=np.float64)
+                output = _predicted(x, group, member, self.slope)
+                if self.loss is None:
+                    error = output - y
+                    squares[member] += np.einsum("nq,nq->", error, error, dtype=np.float64)
+                else:
+                    squares[member] += self.loss.total(output, x[:, -1:], y)
                 weight[member] += np.vdot(x[:, -1], x[:, -1])
         losses: Array = squares / np.maximum(weight, np.finfo(float).tiny)
         return np.where(np.isfinite(losses), losses, np.inf)
 
     def _renewed(
-        self, state: GroupState, slopes: Array, hidden: Array, ones: Array, n: int
+        self,
+        state: GroupState,
+        slopes: Array,
+        hidden: Array,
+        ones: Array,
+        n: int,
+        curvature: Array | None,
     ) -> GroupState:
         """With the curvature of another tile in the running means."""
         V = state.group.V
         members, h, _ = V.shape
         by_member = slopes.reshape(n, members, h).transpose(1, 0, 2)
+        if curvature is not None:  # a row has one for all its targets
+            root = np.sqrt(curvature.mean(axis=2, keepdims=True))
+            by_member, hidden, ones = by_member * root, hidden * root, ones * root
         active = by_member.transpose(0, 2, 1) @ by_member
         G = (active * (V @ V.transpose(0, 2, 1))).astype(np.float64) / n
         extended = np.concatenate([hidden, np.broadcast_to(ones, (members, n, 1))], axis=2)
@@ -339,6 +366,13 @@ def _spread(residual: Array, V: Array) -> Array:
     if q == 1:  # an outer product
         return (residual.reshape(members, n).T[:, :, None] * V[:, :, 0]).reshape(n, -1)
     return (residual @ V.transpose(0, 2, 1)).transpose(1, 0, 2).reshape(n, -1)
+
+
+def _derivatives(loss: Loss, output: Array, root: Array, y: Array) -> tuple[Array, Array]:
+    """Of blocks: the gradient times the root of the row's weight, and the curvature."""
+    divisor = positive(root)
+    gradient, curvature = loss.derivatives(output / divisor, y / divisor)
+    return gradient * root, curvature
 
 
 def _damped_inverses(gram: Array, damping: float) -> Array:

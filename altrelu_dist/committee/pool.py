@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -10,14 +11,17 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from altrelu_dist.committee.members import Group
-from altrelu_dist.committee.stacking import Stack, combined, stacked
+from altrelu_dist.committee.stacking import Stack, combined, stacked, stacked_by_loss
 from altrelu_dist.committee.tiles import Encoding
 from altrelu_dist.encoding import Encoder
+from altrelu_dist.losses import Loss, Units, positive
 from altrelu_dist.moments.rows import Floats, Scaler
 
 __all__ = ["Candidate", "Expected", "Layers", "Pool"]
 
 
+_NORMAL = 1.4826  # standard deviation over median absolute deviation of normal numbers
+_LEAST_LEFT = 0.25  # of the mean square of residuals, whatever averaging seems to take off it
 _WITHIN = 0.95  # nine of ten lie below this quantile, and above its negative
 
 
@@ -96,6 +100,8 @@ class Pool:
         These roots.
     varies : ndarray of bool of shape (q,)
         Which targets vary at all.
+    loss : Loss, optional
+        By default the square.
     """
 
     def __init__(
@@ -107,12 +113,17 @@ class Pool:
         y: Floats,
         root: Floats,
         varies: NDArray[np.bool_],
+        loss: Loss | None = None,
     ) -> None:
         self.encoder, self.scaler, self.slope, self.n_folds = encoder, scaler, slope, n_folds
         self.candidates: list[Candidate] = []
         self.stack: Stack | None = None
         self.loss = np.inf  # of the weighed candidates
-        self._y, self._root, self._varies = y, root, varies
+        self._y, self._root, self._varies, self._by = y, root, varies, loss
+        # Of outputs: what they are multiplied by, and what is added.
+        self._units = (
+            Units(scaler.target_scale, scaler.target_center) if loss is None else loss.units(scaler)
+        )
 
     def add(self, candidate: Candidate) -> float:
         """Take a candidate, unless it has diverged; its out-of-fold loss."""
@@ -125,16 +136,33 @@ class Pool:
         """Weigh the candidates anew, with at most so many groups; the loss of their sum."""
         predicted = [candidate.predicted for candidate in self.candidates]
         costs = [isinstance(candidate.trained, Group) for candidate in self.candidates]
-        stack = stacked(predicted, self._y, costs, kept)
-        self.loss = self._loss(combined(predicted, stack))
+        stack = self._stacked(predicted, costs, kept)
+        self.loss = self._loss(self._said(stack))
         self.stack = stack
         return self.loss
 
     def weigh_lines(self) -> None:
         """Weigh the lines alone."""
         lines = [k for k, c in enumerate(self.candidates) if not isinstance(c.trained, Group)]
-        stack = stacked([self.candidates[k].predicted for k in lines], self._y, [True] * 2, 1)
+        stack = self._stacked([self.candidates[k].predicted for k in lines], [True] * 2, 1)
         self.stack = stack._replace(kept=[lines[k] for k in stack.kept])
+
+    def expected_loss(self) -> tuple[float, float]:
+        """Mean loss of the out-of-fold predictions, in units of the targets, and its D2.
+
+        The D2 is the share of the loss of the best constant that they take off. What averaging the
+        members adds is not in it: it is somewhat too cautious.
+        """
+        loss, stack = self._by, self.stack
+        assert loss is not None
+        assert stack is not None
+        said = self._said(stack)
+        root, weight = self._root[:, None], self._root**2
+        constant = loss.constant(self._y / positive(root), weight)
+        found = loss.total(said, root, self._y)
+        alone = loss.total(root * constant, root, self._y)
+        mean = found / (weight.sum() * self._y.shape[1]) * loss.unit(self.scaler)
+        return float(mean), 1 - found / alone if alone > 0 else 0.0
 
     def expected(self) -> Expected:
         """What the out-of-fold predictions say of new rows."""
@@ -182,11 +210,32 @@ class Pool:
     def scores(self) -> Floats:
         """What the weighed candidates say of each row, out of its fold; in units of the targets."""
         assert self.stack is not None
-        said = combined([candidate.predicted for candidate in self.candidates], self.stack)
-        scaler = self.scaler
-        root = np.where(self._root > 0, self._root, 1.0)  # a weight may be too small for its root
-        scores: Floats = said / root[:, None] * scaler.target_scale + scaler.target_center
+        said = self._said(self.stack)
+        scale, offset = self._units
+        root = positive(self._root)  # a weight may be too small for its root
+        scores: Floats = said / root[:, None] * scale + offset
         return scores
+
+    def shrinkage(self) -> Floats:
+        """How much smaller a usual residual of the mean of members is than that of one, (q,).
+
+        As in `_gain_of_averaging`, but from medians over rows: few rows have most of the squares.
+        """
+        stack = self.stack
+        assert stack is not None
+        said = combined([candidate.by_each for candidate in self.candidates], stack)
+        rows, folds, q = said.shape
+        if folds < 3:
+            return np.ones(q)
+        root = positive(self._root[:rows, None])
+        trained = np.arange(rows)[:, None] % folds != np.arange(folds)
+        variance = said[trained].reshape(rows, folds - 1, q).var(axis=1, ddof=1) / root**2
+        squares = ((self._said(stack) - self._y)[:rows] / root) ** 2
+        usual = _NORMAL**2 * np.median(squares, axis=0)
+        gain = (1 - 1 / folds) * np.median(variance, axis=0)
+        left = 1 - gain / np.where(usual > 0, usual, np.inf)
+        factor: Floats = np.sqrt(np.maximum(left, _LEAST_LEFT))
+        return factor
 
     def groups(self) -> list[dict[str, Any]]:
         """What the network is made of: names, neurons, weights for each target."""
@@ -202,6 +251,7 @@ class Pool:
     def layers(self) -> Layers:
         """The candidates that have a weight as one network."""
         chosen = self._chosen()
+        shift = None if self.stack is None else self.stack.shift
         blocks = sorted({block for candidate, _ in chosen for block in candidate.blocks})
         encoder = self.encoder.take(blocks)
         hidden, biases, outputs = [], [], []
@@ -218,13 +268,15 @@ class Pool:
             biases.append(W[-1])
             outputs.append(V * weight)
             bias += c * weight
-        scale = self.scaler.target_scale
+        if shift is not None:
+            bias += shift
+        scale, offset = self._units
         return Layers(
             encoder,
             np.hstack(hidden),
             np.concatenate(biases),
             np.vstack(outputs) * scale,
-            bias * scale + self.scaler.target_center,
+            bias * scale + offset,
         )
 
     def _chosen(self) -> list[tuple[Candidate, Floats]]:
@@ -233,5 +285,18 @@ class Pool:
         chosen = [self.candidates[place] for place in stack.kept]
         return list(zip(chosen, stack.weights, strict=True))
 
+    def _said(self, stack: Stack) -> Floats:
+        """What the weighed candidates say of each row, out of its fold, times its root."""
+        said = combined([candidate.predicted for candidate in self.candidates], stack)
+        return said if stack.shift is None else said + self._root[:, None] * stack.shift
+
+    def _stacked(self, predicted: Sequence[Floats], costs: Sequence[bool], kept: int) -> Stack:
+        if self._by is None:
+            return stacked(predicted, self._y, costs, kept)
+        return stacked_by_loss(predicted, self._y, self._root, costs, kept, self._by)
+
     def _loss(self, predicted: Floats) -> float:
+        if self._by is not None:
+            root = self._root[:, None]
+            return self._by.total(predicted, root, self._y) / float((self._root**2).sum())
         return float(((predicted - self._y) ** 2).sum() / (self._root**2).sum())

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from altrelu_dist.checkpoints.fingerprint import data_fingerprint, digest
-from altrelu_dist.committee.line import by_line, line_predictions, ridge_lines, ridge_lines_of_few
+from altrelu_dist.committee.line import (
+    by_line,
+    line_predictions,
+    lines_of_loss,
+    lines_of_loss_of_few,
+    ridge_lines,
+    ridge_lines_of_few,
+)
 from altrelu_dist.committee.members import (
     Group,
     GroupDescent,
@@ -24,7 +33,8 @@ from altrelu_dist.committee.side_by_side import Here, Place, SideBySide
 from altrelu_dist.committee.tiles import EncodedTiles, Encoding, whitening
 from altrelu_dist.encoding import ColumnSketch, Encoder, RawColumns, numeric, sketch_columns
 from altrelu_dist.engine import Engine, OutOfTimeError
-from altrelu_dist.moments.refusals import check_summary
+from altrelu_dist.losses import loss_of, positive, weights_of, working
+from altrelu_dist.moments.refusals import check_summary, check_validation
 from altrelu_dist.moments.rows import Array, Block, Both, Floats, Rows, Together, Weights
 from altrelu_dist.moments.sample import Sampler
 from altrelu_dist.moments.summary import Summary, summarise
@@ -70,14 +80,22 @@ class Committee:
         ``max_size`` is the most neurons of the network, if they are bounded.
     monitor : Monitor
     settings : CommitteeSettings
+    validation : Rows, optional
+        That the network is to be scored on: refused if it cannot take them.
     """
 
     def __init__(
-        self, parameters: Parameters, monitor: Monitor, settings: CommitteeSettings = COMMITTEE
+        self,
+        parameters: Parameters,
+        monitor: Monitor,
+        settings: CommitteeSettings = COMMITTEE,
+        validation: Rows | None = None,
     ) -> None:
+        self.validation = validation
         self.parameters, self.monitor, self.settings = parameters, monitor, settings
         self.whole = False  # whether all rows are in memory
         self.pool: Pool | None = None  # once there are rows
+        self.loss = loss_of(parameters.loss, parameters.levels)
         self._whitenings: dict[tuple[int, ...], Array] = {}  # by blocks of the encoder
 
     def fit(
@@ -113,10 +131,14 @@ class Committee:
         with one_blas_thread():
             summary, sketch = self._summary(engine, feature_names, target_names)
             self.summary, self.scaler = summary, summary.scaler(np.dtype(np.float64))
+            if self.loss is not None:
+                self.loss.check_least(summary.targets.low)
             self.encoder = _learnt(sketch, self.settings, raw)
+            check_validation(self.validation, self.encoder, feature_names)
             self.monitor.counts.unit = self.scaler.target_scale**2 / summary.targets.mean.size
             varies = bool((summary.targets.variance > 0).any())
-            self.monitor.record(loss=1.0 if varies else 0.0)
+            mean_loss = 1.0 if varies else 0.0
+            self.monitor.record(loss=mean_loss if self.loss is None else math.nan)
             if not varies or not self.encoder.n_columns:
                 return
             with suppress(OutOfTimeError):
@@ -126,6 +148,10 @@ class Committee:
                     weight = self.rows.weight.astype(np.float64)
                     self.scaler = replace(self.scaler, weight_scale=float(weight.mean()))
                     effective /= float(np.mean((weight / weight.mean()) ** 2))
+                if self.loss is not None:
+                    self.scaler = self.loss.scaler(self.scaler, self.rows)
+                    unit = self.loss.unit(self.scaler) / self.scaler.target_center.size
+                    self.monitor.counts.unit = unit
                 self._race(round(effective))
 
     def _summary(
@@ -247,6 +273,7 @@ class Committee:
                 settings=settings,
                 steps=settings.steps(number, self.n_rows, len(tiles)),
                 seed=int(seed.generate_state(1)[0]),
+                loss=self.loss,
             )
             begins.append((racer, tiles, descent.seed))
             descents += [replace(descent, first=first) for first, _ in parts]
@@ -256,7 +283,7 @@ class Committee:
             for racer, tiles, seed in begins:
                 group = racer.group
                 if group is None:
-                    few = list(tiles.leading(settings.first_rows(h)))
+                    few = self._to_begin(tiles.leading(settings.first_rows(h)), pool)
                     group = hinges(few, folds, h, parameters.negative_slope, seed)
                 groups += [group.part(*ends) for ends in parts]
             states = run(SideBySide(descents, self._place), groups, self).states
@@ -294,6 +321,33 @@ class Committee:
         racer.resting = not racer.loss <= (1 - settings.worth) * before
         self._weigh(kind.name, number)
 
+    def _to_begin(self, tiles: Iterable[tuple[int, Block]], pool: Pool) -> list[tuple[int, Block]]:
+        """The tiles; of a loss its parabolas about what the first line says of them."""
+        if self.loss is None:
+            return list(tiles)
+        said = pool.candidates[0].predicted
+        return [
+            (at, working(self.loss, block, said[at : at + len(block.x)])) for at, block in tiles
+        ]
+
+    def _lines(self, tiles: EncodedTiles, folds: int) -> Floats:
+        """The line of each fold."""
+        few, paced = self.n_rows < tiles.encoding.n_columns, self.monitor.clock.paced
+        if self.loss is None:
+            found = ridge_lines_of_few if few else ridge_lines
+            return found(tiles.leading(self.n_rows), folds, paced)
+        again = partial(tiles.leading, self.n_rows)
+        y = (self.rows.y.astype(np.float64) - self.scaler.target_center) / self.scaler.target_scale
+        weight = weights_of(self.rows)
+        start = self.loss.constant(y, weight)
+        by_loss = lines_of_loss_of_few if few else lines_of_loss
+        if self.pool is None:  # the first lines say how large residuals are
+            loss = self.loss.with_residuals(y - start, weight)
+            said = line_predictions(again(), by_loss(again, folds, loss, start, paced))
+            root = np.sqrt(weight / self.scaler.weight_scale)[:, None]
+            self.loss = self.loss.with_residuals(y - said / positive(root), weight)
+        return by_loss(again, folds, self.loss, start, paced)
+
     def _tiles(self, kind: Kind, most_bytes: int = 0) -> EncodedTiles:
         """The rows as a kind takes them; kept encoded in at most so many bytes."""
         settings, blocks = self.settings, self.encoder.with_pieces(kind.pieces)
@@ -319,16 +373,14 @@ class Committee:
                 break
             kind = Kind(f"line-{pieces}", pieces)
             tiles = self._tiles(kind)
-            few = self.n_rows < tiles.encoding.n_columns
-            lines = (ridge_lines_of_few if few else ridge_lines)(
-                tiles.leading(self.n_rows), folds, self.monitor.clock.paced
-            )
+            lines = self._lines(tiles, folds)
             judged = list(tiles.leading(settings.judged_rows))
             if pool is None:
                 y = np.concatenate([block.y for _, block in judged]).astype(np.float64)
                 root = np.concatenate([x[:, -1] for _, (x, _) in judged]).astype(np.float64)
                 varies = self.summary.targets.variance > 0
-                pool = Pool(self.encoder, self.scaler, slope, folds, y, root, varies)
+                pool = Pool(self.encoder, self.scaler, slope, folds, y, root, varies, self.loss)
+                self.pool = pool
             said = line_predictions(judged, lines)
             each = by_line(_leading(judged, settings.compared_rows), lines)
             pool.add(Candidate(kind.name, tiles.encoding, blocks, lines, said, each))

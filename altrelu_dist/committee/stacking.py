@@ -8,9 +8,13 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import nnls
 
+from altrelu_dist.losses import Loss, positive
 from altrelu_dist.moments.rows import Floats
 
-__all__ = ["Stack", "combined", "stacked"]
+__all__ = ["Stack", "combined", "stacked", "stacked_by_loss"]
+
+_MOST_STEPS, _HALVINGS = 50, 12
+_ENOUGH = 1e-6  # of the loss: a step that takes less off it is the last one
 
 
 class Stack(NamedTuple):
@@ -18,7 +22,8 @@ class Stack(NamedTuple):
 
     kept: list[int]
     weights: Floats  # (groups kept, q), not negative
-    loss: float  # sum of squares
+    loss: float  # sum of squares, or of losses
+    shift: Floats | None = None  # (q,) what is added to outputs; only of another loss than squares
 
 
 def stacked(predicted: Sequence[Floats], y: Floats, costs: Sequence[bool], most: int) -> Stack:
@@ -77,3 +82,75 @@ def combined(predicted: Sequence[Floats], stack: Stack) -> Floats:
         predicted[group] * weight for group, weight in zip(stack.kept, stack.weights, strict=True)
     )
     return total
+
+
+def stacked_by_loss(
+    predicted: Sequence[Floats],
+    y: Floats,
+    root: Floats,
+    costs: Sequence[bool],
+    most: int,
+    loss: Loss,
+) -> Stack:
+    """Non-negative weights of least loss, by reweighted non-negative least squares.
+
+    Groups leave as in `stacked`, by the parabolas about the best weights of all of them. A shift
+    follows where it lowers the loss: with it as many rows lie below a quantile as its level says.
+
+    Parameters
+    ----------
+    predicted : sequence of ndarray of shape (n, q)
+    y : ndarray of shape (n, q)
+    root : ndarray of shape (n,)
+        Roots of the rows' weights, which both are multiplied by.
+    costs : sequence of bool
+    most : int
+    loss : Loss
+    """
+
+    def total(stack: Stack) -> float:
+        return loss.total(combined(predicted, stack), root[:, None], y)
+
+    def parabolas(stack: Stack) -> tuple[list[Floats], Floats]:
+        divisor = positive(root[:, None])
+        f = combined(predicted, stack) / divisor
+        gradient, curvature = loss.derivatives(f, y / divisor)
+        own = np.sqrt(curvature)
+        return [each * own for each in predicted], (f - gradient / curvature) * root[:, None] * own
+
+    def descended(kept: list[int], weights: Floats) -> Stack:
+        stack = Stack(kept, weights, np.inf)
+        stack = stack._replace(loss=total(stack))
+        for _ in range(_MOST_STEPS):
+            rows, z = parabolas(stack)
+            reduced = [
+                np.asarray(np.linalg.qr(np.column_stack([*(p[:, t] for p in rows), z[:, t]]), "r"))
+                for t in range(y.shape[1])
+            ]
+            step = _weights(reduced, kept).weights - stack.weights
+            for halving in range(_HALVINGS):
+                trial = stack._replace(weights=stack.weights + step / 2**halving)
+                trial = trial._replace(loss=total(trial))
+                if trial.loss < stack.loss:
+                    break
+            else:
+                break
+            before, stack = stack.loss, trial
+            if not trial.loss < (1 - _ENOUGH) * before:
+                break
+        return stack
+
+    every = list(range(len(predicted)))
+    alone = [total(Stack([group], np.ones((1, y.shape[1])), 0.0)) for group in every]
+    weights = np.zeros((len(every), y.shape[1]))
+    weights[int(np.argmin(alone))] = 1.0
+    full = descended(every, weights)
+    kept = stacked(*parabolas(full), costs, most).kept
+    best = min(kept, key=alone.__getitem__)
+    chosen = np.array(kept)[:, None] == best
+    stack = descended(kept, np.repeat(chosen.astype(float), y.shape[1], axis=1))
+    divisor = positive(root[:, None])
+    said = combined(predicted, stack)
+    shift = loss.shift(said / divisor, y / divisor, root**2)
+    shifted = loss.total(said + shift * root[:, None], root[:, None], y)
+    return stack._replace(loss=shifted, shift=shift) if shifted < stack.loss else stack

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import numbers
 import os
 import time
@@ -11,7 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import asdict, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -24,15 +26,20 @@ from altrelu_dist.errors import DataError, MissingTargetsError
 from altrelu_dist.estimators.taking import TakesData
 from altrelu_dist.exports import ExportMethods
 from altrelu_dist.fitting import CommitteeFit, Naming, PlainFit, fit_of
+from altrelu_dist.frames import given
 from altrelu_dist.inputs import is_lazy, kept, lazy_array, on_client
 from altrelu_dist.interrupts import raise_for, say_stopping, stop_softly
+from altrelu_dist.losses import SQUARES
 from altrelu_dist.memory import PeakMemory
 from altrelu_dist.model_file import load_estimator, save_estimator
-from altrelu_dist.moments.refusals import check_finite
-from altrelu_dist.moments.rows import rows_with_target
+from altrelu_dist.moments.refusals import check_finite, check_summary
+from altrelu_dist.moments.rows import Rows, rows_with_target
+from altrelu_dist.moments.sample import Sampler
+from altrelu_dist.moments.summary import summarise
 from altrelu_dist.network import Network
 from altrelu_dist.parameters import checked, one_name_a_column
 from altrelu_dist.prediction import predict_blocks
+from altrelu_dist.reweighting import LossFit
 from altrelu_dist.tables import ids_remark
 from altrelu_dist.training import Callback, Monitor, last_doubling
 from altrelu_dist.version import __version__
@@ -43,11 +50,28 @@ if TYPE_CHECKING:
 
     from altrelu_dist.engine import Engine
 
-__all__ = ["NetworkEstimator"]
+__all__ = ["NetworkEstimator", "ValidationData"]
 
 _log = logging.getLogger(__name__)
 
+_VALIDATION_ROWS = 65_536  # as many as early stopping holds out at most
 _DOUBTFUL = 0.5  # weights for each row: more may fit noise
+
+
+class ValidationData(NamedTuple):
+    """Rows of the user's own, whatever they come in."""
+
+    X: Any
+    y: Any
+    weight: Any = None
+
+
+def digest_of_rows(rows: Rows) -> str:
+    """What validation rows are known by."""
+    found = sha256()
+    for values in (rows.X, rows.y, rows.weight):
+        found.update(b"" if values is None else np.ascontiguousarray(values).tobytes())
+    return found.hexdigest()
 
 
 class NetworkEstimator(ExportMethods, TakesData):
@@ -75,6 +99,8 @@ class NetworkEstimator(ExportMethods, TakesData):
     # Parameters that not every estimator has.
     extrapolate: bool = False
     warm_start: bool = False
+    loss: str = SQUARES
+    quantile: float | Sequence[float] | None = None
     _note: Mapping[str, Any] | None = None  # kept with a checkpoint, for who reads it again
     _leave_out = False  # rows without a target, which are else refused
     _warn: Callable[[str], object] = staticmethod(
@@ -92,13 +118,21 @@ class NetworkEstimator(ExportMethods, TakesData):
         feature_names: Sequence[str] | None = None,
         target_names: Sequence[str] | None = None,
         raw_columns: RawColumns | None = None,
+        validation: ValidationData | None = None,
     ) -> Self:
         """Fit, or leave everything as it was."""
         before = dict(self.__dict__)
         try:
             with on_client(self.client, X=X, y=y, sample_weight=sample_weight) as client:
                 text = self._fit(
-                    X, y, sample_weight, client, feature_names, target_names, raw_columns
+                    X,
+                    y,
+                    sample_weight,
+                    client,
+                    feature_names,
+                    target_names,
+                    raw_columns,
+                    validation,
                 )
         except BaseException:
             # What was fitted before is still what it was.
@@ -117,6 +151,7 @@ class NetworkEstimator(ExportMethods, TakesData):
         feature_names: Sequence[str] | None,
         target_names: Sequence[str] | None,
         raw_columns: RawColumns | None,
+        validation: ValidationData | None,
     ) -> str | None:
         """Fit; what there is to warn of."""
         parameters = checked(self)
@@ -143,6 +178,9 @@ class NetworkEstimator(ExportMethods, TakesData):
                 )
             raw_columns = raw_columns or (RawColumn(),) * self.n_features_in_
         targets = names_of_y if target_names is None else tuple(target_names)
+        judging: Rows | None = None
+        if validation is not None:
+            judging = self._validation_rows(validation, raw_columns, names, n_targets, client)
         start = None
         if self.warm_start and hasattr(self, "network_"):
             check_method(parameters.method)
@@ -160,6 +198,8 @@ class NetworkEstimator(ExportMethods, TakesData):
         shape |= {"n_targets": n_targets}
         # Data with other levels may have the same numbers.
         known = {} if raw_columns is None else {"columns": digest_of(raw_columns)}
+        if judging is not None:
+            known["validation"] = digest_of_rows(judging)
         with opened(
             self.checkpoint,
             asdict(parameters)
@@ -184,7 +224,13 @@ class NetworkEstimator(ExportMethods, TakesData):
             extrapolate = bool(self.extrapolate)
             logistic = self._logistic
             made = fit_of(
-                parameters, monitor, naming, start, extrapolate=extrapolate, logistic=logistic
+                parameters,
+                monitor,
+                naming,
+                start,
+                extrapolate=extrapolate,
+                logistic=logistic,
+                validation=judging,
             )
             self._so_far = made.so_far
 
@@ -200,19 +246,46 @@ class NetworkEstimator(ExportMethods, TakesData):
         self.network_ = self._named(network)
         del self._so_far
         reason = monitor.stopping.reason or "converged"
+        self.__dict__.pop("validation_loss_", None)  # of an earlier fit
+        if not math.isnan(monitor.counts.validation_loss):
+            self.validation_loss_ = float(monitor.counts.validation_loss)
+        chosen = self.early_stopping or judging is not None
         self._told_by(monitor.history, monitor.counts.passes, reason, monitor.memory)
-        working = made.n_working if isinstance(made, PlainFit) else None
-        if isinstance(made, PlainFit) and working and not self.early_stopping:
+        working = made.n_working if isinstance(made, PlainFit | LossFit) else None
+        if isinstance(made, PlainFit | LossFit) and working and not chosen:
             self._doubt(made.n_weighted)
         if isinstance(made, CommitteeFit) and not made.ready and reason == "max_time":
             return (
                 f"the network predicts the mean of the targets, since the {self.max_time:g} s "
                 "allowed were over before it was trained; allow more seconds"
             )
-        return self._shortfall(parameters.n_hidden, working, reason, monitor)
+        return self._shortfall(parameters.n_hidden, working, reason, monitor, chosen)
+
+    def _validation_rows(
+        self,
+        data: ValidationData,
+        raw_columns: RawColumns | None,
+        names: Any,
+        n_targets: int,
+        client: Client | None,
+    ) -> Rows:
+        """The validation rows, or a sample of many, in memory: of the columns of the training."""
+        flat = self._flat
+        known = None if names is None else [str(name) for name in names]
+        try:
+            X = given(data.X, "X", raw_columns, features=known, numbers=raw_columns is None)
+            rows = self._rows(X, data.y, data.weight, client, reset=False)
+            if rows.n_targets != n_targets or self._flat != flat:
+                raise DataError(f"y has {rows.n_targets} targets; expected as many columns as y")
+            check_summary(rows.engine.reduce(summarise, "validation"), known, None, gaps=True)
+            share = min(1.0, _VALIDATION_ROWS / rows.engine.n_rows)
+            drawn = rows.engine.reduce(Sampler(share, 0, gaps=True), "validation")
+        except ValueError as error:
+            raise DataError(f"X_val, y_val: {error}") from error
+        return drawn.shuffled()
 
     def _trained(
-        self, made: PlainFit | CommitteeFit, engine: Engine, dtype: np.dtype[np.floating]
+        self, made: PlainFit | CommitteeFit | LossFit, engine: Engine, dtype: np.dtype[np.floating]
     ) -> Network:
         """Train; where rows without a target may be left out, without those."""
         try:
@@ -332,9 +405,12 @@ class NetworkEstimator(ExportMethods, TakesData):
         return bool(self.callback(progress)) if self.callback is not None else False
 
     def _shortfall(
-        self, asked: int, working: int | None, reason: str, monitor: Monitor
+        self, asked: int, working: int | None, reason: str, monitor: Monitor, chosen: bool
     ) -> str | None:
-        """What to warn of: too little time, or fewer neurons than were asked for."""
+        """What to warn of: too little time, or fewer neurons than were asked for.
+
+        Not where validation rows have ``chosen`` them.
+        """
         limit = f"{self.max_time:g} s allowed" if self.max_time is not None else ""
         has = f"the network has {working} of {asked} neurons"
         if limit and monitor.clock.first_pass_seconds > float(self.max_time or 0):
@@ -345,9 +421,9 @@ class NetworkEstimator(ExportMethods, TakesData):
             )
         if working is None or working >= asked:
             return None
-        if reason == "max_time" and not self.early_stopping:
+        if reason == "max_time" and not chosen:
             return f"{has}, since the {limit} were over before it was trained; allow more seconds"
-        if reason in ("converged", "max_iter") and not self.early_stopping:
+        if reason in ("converged", "max_iter") and not chosen:
             return f"{has}: no further one lowers the loss on these data"
         return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
@@ -10,22 +11,32 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from altrelu_dist.encoding import RawColumns
-from altrelu_dist.errors import DataError
-from altrelu_dist.estimators.base import NetworkEstimator
+from altrelu_dist.errors import DataError, ParameterError
+from altrelu_dist.estimators.base import NetworkEstimator, ValidationData
+from altrelu_dist.estimators.taking import TrainingRows
 from altrelu_dist.folding import folded
-from altrelu_dist.frames import given
+from altrelu_dist.frames import Given, given
 from altrelu_dist.inputs import is_lazy, on_client
+from altrelu_dist.losses import SQUARES, Poisson, Repeated
 from altrelu_dist.moments.refusals import check_finite
 from altrelu_dist.parameters import checked
+from altrelu_dist.prediction import intervals, of_targets
 from altrelu_dist.training import Callback
 
 if TYPE_CHECKING:
     from distributed import Client
 
 __all__ = ["AltReLURegressor"]
+
+
+def _of_squares(model: AltReLURegressor) -> bool:
+    if model.loss != SQUARES:
+        raise AttributeError(f"partial_fit is about squares; the loss is {model.loss!r}: use fit")
+    return True
 
 
 class AltReLURegressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
@@ -59,6 +70,14 @@ class AltReLURegressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
         Let a committee predict any distance beyond the range of the training targets. By default
         its predictions are clipped at a quarter of that range beyond it; those of a plain network
         never are.
+    loss : {"squared_error", "huber", "quantile", "poisson"}, default "squared_error"
+        What is made small: ``"huber"`` is the square near the prediction and linear beyond 1.345
+        robust deviations of the residuals; ``"quantile"`` predicts quantiles (pinball loss),
+        ``"poisson"`` means of counts or other targets of at least 0, by their logarithms. Not with
+        ``max_size``, the method ``"alternating"`` and :meth:`partial_fit`.
+    quantile : float or list of float, optional
+        Level, by default 0.5, or levels that rise, of ``loss="quantile"``. Several are outputs of
+        one network, sorted so that they do not cross; then there is one target alone.
     categorical_features : list of str, optional
         Columns of a table whose numbers are codes: each different number is a level. Texts and
         categories always are.
@@ -124,6 +143,16 @@ class AltReLURegressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
     expected_r2_spread_ : float
         Nine of ten further folds would be within so much of it, if the R2 of folds are spread as
         normal numbers are. Only of a committee.
+    expected_loss_ : float
+        Mean loss to expect on new rows, in place of ``expected_r2_`` where the loss is another:
+        out of fold, without what averaging the members adds. The pinball loss, the Poisson
+        deviance as scikit-learn defines it, or the Huber loss in squared units.
+    expected_d2_ : float
+        The share of the loss of the best constant that the predictions take off: D2, which is R2
+        for squares.
+    validation_loss_ : float
+        Mean loss on the validation rows, if there were some: those held out, or ``X_val``. The mean
+        square over targets, or the loss that was asked for as in ``expected_loss_``.
     history_ : list of dict
         One entry an iteration: the fields of `Progress`, details of the stage, and
         ``peak_memory``: bytes, the sum of ``peak_memory_`` as it was known then. The loss of a
@@ -169,7 +198,7 @@ class AltReLURegressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
     True
     """
 
-    _expects = ("expected_r2", "expected_r2_spread")
+    _expects = ("expected_r2", "expected_r2_spread", "expected_loss", "expected_d2")
 
     def __init__(
         self,
@@ -178,6 +207,8 @@ class AltReLURegressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
         method: str | None = None,
         max_size: int | None = None,
         extrapolate: bool = False,
+        loss: str = "squared_error",
+        quantile: float | Sequence[float] | None = None,
         categorical_features: Sequence[str] | None = None,
         alpha: float = 0.0,
         negative_slope: float = 0.0,
@@ -198,6 +229,8 @@ class AltReLURegressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
         self.method = method
         self.max_size = max_size
         self.extrapolate = extrapolate
+        self.loss = loss
+        self.quantile = quantile
         self.categorical_features = categorical_features
         self.alpha = alpha
         self.negative_slope = negative_slope
@@ -220,6 +253,9 @@ class AltReLURegressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
         y: Any,
         sample_weight: Any = None,
         *,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
         feature_names: Sequence[str] | None = None,
         target_names: Sequence[str] | None = None,
         raw_columns: RawColumns | None = None,
@@ -242,6 +278,12 @@ class AltReLURegressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
             column of texts of which nearly all are different names the rows, and is left out.
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
         sample_weight : array-like of shape (n_samples,), optional
+        X_val, y_val : array-like of shapes (n_val, n_features) and as y, optional
+            Validation rows of your own, with the columns of X; at most 65,536 of them are used, at
+            random. A plain network is chosen by them, as by the rows that ``early_stopping`` would
+            hold out of X. A committee is chosen by its folds: it is only scored on them. The loss
+            on them is ``validation_loss_``.
+        sample_weight_val : array-like of shape (n_val,), optional
         feature_names, target_names : sequence of str, optional
             Names of columns that are arrays; those of a table are known.
         raw_columns : tuple of RawColumn, optional
@@ -268,6 +310,14 @@ class AltReLURegressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
             If the network ends with fewer working neurons than ``n_hidden``: because ``max_time``
             was over, or because no further one lowers the loss. Not where early stopping chose it.
         """
+        validation = None
+        if X_val is not None and y_val is not None:
+            validation = ValidationData(X_val, y_val, sample_weight_val)
+        elif any(each is not None for each in (X_val, y_val, sample_weight_val)):
+            lacking = "X_val" if X_val is None else "y_val"
+            raise ParameterError(
+                "is missing; expected X_val and y_val together, or neither", parameter=lacking
+            )
         return self._train(
             X,
             y,
@@ -275,8 +325,10 @@ class AltReLURegressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
             feature_names=feature_names,
             target_names=target_names,
             raw_columns=raw_columns,
+            validation=validation,
         )
 
+    @available_if(_of_squares)  # type: ignore[untyped-decorator]
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fold further rows into the network, without the rows of before.
 
@@ -339,13 +391,68 @@ class AltReLURegressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
         Returns
         -------
         ndarray or dask.array.Array of shape (n_samples,) or (n_samples, n_targets)
-            Lazy for Dask and Zarr data.
+            Of several quantiles (n_samples, n_levels). Lazy for Dask and Zarr data.
         """
         out = self._outputs(X)
+        out = of_targets(self.network_, out)
+        return out[:, 0] if self._flat and out.shape[1] == 1 else out
+
+    def predict_interval(self, X: Any, level: float = 0.9) -> Any:
+        """Predict an interval that holds the target of a new row with a chance of ``level``.
+
+        The chance is that of rows like those of the training, taken together. The interval is
+        wider where residuals of rows with predictions nearby are larger. They are those of a
+        committee's out-of-fold predictions, or of the validation rows of a plain network.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        level : float, default 0.9
+            Above 0 and below 1; the share of targets below the interval is that above it.
+
+        Returns
+        -------
+        ndarray or dask.array.Array of shape (n_samples, 2) or (n_samples, n_targets, 2)
+            Least and greatest value. Lazy for Dask and Zarr data.
+
+        Raises
+        ------
+        ParameterError
+            If the level is none, or needs more residuals than there are, or the loss is that of
+            quantiles.
+        DataError
+            If there are no residuals: a plain network without validation rows, one that
+            `partial_fit` or a file of an earlier version of this package left without.
+        """
+        check_is_fitted(self)
+        if not isinstance(level, numbers.Real) or isinstance(level, bool) or not 0 < level < 1:
+            raise ParameterError(
+                f"is {level!r}; expected a number above 0 and below 1", parameter="level"
+            )
+        network = self.network_
+        if network.info.get("loss") == "quantile":
+            raise ParameterError(
+                "is 'quantile', and predict_interval is about residuals of means; predict gives "
+                "the quantiles, or use another loss",
+                parameter="loss",
+            )
+        residuals = network.residuals
+        if residuals is None:
+            raise DataError(
+                "the network has no residuals of rows that it was not trained on: train a "
+                "committee, or a plain network with early_stopping=True or X_val, by fit"
+            )
+        if level > residuals.most():
+            raise ParameterError(
+                f"is {level:g}, and {len(residuals.quantiles)} residuals are enough for at most "
+                f"{residuals.most():.4g}",
+                parameter="level",
+            )
+        out = intervals(network, self._outputs(X), float(level))
         return out[:, 0] if self._flat else out
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Coefficient of determination, the mean over targets.
+        """Coefficient of determination of the predictions, the mean over targets.
 
         Parameters
         ----------
@@ -358,12 +465,18 @@ class AltReLURegressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
         float
         """
         check_is_fitted(self)
+        if len(self.network_.info.get("quantiles", ())) > 1:
+            raise ParameterError(
+                "has several levels, and score is the R2 of one prediction a row; use "
+                "sklearn.metrics.mean_pinball_loss for each level",
+                parameter="quantile",
+            )
         features = self._features(self._known(X), reset=False)
         target, names = self._target(y)
         if not (is_lazy(features) or is_lazy(target)):
             check_finite(target, "y", names)
             weight = None if sample_weight is None else given(sample_weight, "sample_weight").values
-            predicted = self._predicted(features)
+            predicted = of_targets(self.network_, self._predicted(features))
             return float(r2_score(target, predicted, sample_weight=weight))
         from altrelu_dist.metrics import evaluate
 
@@ -373,7 +486,34 @@ class AltReLURegressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
         r2 = [float(score.mse == 0) if math.isnan(score.r2) else score.r2 for score in scores]
         return float(np.mean(r2))
 
+    def _rows(
+        self, X: Given, y: Any, sample_weight: Any, client: Client | None, *, reset: bool = True
+    ) -> TrainingRows:
+        rows = super()._rows(X, y, sample_weight, client, reset=reset)
+        levels = self.quantile if isinstance(self.quantile, list | tuple | np.ndarray) else ()
+        if len(levels) < 2:
+            return rows
+        if rows.n_targets > 1:
+            raise ParameterError(
+                f"has {len(levels)} levels, and y has {rows.n_targets} targets; expected one of "
+                "them: fit a model for each target, or for each level",
+                parameter="quantile",
+            )
+        name = "y" if rows.target_names is None else rows.target_names[0]
+        return rows._replace(
+            engine=rows.engine.prepared(Repeated(len(levels))),
+            n_targets=len(levels),
+            target_names=tuple(f"{name}_{level:g}" for level in levels),
+        )
+
+    def _target(self, y: Any) -> tuple[Any, tuple[str, ...] | None]:
+        target, names = super()._target(y)
+        if self.loss == "poisson" and isinstance(target, np.ndarray):
+            Poisson().check(target)
+        return target, names
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
+        tags.target_tags.positive_only = self.loss == "poisson"
         return tags

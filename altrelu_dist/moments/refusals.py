@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from altrelu_dist.encoding import Encoder
 from altrelu_dist.errors import DataError, MissingTargetsError, MissingValuesError, Remedy
+from altrelu_dist.moments.rows import Rows
 from altrelu_dist.moments.summary import Columns, Summary, columns_of
 
-__all__ = ["check_finite", "check_summary"]
+__all__ = ["check_finite", "check_summary", "check_validation"]
 
 _MOST_WEIGHT = 1e220  # of all rows together
 
@@ -39,6 +41,17 @@ def check_finite(
     if not fine.all():
         table = values.reshape(len(values), -1)
         raise _not_finite(what, columns_of(table, np.ones(len(table)), 0), names)
+
+
+def check_validation(rows: Rows | None, encoder: Encoder, names: Sequence[str] | None) -> None:
+    """Refuse validation rows that lack values where no training row does.
+
+    Raises
+    ------
+    DataError
+    """
+    if rows is not None:
+        check_finite(rows.X, "X_val", names, encoder.lacking)
 
 
 def check_summary(

@@ -61,6 +61,8 @@ class Parameters:
     seed: int
     validation_fraction: float = 0.0  # of the rows, held out for early stopping; 0: none
     max_size: int | None = None  # neurons of a committee at most, its line's too
+    loss: str = "squared_error"  # see `altrelu_dist.losses`
+    levels: tuple[float, ...] = ()  # of the quantiles
 
 
 class Stages(NamedTuple):
@@ -101,6 +103,7 @@ def train(
     target_names: Sequence[str] | None = None,
     start: RawLayers | None = None,
     encode: Callable[[Rows], Rows] | None = None,
+    validation: Rows | None = None,
 ) -> Trained:
     """Train a network on the rows of an engine.
 
@@ -118,6 +121,8 @@ def train(
         Hidden weights, hidden bias, output weights and output bias, of raw rows, to go on from.
     encode : callable, optional
         Makes of raw rows those that the network takes; features may then be missing.
+    validation : Rows, optional
+        Raw rows for early stopping, in place of a part of the training rows.
 
     Raises
     ------
@@ -128,7 +133,15 @@ def train(
     """
     with one_blas_thread():
         return _train(
-            engine, parameters, monitor, dtype, feature_names, target_names, start, encode
+            engine,
+            parameters,
+            monitor,
+            dtype,
+            feature_names,
+            target_names,
+            start,
+            encode,
+            validation,
         )
 
 
@@ -141,6 +154,7 @@ def _train(
     target_names: Sequence[str] | None,
     start: RawLayers | None,
     encode: Callable[[Rows], Rows] | None,
+    given: Rows | None,
 ) -> Trained:
     def encoded(rows: Engine) -> Engine:
         return rows if encode is None else rows.prepared(encode)
@@ -150,7 +164,7 @@ def _train(
     monitor.begin_stage("summary")
     begun = monitor.clock.seconds
     held_out = None
-    if parameters.validation_fraction:
+    if parameters.validation_fraction and given is None:
         held_out = HeldOut.of(parameters.validation_fraction, engine.n_rows, parameters.seed)
     look = summarise if held_out is None else OfTraining(held_out, summarise)
     if monitor.journal.kept:
@@ -208,6 +222,7 @@ def _train(
             engine = engine.prepared(monitor.clock.in_time(scaler))
     if monitor.stopped:
         return untrained
+    validation = validation if given is None else given
     if validation is not None:
         validation = validation if encode is None else encode(validation)
         slope = parameters.negative_slope

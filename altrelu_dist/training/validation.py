@@ -142,6 +142,7 @@ class Validation:
                 "early stopping: no row with weight is held out for validation; raise "
                 "validation_fraction, or train without early stopping"
             )
+        self.rows = drawn
         self._engine = LocalEngine.of(drawn).prepared(scaler)
         self._weight_sum = sum(float(np.vdot(x[:, -1], x[:, -1])) for x, _ in self._engine.tiles)
         self._slope = slope

@@ -164,7 +164,7 @@ class GroupDescent:
             residual, curvature = _derivatives(self.loss, output, x[:, -1:], y)
         share = mask.T[:, :, None] / mask.sum(axis=0)[:, None, None]
         residual *= share
-        if state.inverses is None or state.taken % settings.renewal == 0:
+        if state.inverses is None or state.taken % settings.renewal_of(h) == 0:
             state = self._renewed(state, slopes, hidden, x[:, -1:], n, curvature)
         assert state.inverses is not None
         hidden_inverse, output_inverse = state.inverses

@@ -47,6 +47,8 @@ class CommitteeSettings:
         A fold has at least so many rows; below two folds there is only the line.
     n_hidden : int
         Neurons of a member.
+    many_rows, few_folds, wide : int
+        From so many rows on there are fewer members, each of more neurons: so many.
     rows_a_neuron : int
         A member has fewer neurons where it would have fewer training rows for each.
     coarse, fine : int
@@ -80,7 +82,7 @@ class CommitteeSettings:
         Of the Kronecker-factored steps; see `KroneckerSettings`. The damping is that of 64 neurons,
         and grows with their number.
     renewal : int
-        Steps between two renewals of the curvature.
+        Steps between two renewals of the curvature: of up to 100 neurons, in proportion of more.
     judged_rows, looked_rows : int
         Rows, at most, whose out-of-fold predictions weigh the groups, and on which members are
         validated on the way.
@@ -103,6 +105,9 @@ class CommitteeSettings:
     together: int = 4
     least_rows: int = 10
     n_hidden: int = 64
+    many_rows: int = 100_000
+    few_folds: int = 4
+    wide: int = 256
     rows_a_neuron: int = 4
     coarse: int = 16
     fine: int = 256
@@ -135,7 +140,7 @@ class CommitteeSettings:
     @property
     def most_neurons(self) -> int:
         """Neurons of the network at most, but for those of the line."""
-        return self.kept * self.n_folds * self.n_hidden
+        return self.kept * max(self.n_folds * self.n_hidden, self.few_folds * self.wide)
 
     def taking(self, pieces: int) -> tuple[Kind, ...]:
         """The kinds where there are only so many blocks of pieces, none of them twice."""
@@ -147,7 +152,8 @@ class CommitteeSettings:
 
     def folds(self, n_rows: int) -> int:
         """How many folds so many rows are cut into; 0 if they are too few for members."""
-        folds = min(self.n_folds, n_rows // self.least_rows)
+        most = self.n_folds if n_rows < self.many_rows else self.few_folds
+        folds = min(most, n_rows // self.least_rows)
         return folds if folds > 1 else 0
 
     def parts(self, n_folds: int) -> list[tuple[int, int]]:
@@ -157,11 +163,21 @@ class CommitteeSettings:
 
     def member_size(self, n_rows: int) -> int:
         """Neurons of a member."""
-        return max(1, min(self.n_hidden, n_rows // self.rows_a_neuron))
+        most = self.n_hidden if n_rows < self.many_rows else self.wide
+        return max(1, min(most, n_rows // self.rows_a_neuron))
+
+    def one_of(self, neurons: int) -> int:
+        """Neurons of a member, where all of a group have so many."""
+        most = self.n_hidden if neurons <= self.n_folds * self.n_hidden else self.wide
+        return min(most, neurons)
 
     def damping_of(self, n_hidden: int) -> float:
         """For members of so many neurons."""
         return min(1.0, self.damping * max(1.0, n_hidden / 64))
+
+    def renewal_of(self, n_hidden: int) -> int:
+        """For members of so many neurons."""
+        return max(self.renewal, n_hidden * self.renewal // 100)
 
     def rows_of_tile(self, n_rows: int) -> int:
         """Rows of a step."""

@@ -476,13 +476,14 @@ class _Bench:
             seed=0,
         )
         state = descent.init(self._group(folds, h, p))
+        renewal = COMMITTEE.renewal_of(h)
 
         def run() -> None:
             nonlocal state
-            for _ in range(COMMITTEE.renewal):
+            for _ in range(renewal):
                 state = descent.step(state)
 
-        return _timed(run) / COMMITTEE.renewal
+        return _timed(run) / renewal
 
     def _judging(self, _: str, folds: int, h: int, p: int) -> float:
         tiles, group = [(0, self._encoded(_ENCODED_ROWS, p))], self._group(folds, h, p)

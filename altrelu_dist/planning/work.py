@@ -98,7 +98,7 @@ def multiply_adds(kernel: str, p: int, q: int, h: int) -> float:
         case "member":
             return 2.0 * h * (p + q)
         case "member-step":
-            return float(h * min(h, COMMITTEE.n_hidden) * p)
+            return float(h * COMMITTEE.one_of(h) * p)
         case "judge":
             return float(h * p)
         case "fold":

@@ -23,7 +23,8 @@ REPEATS = 5  # permutations of a column
 GRID = 24  # values of a column of numbers
 _LEVELS = 10  # levels of a column, the most frequent in the rows
 _ENDS = (0.05, 0.95)  # quantiles between which the grid lies
-_MOST_PREDICTED = 1_000_000  # rows that the permutations of all columns predict, together
+# Of the permutations of all columns: predicted rows, and products of the hidden layer.
+_MOST_PREDICTED, _MOST_PRODUCTS = 1_000_000, 2e11
 _FEWEST = 100  # rows of each permutation, however many columns
 
 
@@ -97,8 +98,8 @@ def importance_of(
 ) -> list[Importance]:
     """Permutation importance of every raw column on some rows in memory.
 
-    The score is R2 of each target, or the log loss of classes. Of many columns fewer rows are
-    taken, at least a hundred, to bound the work.
+    The score is R2 of each target, or the log loss of classes. Of many columns, and of
+    a large network, fewer rows are taken, at least a hundred, to bound the work.
 
     Parameters
     ----------
@@ -117,7 +118,8 @@ def importance_of(
     ----------
     .. [1] L. Breiman, "Random Forests", Machine Learning 45, 2001.
     """
-    most = max(_FEWEST, _MOST_PREDICTED // (repeats * network.n_features))
+    predicted = min(_MOST_PREDICTED, _MOST_PRODUCTS / network.hidden_weights.size)
+    most = max(_FEWEST, int(predicted / (repeats * network.n_features)))
     rows = rows.part(rows.start, min(rows.stop, rows.start + most))
     weight = _weight(rows)
     rng = np.random.default_rng(seed)

@@ -38,9 +38,10 @@ _KEY: Mapping[str, Any] = {
     "frameon": False, "fontsize": "small", "title_fontsize": "small", "handlelength": 1.0,
     "columnspacing": 1.0, "handletextpad": 0.4, "labelspacing": 0.3,
 }  # fmt: skip
+_LOG_FROM = 10  # times the least loss that the greatest is
 _MOST_POINTS = 200  # of a line
 BARS = 15
-_LONGEST = 22  # characters of a name
+_LONGEST, _IN_KEY = 22, 13  # characters of a name, and of one in a key
 _NUMBERED = 8  # classes whose cells hold numbers
 
 
@@ -94,6 +95,8 @@ def plot_training(
     if len(x):
         ax.plot(x, y, color=color, drawstyle="steps-post", lw=1.8, label=label or "training")
         ax.plot(x[-1], y[-1], "o", color=color, ms=5)
+        if min(y) > 0 and max(y) > _LOG_FROM * min(y):
+            ax.set_yscale("log")
     x, y = _points(history, by, "validation_loss")
     if len(x):
         ax.plot(x, y, color=LINES[1], drawstyle="steps-post", lw=1.4, label="rows held out")
@@ -174,11 +177,11 @@ def plot_residuals(residuals: Residuals, ax: Axes | None = None) -> Axes:
         If Matplotlib is not installed.
     """
     ax = _axes(ax)
-    _cells(ax, residuals.against, "upper center", columns=len(STEPS))
+    _cells(ax, residuals.against, "upper center", columns=3)
     ax.axhline(0.0, color=LINES[1], lw=1.2)
     ax.set(xlabel="predicted", ylabel="true less predicted")
     low, high = residuals.against.y_edges[[0, -1]]
-    ax.set_ylim(low, high + 0.28 * (high - low))  # room for the key
+    ax.set_ylim(low, high + 0.36 * (high - low))  # room for the key
     return _clean(ax)
 
 
@@ -208,8 +211,7 @@ def plot_importance(importance: Importance, ax: Axes | None = None) -> Axes:
     )
     ax.set_yticks(places, [_name(importance.names[i]) for i in top])
     ax.invert_yaxis()
-    changed = "R2 lost" if importance.unit == "R2" else "log loss gained"
-    ax.set_xlabel(f"{changed} when the column is permuted")
+    ax.set_xlabel("R2 lost" if importance.unit == "R2" else "log loss gained")
     _clean(ax)
     ax.grid(visible=False, axis="y")
     return ax
@@ -247,7 +249,7 @@ def plot_dependence(
     outputs = outputs or {"prediction": 0}
     levels = dependence.kind == "levels"
     for (name, t), color in zip(outputs.items(), LINES, strict=False):
-        mean, label = dependence.mean[:, t], _name(name)
+        mean, label = dependence.mean[:, t], _name(name, _IN_KEY)
         if levels:
             ax.plot(mean, np.arange(len(mean)), "o", color=color, ms=6, label=label)
         else:
@@ -309,7 +311,7 @@ def plot_calibration(calibrations: Sequence[Calibration], ax: Axes | None = None
     for each, color in zip(calibrations, LINES, strict=False):
         there = each.weight > 0
         p, share = each.probability[there], each.share[there]
-        ax.plot(p, share, color=color, lw=1.6, label=_name(each.label))
+        ax.plot(p, share, color=color, lw=1.6, label=_name(each.label, _IN_KEY))
         ax.scatter(p, share, 8 + 50 * each.weight[there] / each.weight.max(), color=color)
     ax.set(xlabel="predicted probability", ylabel="share of the class", xlim=(0, 1), ylim=(0, 1))
     ax.legend(frameon=False, loc="upper left")
@@ -419,7 +421,7 @@ def _cells(
         low, high = bounds[k], bounds[min(k + 1, len(bounds) - 1)]
         if whole:
             last = high if k == n - 1 else high - 1
-            text = f"{low:,.0f}" if last <= low else f"{low:,.0f}–{last:,.0f}"
+            text = _count(low) if last <= low else f"{_count(low)}–{_count(last)}"
         else:
             text = f"{low:.2g}–{high:.2g}"
         handles.append(Patch(color=color, label=text))
@@ -427,6 +429,14 @@ def _cells(
     ax.legend(handles=handles, title=title, loc=where, ncols=columns, **_KEY)
     ax.set_xlim(density.x_edges[0], density.x_edges[-1])
     ax.set_ylim(density.y_edges[0], density.y_edges[-1])
+
+
+def _count(rows: float) -> str:
+    """A number of rows in little room."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if rows >= size:
+            return f"{rows / size:.3g}{unit}"
+    return f"{rows:.0f}"
 
 
 def _spread(n: int) -> list[str]:

@@ -71,5 +71,6 @@ def _losses(
     label = f"least squares: {linear:.1f}"
     axes.axhline(linear, color=plots.FAINT, ls="--", lw=1.2, label=label)
     span = linear - lowest  # what is far above least squares, as the mean at the start, is cut off
+    axes.set_yscale("linear")
     axes.set_ylim(lowest - 0.08 * span, linear + 0.3 * span)
     axes.set_title("Loss by pass" if by == "passes" else "Loss by second")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from altrelu_dist import plots
 from altrelu_dist.runs.about import About, about
-from altrelu_dist.runs.output import number
+from altrelu_dist.runs.output import number as plain_number
 from altrelu_dist.runs.scores import CLASS_SCORES
 from altrelu_dist.version import __version__
 
@@ -28,6 +29,7 @@ __all__ = ["LIMIT", "page"]
 LIMIT = 1_000_000  # bytes of a page
 _ROWS = 200  # of a table of columns
 _TARGETS = 200  # in the table of scores
+_LARGE = 1e7
 _LONGEST = 80  # characters of a name
 _SIZE = (4.0, 3.0)  # inches
 _SMALL = (3.4, 2.6)
@@ -164,35 +166,28 @@ def page(
     -------
     str
     """
-    told = about(network, model)
-    shown = 0 if diagnosis is None else len(diagnosis.residuals)
-    while True:
-        text = _page(network, told, command, diagnosis, data, remarks, shown)
-        if len(text.encode()) <= LIMIT or not shown:
-            return text
-        shown -= 1
-
-
-def _page(
-    network: Network,
-    told: About,
-    command: str,
-    diagnosis: Diagnosis | None,
-    data: str | None,
-    remarks: Sequence[str],
-    shown: int,
-) -> str:
-    pictures = _Pictures()
-    sections = [_network(told)]
+    told, pictures = about(network, model), _Pictures()
+    sections, last = [_network(told)], [_columns(told), _again(command)]
     if history := network.info.get("history"):
         sections.append(_training(history, network, pictures))
+    of_targets: list[_Section] = []
     if diagnosis is not None:
         sections.append(_scores(diagnosis, remarks))
         if diagnosis.confusion is not None:
             sections.append(_classes(network, diagnosis, pictures))
-        for t, residuals in enumerate(diagnosis.residuals[:shown]):
-            sections.append(_target(t, residuals, diagnosis, pictures))
-    sections += [_columns(told), _again(command)]
+        of_targets = [
+            _target(t, residuals, diagnosis, pictures)
+            for t, residuals in enumerate(diagnosis.residuals)
+        ]
+    while True:
+        text = _whole(network, model, data, [*sections, *of_targets, *last])
+        if len(text.encode()) <= LIMIT or not of_targets:
+            return text
+        of_targets.pop()
+
+
+def _whole(network: Network, model: str, data: str | None, sections: Sequence[_Section]) -> str:
+    """The page of some sections."""
     targets = ", ".join(network.target_columns or ()) or "its targets"
     title = _cut(f"Network that predicts {targets}")
     of = f" on {escape(data)}" if data is not None else ""
@@ -217,7 +212,7 @@ def _page(
 <a class="skip" href="#main">Skip to the report</a>
 <header>
 <h1>{escape(title)}</h1>
-<p class="note">{escape(told.record["model"])}{of}</p>
+<p class="note">{escape(model)}{of}</p>
 <nav aria-label="Parts of the report"><ul>{links}</ul></nav>
 </header>
 <main id="main">
@@ -245,7 +240,7 @@ def _training(
     what = "MSE" if network.classes is None else "MSE of the classes' indicators"
     if "groups" in network.info:
         what += ", out of fold"
-    fell = f"from {number(losses[0])} to {number(losses[-1])}" if losses else "unknown"
+    fell = f"from {_number(losses[0])} to {_number(losses[-1])}" if losses else "unknown"
     note = f"The loss ({what}) of the best network so far: {fell} in {len(known):,} iterations."
     figures = [
         pictures.figure(
@@ -265,20 +260,20 @@ def _scores(diagnosis: Diagnosis, remarks: Sequence[str]) -> _Section:
     if not isinstance(scores, list):
         names = ("accuracy", "log loss", "AUC")
         tiles = {
-            name: number(getattr(scores, key))
+            name: _number(getattr(scores, key))
             for name, key in zip(names, CLASS_SCORES, strict=True)
         }
         if len(diagnosis.calibrations) == 1:
-            tiles["calibration error"] = number(diagnosis.calibrations[0].error)
+            tiles["calibration error"] = _number(diagnosis.calibrations[0].error)
         parts.append(_tiles(tiles))
     else:
         values = [(s.target, s.r2, s.mse, s.rmse, s.mae) for s in scores]
         if len(values) == 1:
             _, *own = values[0]
             heads = ("R2", "MSE", "RMSE", "MAE")
-            parts.append(_tiles(dict(zip(heads, map(number, own), strict=True))))
+            parts.append(_tiles(dict(zip(heads, map(_number, own), strict=True))))
         else:
-            rows = [(_cut(name), *map(number, own)) for name, *own in values[:_TARGETS]]
+            rows = [(_cut(name), *map(_number, own)) for name, *own in values[:_TARGETS]]
             more = len(values) - len(rows)
             caption = "Scores of each target" + (f"; {more:,} more are left out" if more else "")
             parts.append(_table(caption, ("target", "R2", "MSE", "RMSE", "MAE"), rows))
@@ -322,7 +317,7 @@ def _classes(network: Network, diagnosis: Diagnosis, pictures: _Pictures) -> _Se
     assert confusion is not None
     assert network.classes is not None
     section = _Section("classes", "Predicted classes")
-    errors = ", ".join(f"{_cut(each.label)} {number(each.error)}" for each in calibrations)
+    errors = ", ".join(f"{_cut(each.label)} {each.error:.3f}" for each in calibrations)
     side = min(4.2, max(_SIZE[1], 1.2 + 0.35 * len(confusion.true)))
     section.parts.append(
         _figures(
@@ -343,7 +338,7 @@ def _classes(network: Network, diagnosis: Diagnosis, pictures: _Pictures) -> _Se
         )
     )
     rows = [
-        (f"{low:.1f} to {high:.1f}", f"{w:,.6g}", number(p), number(s))
+        (f"{low:.1f} to {high:.1f}", f"{w:,.6g}", _number(p), _number(s))
         for each in calibrations[:1]
         for low, high, w, p, s in zip(
             each.edges[:-1], each.edges[1:], each.weight, each.probability, each.share, strict=True
@@ -390,7 +385,7 @@ def _explained(
         f"{importance.rows:,} rows."
     )
     rows = [
-        (_cut(importance.names[i]), number(importance.mean[i]), number(importance.deviation[i]))
+        (_cut(importance.names[i]), _number(importance.mean[i]), _number(importance.deviation[i]))
         for i in top
     ]
     parts = ["<h3>Importance of the columns</h3>", f"<p>{escape(note)}</p>"]
@@ -460,6 +455,11 @@ def _again(command: str) -> _Section:
     )
 
 
+def _number(value: float) -> str:
+    """Four significant digits, in little room."""
+    return f"{value:.3e}" if math.isfinite(value) and abs(value) >= _LARGE else plain_number(value)
+
+
 def _beyond(weight: float) -> str:
     return f"; beyond the picture: {weight:,.6g}" if weight > 0 else ""
 
@@ -523,7 +523,7 @@ def _svg(draw: Callable[[Axes], object], prefix: str, alt: str, size: tuple[floa
         "text.color": plots.INK, "axes.labelcolor": plots.INK, "axes.edgecolor": plots.FAINT,
         "xtick.color": plots.FAINT, "ytick.color": plots.FAINT, "xtick.labelcolor": plots.INK,
         "ytick.labelcolor": plots.INK, "axes.titlesize": 10, "axes.titleweight": "bold",
-        "axes.formatter.limits": (-4, 6),
+        "axes.formatter.limits": (-4, 5),
     }  # fmt: skip
     file = StringIO()
     with warnings.catch_warnings(), style.context(["default", settings]):

@@ -24,11 +24,11 @@ from sklearn.metrics import confusion_matrix, r2_score
 from test_cli_commands import passes, refuses
 
 from altrelu_dist import Network, diagnose, plots
+from altrelu_dist.cli import page as pages
 from altrelu_dist.dependence import importance_of, partial_dependence
 from altrelu_dist.diagnosis import _Drawn
 from altrelu_dist.inputs import engine_of
 from altrelu_dist.moments.rows import Rows
-from altrelu_dist.runs import page as pages
 from altrelu_dist.runs.columns import open_for, targets_of
 
 QUICK = ("--workers", 0, "--hidden", 4, "--method", "damped", "--max-iter", 4)

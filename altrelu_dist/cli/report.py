@@ -46,13 +46,13 @@ def report(
     With data it has the scores, predictions against true values or classes, and importance and
     partial dependence of the columns. The page needs no other file and no network.
     """
+    from altrelu_dist.cli.page import page
     from altrelu_dist.diagnosis import diagnose
     from altrelu_dist.memory import measure
     from altrelu_dist.network import Network
     from altrelu_dist.outputs import check_apart, check_output, write_beside
     from altrelu_dist.plots import require_matplotlib
     from altrelu_dist.runs.columns import open_for, targets_of, unseen_lines, unseen_of
-    from altrelu_dist.runs.page import page
     from altrelu_dist.runs.scores import class_lines, records_of, scores_of
 
     output = Output(quiet, as_json)
@@ -78,7 +78,7 @@ def report(
         remarks: list[str] = []
 
         def note(line: str) -> None:
-            remarks.append(line)
+            remarks.append(without_secrets(line))
             output.note(line)
 
         opened = open_for(network, data, note, targets=target or ())

@@ -75,10 +75,8 @@ class _Open:
     rows: Rows
 
     def released(self) -> _Open:
-        """Copied: a view of some rows would keep their whole block in memory until they merge."""
-        X, y, weight = self.rows.X, self.rows.y, self.rows.weight
-        copied = None if weight is None else weight.copy()
-        return _Open(Rows(self.rows.start, X.copy(), y.copy(), copied))
+        """Copied, so that the block which they are part of can go before they merge."""
+        return _Open(self.rows.copied())
 
 
 @dataclass(frozen=True)

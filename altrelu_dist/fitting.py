@@ -255,7 +255,7 @@ class CommitteeFit:
             return network
         with one_blas_thread():
             said, factor = out_of_fold
-            rows = committee.rows.part(0, len(said))
+            rows = committee.judged.part(0, len(said))
             if "distilled_from" in network.info:
                 held = held_out(min(len(said), _MOST_ROWS))
                 weight = None if rows.weight is None else rows.weight[: len(held)][held]
@@ -279,7 +279,7 @@ class CommitteeFit:
             own = Monitor(max_time=min(left, _INTERRUPTED))
         else:
             own = Monitor(self._passed_on, left)
-        rows = committee.rows.part(0, min(_MOST_ROWS, committee.n_rows))
+        rows = committee.judged
         weight_sum = committee.summary.features.weight
         small = distilled(network, rows, self.parameters, own, weight_sum)
         assert committee.pool is not None
@@ -332,14 +332,14 @@ class CommitteeFit:
         committee = self._committee
         assert committee.pool is not None
         with one_blas_thread():
-            judged = _judged(scores, committee.rows.part(0, len(scores)))
+            judged = _judged(scores, committee.judged)
             folds = committee.pool.n_folds
             penalty = chosen_penalty(judged, folds)
             link = fit_link(judged, penalty)
             expected = _scored(out_of_fold(judged, folds, penalty), judged)
             if whole is not None:
-                held = held_out(min(_MOST_ROWS, committee.n_rows))
-                rows = committee.rows.part(0, len(held))
+                held = held_out(len(committee.judged.X))
+                rows = committee.judged
                 weight = None if rows.weight is None else rows.weight[held]
                 rows = Rows(0, rows.X[held], rows.y[held], weight)
                 small, large = (

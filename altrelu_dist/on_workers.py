@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["OnWorkers"]
 
 _SLICE = 1.0  # seconds of a task: the states of its members travel to and fro
+_ROWS = "rows"
 _SHARE = 0.5  # of a worker's memory that rows may take
 
 _log = logging.getLogger(__name__)
@@ -52,7 +53,8 @@ class OnWorkers:
     def __init__(self, client: Client, hurry: Hurry) -> None:
         self._client, self._hurry = client, hurry
         self._run = uuid.uuid4().hex
-        self._rows: Any = None  # a future of them
+        self._rows: Rows | None = None  # that the workers hold
+        self._sent: dict[str, Any] = {}  # futures: of these rows, and of the judged tiles by name
 
     def advance(
         self, descents: Sequence[GroupDescent], states: Sequence[GroupState]
@@ -71,34 +73,42 @@ class OnWorkers:
             return Here().advance(descents, states)
         from distributed import KilledWorker
 
+        if self._rows is not tiles[0].rows:
+            self._sent.clear()
+            self._rows = tiles[0].rows
         recipes = list(map(self._recipe, descents, tiles))
-        rows = tiles[0].rows
+        judged = {each.name: one.judged for each, one in zip(tiles, descents, strict=True)}
         saved = [descent.save(each) for descent, each in zip(descents, states, strict=True)]
         with explained(self._client):
             try:
-                found = self._advanced(rows, recipes, saved)
+                found = self._advanced(judged, recipes, saved)
             except (CancelledError, KilledWorker):
                 # All workers that held the rows are gone, or several died one after the other.
                 _log.warning("workers died while they trained members: they are trained again")
-                self._rows = None
-                found = self._advanced(rows, recipes, saved)
+                self._sent.clear()
+                found = self._advanced(judged, recipes, saved)
         return [descent.restore(each) for descent, each in zip(descents, found, strict=True)]
 
-    def _advanced(self, rows: Rows, recipes: list[_Recipe], saved: list[Any]) -> list[Any]:
+    def _advanced(
+        self, judged: dict[str, Sequence[Any]], recipes: list[_Recipe], saved: list[Any]
+    ) -> list[Any]:
         client = self._client
-        if self._rows is None:  # in a list: the parts of a tuple would be sent one by one
-            (self._rows,) = client.scatter([rows], broadcast=True, hash=False)
+        for name, data in {_ROWS: self._rows, **judged}.items():
+            if name not in self._sent:  # in a list: the parts of a tuple would be sent one by one
+                (self._sent[name],) = client.scatter([data], broadcast=True, hash=False)
         current = {each.tiles for each in recipes}
         futures = [
             client.submit(
                 _advanced_there,
-                self._rows,
+                self._sent[_ROWS],
+                self._sent[recipe.tiles[1]],
                 current,
-                *each,
+                recipe,
+                state,
                 _SLICE,
                 key=f"members-{uuid.uuid4().hex}",
             )
-            for each in zip(recipes, saved, strict=True)
+            for recipe, state in zip(recipes, saved, strict=True)
         ]
         try:
             return [awaited(future, client, self._hurry) for future in futures]
@@ -132,26 +142,25 @@ class _Elsewhere:
         raise IndexError(number)
 
 
-class _Tiles(NamedTuple):
-    tiles: EncodedTiles
-    judged: list[Any]
-
-
 _lock = threading.Lock()
-_held: dict[tuple[str, str, bool], _Tiles] = {}  # that the descents of now take
+_held: dict[tuple[str, str, bool], EncodedTiles] = {}  # that the descents of now take
 
 
 def _advanced_there(
-    rows: Rows, current: set[tuple[str, str, bool]], recipe: _Recipe, saved: Any, seconds: float
+    rows: Rows,
+    judged: Sequence[Any],
+    current: set[tuple[str, str, bool]],
+    recipe: _Recipe,
+    saved: Any,
+    seconds: float,
 ) -> Any:
     """A task: what a checkpoint holds of a state, some seconds later."""
     with _lock:
         for key in _held.keys() - current:
             del _held[key]
-        held = _held.get(recipe.tiles)
-        if held is None:
+        tiles = _held.get(recipe.tiles)
+        if tiles is None:
             tiles = EncodedTiles(rows, recipe.encoding, recipe.tile_rows, recipe.kept_bytes)
-            judged = list(tiles.leading(recipe.descent.settings.looked_rows))
-            held = _held[recipe.tiles] = _Tiles(tiles, judged)
-    descent = replace(recipe.descent, tiles=held.tiles, judged=held.judged)
+            _held[recipe.tiles] = tiles
+    descent = replace(recipe.descent, tiles=tiles, judged=judged)
     return descent.save(advanced(descent, descent.restore(saved), seconds))

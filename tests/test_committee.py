@@ -25,10 +25,11 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import Ridge, RidgeCV
 from sklearn.metrics import r2_score
 
-from altrelu_dist import AltReLURegressor, Network, on_workers
+from altrelu_dist import AltReLURegressor, Network, fitting, on_workers
 from altrelu_dist.committee import side_by_side
 from altrelu_dist.committee.line import _PENALTIES, ridge_lines, ridge_lines_of_few
 from altrelu_dist.committee.members import Group, GroupDescent, hinges, out_of_fold
+from altrelu_dist.committee.run import Committee
 from altrelu_dist.committee.settings import COMMITTEE, CommitteeSettings
 from altrelu_dist.committee.side_by_side import Here, SideBySide
 from altrelu_dist.committee.stacking import combined, stacked
@@ -36,6 +37,7 @@ from altrelu_dist.engine import TILE
 from altrelu_dist.errors import CheckpointError
 from altrelu_dist.fitting import CommitteeFit
 from altrelu_dist.moments.rows import Block, Rows
+from altrelu_dist.training import schedule
 
 ARRAYS = ("hidden_weights", "hidden_bias", "output_weights", "output_bias", "hidden_gram")
 
@@ -321,6 +323,61 @@ def test_members_side_by_side_are_members_apart():
         )
         np.testing.assert_allclose(found.group.V[k], expected.group.V[k], rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(found.losses[k], expected.losses[k], rtol=1e-4)
+
+
+@pytest.fixture
+def little_memory(monkeypatch):
+    """Committees that hold 128 rows of four columns; those that were made."""
+    monkeypatch.setattr(schedule, "ROWS", replace(schedule.ROWS, held_bytes=4096))
+    settings = replace(COMMITTEE, judged_rows=128, looked_rows=64, compared_rows=64)
+    seen = []
+
+    class Watched(Committee):
+        def __init__(self, *args, **more):
+            super().__init__(*args, settings, **more)
+
+        def _trained(self, *args):
+            found = super()._trained(*args)
+            seen.append((self.rows, self.judged))
+            return found
+
+    monkeypatch.setattr(fitting, "Committee", Watched)
+    return seen
+
+
+def test_rounds_take_other_rows_until_all_were_taken(little_memory):
+    X, y = made(500, 3)
+    model = quick(max_iter=5).fit(X, y)
+    rows = [{tuple(row) for row in each.X} for each, _ in little_memory]
+    assert len(rows) > 2
+    assert all(100 <= len(each) <= 150 for each in rows)
+    judged = [each for _, each in little_memory]
+    first = {tuple(row) for row in judged[0].X}
+    assert first <= rows[0]
+    for number, each in enumerate(rows[1:4], start=1):
+        assert not each & first  # no member is trained on the rows that judge it
+        assert all(not each & other for other in rows[1:number])
+        assert same(judged[number].X, judged[0].X)
+        assert same(judged[number].y, judged[0].y)
+    for each, again in zip(rows, rows[4:], strict=False):
+        assert each == again
+    if len(rows) >= 4:
+        assert set().union(*rows) == {tuple(row) for row in X}
+    assert model.score(X, y) > 0.8
+
+
+def test_parts_of_the_rows_are_the_same_in_any_chunks_and_when_resumed(little_memory, tmp_path):
+    X, y = made(500, 3)
+    expected = quick(max_iter=3).fit(X, y).network_
+    chunked = da.from_array(X, chunks=(77, 3)), da.from_array(y, chunks=77)
+    assert same(quick(max_iter=3).fit(*chunked).network_.output_weights, expected.output_weights)
+    kept = {"checkpoint": tmp_path / "run", "checkpoint_interval": 0}
+    del little_memory[:]
+    stopped = quick(max_iter=3, callback=lambda _: len(little_memory) == 2, **kept).fit(X, y)
+    assert stopped.stop_reason_ == "interrupted"
+    resumed = quick(max_iter=3, resume=True, **kept).fit(X, y).network_
+    for name in ARRAYS:
+        assert same(getattr(resumed, name), getattr(expected, name)), name
 
 
 def test_members_are_the_same_in_any_company():

@@ -352,11 +352,12 @@ def _folds(start: int, n_folds: int) -> list[slice]:
 
 
 def _predicted(x: Array, group: Group, member: int, slope: float) -> Array:
-    """What one member makes of some rows."""
+    """What one member makes of some rows; of one that has diverged, what is not finite."""
     h = group.V.shape[1]
-    hidden = x @ group.W[:, member * h : (member + 1) * h]
-    np.maximum(hidden, np.float32(slope) * hidden if slope else 0, out=hidden)
-    out: Array = hidden @ group.V[member] + x[:, -1:] * group.c[member]
+    with np.errstate(over="ignore", invalid="ignore"):
+        hidden = x @ group.W[:, member * h : (member + 1) * h]
+        np.maximum(hidden, np.float32(slope) * hidden if slope else 0, out=hidden)
+        out: Array = hidden @ group.V[member] + x[:, -1:] * group.c[member]
     return out
 
 

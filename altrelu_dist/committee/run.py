@@ -93,7 +93,8 @@ class Committee:
     ) -> None:
         self.validation = validation
         self.parameters, self.monitor, self.settings = parameters, monitor, settings
-        self.whole = False  # whether all rows are in memory
+        self.parts = 1  # that all rows are cut into at random
+        self.part = 0  # which of them is in memory
         self.pool: Pool | None = None  # once there are rows
         self.loss = loss_of(parameters.loss, parameters.levels)
         self._whitenings: dict[tuple[int, ...], Array] = {}  # by blocks of the encoder
@@ -142,7 +143,8 @@ class Committee:
             if not varies or not self.encoder.n_columns:
                 return
             with suppress(OutOfTimeError):
-                self.rows = self._drawn(engine, dtype)
+                self._engine, self._dtype = engine, dtype
+                self.rows = self._drawn(0)
                 effective = float(self.n_rows)  # rows of equal weight
                 if self.rows.weight is not None:  # one on average, or steps would be longer
                     weight = self.rows.weight.astype(np.float64)
@@ -179,15 +181,25 @@ class Committee:
         monitor.clock.first_pass_seconds = monitor.clock.seconds - begun
         return found.first, found.second
 
-    def _drawn(self, engine: Engine, dtype: np.dtype[np.floating]) -> Rows:
-        """The rows, or a random sample of as many as memory is to hold, in random order."""
+    def _drawn(self, number: int) -> Rows:
+        """The rows, or a random part of as many as memory is to hold, in random order.
+
+        Each of the parts is another one, until all of them were drawn.
+        """
         seed, weighted = self.parameters.seed, self.summary.weighted
         width = self.summary.features.mean.size + self.summary.targets.mean.size
-        most = schedule.ROWS.in_memory(width * dtype.itemsize, self.settings.judged_rows)
-        self.whole = weighted <= schedule.ROWS.nearly_all * most
-        sampler = Sampler(1.0 if self.whole else most / weighted, seed, gaps=True)
-        drawn, _ = draw(engine, sampler, None, self.monitor)
+        most = schedule.ROWS.in_memory(width * self._dtype.itemsize, self.settings.judged_rows)
+        if weighted > schedule.ROWS.nearly_all * most:
+            self.parts = -(-weighted // most)
+        self.part = number % self.parts
+        sampler = Sampler(1 / self.parts, seed, gaps=True, least=self.part / self.parts)
+        drawn, _ = draw(self._engine, sampler, None, self.monitor)
         return distinct_rows(drawn, seed, self.monitor)
+
+    @property
+    def whole(self) -> bool:
+        """Whether all rows are in memory."""
+        return self.parts == 1
 
     def record(self, loss: float, weights: Weights, **details: Any) -> None:
         """Nothing is recorded within a descent: it is one iteration."""
@@ -213,6 +225,7 @@ class Committee:
         self._folds = folds or min(settings.n_folds, effective_rows)
         if self._folds < 2:
             return
+        self.judged = self.rows.part(0, min(settings.judged_rows, self.n_rows))
         pool = self.pool = self._begin_pool(self._folds)
         self._weigh("line", 0)
         if not folds:
@@ -251,20 +264,33 @@ class Committee:
 
     def _train(self, going: list[_Racer], number: int, pool: Pool) -> list[Trained]:
         """Train the members of some kinds, all of them side by side."""
+        made = partial(self._trained, going, number, pool)
+        found = self.monitor.journal.step(f"round-{number}", made)
+        return [Trained(Group(*last), Group(*best), ended) for last, best, ended in found]
+
+    def _trained(self, going: list[_Racer], number: int, pool: Pool) -> list[Trained]:
+        """The same, where it is not known from a checkpoint."""
+        self._renew_rows(number)
         self.monitor.begin_stage("members")
         settings, parameters = self.settings, self.parameters
         h, folds = self._member, pool.n_folds
         parts = settings.parts(folds)
         bytes_left = settings.encoded_bytes
         descents: list[GroupDescent] = []
-        begins: list[tuple[_Racer, EncodedTiles, int]] = []
+        groups: list[Group] = []
         for racer in going:
-            tiles = self._tiles(racer.kind, bytes_left)
+            tiles = self._tiles(racer.kind, self.rows, bytes_left)
             bytes_left -= tiles.kept_bytes
-            seed = np.random.SeedSequence([parameters.seed, racer.number, number])
+            judged = self._tiles(racer.kind, self.judged)
+            sequence = np.random.SeedSequence([parameters.seed, racer.number, number])
+            seed = int(sequence.generate_state(1)[0])
+            group = racer.group
+            if group is None:
+                few = self._to_begin(judged.leading(settings.first_rows(h)), pool)
+                group = hinges(few, folds, h, parameters.negative_slope, seed)
             descent = GroupDescent(
                 tiles=tiles,
-                judged=list(tiles.leading(settings.looked_rows)),
+                judged=list(judged.leading(settings.looked_rows)),
                 n_folds=folds,
                 first=0,
                 alpha=parameters.alpha,
@@ -272,42 +298,36 @@ class Committee:
                 dropout=racer.kind.dropout,
                 settings=settings,
                 steps=settings.steps(number, self.n_rows, len(tiles)),
-                seed=int(seed.generate_state(1)[0]),
+                seed=seed,
                 loss=self.loss,
             )
-            begins.append((racer, tiles, descent.seed))
             descents += [replace(descent, first=first) for first, _ in parts]
+            groups += [group.part(*ends) for ends in parts]
+        states = run(SideBySide(descents, self._place), groups, self).states
+        each = len(parts)
+        for descent, state in zip(descents[::each], states[::each], strict=True):
+            turns = state.taken / (len(descent.tiles.starts) - 1)
+            self.monitor.counts.count_rows(round(turns * self.n_rows), whole=self.whole)
+        return [
+            Trained(
+                Group.of_parts([state.group for state in states[at : at + each]]),
+                Group.of_parts([state.best for state in states[at : at + each]]),
+                all(map(GroupDescent.done, descents[at : at + each], states[at : at + each])),
+            )
+            for at in range(0, len(states), each)
+        ]
 
-        def made() -> list[Trained]:
-            groups = []
-            for racer, tiles, seed in begins:
-                group = racer.group
-                if group is None:
-                    few = self._to_begin(tiles.leading(settings.first_rows(h)), pool)
-                    group = hinges(few, folds, h, parameters.negative_slope, seed)
-                groups += [group.part(*ends) for ends in parts]
-            states = run(SideBySide(descents, self._place), groups, self).states
-            each = len(parts)
-            for descent, state in zip(descents[::each], states[::each], strict=True):
-                turns = state.taken / (len(descent.tiles.starts) - 1)
-                self.monitor.counts.count_rows(round(turns * self.n_rows), whole=self.whole)
-            return [
-                Trained(
-                    Group.of_parts([state.group for state in states[at : at + each]]),
-                    Group.of_parts([state.best for state in states[at : at + each]]),
-                    all(map(GroupDescent.done, descents[at : at + each], states[at : at + each])),
-                )
-                for at in range(0, len(states), each)
-            ]
-
-        found = self.monitor.journal.step(f"round-{number}", made)
-        return [Trained(Group(*last), Group(*best), ended) for last, best, ended in found]
+    def _renew_rows(self, number: int) -> None:
+        """Take another part of the rows, if memory does not hold all; the judged ones stay."""
+        if number and not self.whole:
+            self.judged = self.rows = self.judged.copied()  # the others go, to make room
+            self.rows = self._drawn(number)
 
     def _judge(self, racer: _Racer, number: int, trained: Trained, pool: Pool) -> None:
         """Take what a kind became into the pool."""
         settings, kind, slope = self.settings, racer.kind, self.parameters.negative_slope
-        tiles, blocks = self._tiles(kind), self.encoder.with_pieces(kind.pieces)
-        judged = list(tiles.leading(settings.judged_rows))
+        tiles = self._tiles(kind, self.judged)
+        blocks, judged = self.encoder.with_pieces(kind.pieces), list(tiles.all())
         compared = _leading(judged, settings.compared_rows)
         losses = []
         for name, group in (("last", trained.last), ("best", trained.best)):
@@ -348,20 +368,19 @@ class Committee:
             self.loss = self.loss.with_residuals(y - said / positive(root), weight)
         return by_loss(again, folds, self.loss, start, paced)
 
-    def _tiles(self, kind: Kind, most_bytes: int = 0) -> EncodedTiles:
-        """The rows as a kind takes them; kept encoded in at most so many bytes."""
+    def _tiles(self, kind: Kind, rows: Rows, most_bytes: int = 0) -> EncodedTiles:
+        """Some rows as a kind takes them; kept encoded in at most so many bytes."""
         settings, blocks = self.settings, self.encoder.with_pieces(kind.pieces)
         encoding = Encoding(self.encoder.take(blocks), self.scaler)
         size = settings.rows_of_tile(self.n_rows)
         paced = self.monitor.clock.paced
-        name = f"{kind.pieces}{'-whitened' if kind.whitened else ''}"
+        name = f"{self.part}-{kind.pieces}{'-whitened' if kind.whitened else ''}"
         if kind.whitened:
             if blocks not in self._whitenings:  # the same in every round
-                plain = EncodedTiles(self.rows, encoding, size, 0, paced=paced)
-                leading = plain.leading(settings.judged_rows)
-                self._whitenings[blocks] = whitening(leading, settings.floor)
+                plain = EncodedTiles(self.judged, encoding, size, 0, paced=paced)
+                self._whitenings[blocks] = whitening(plain.all(), settings.floor)
             encoding = replace(encoding, whitening=self._whitenings[blocks])
-        return EncodedTiles(self.rows, encoding, size, most_bytes, name, paced)
+        return EncodedTiles(rows, encoding, size, most_bytes, name, paced)
 
     def _begin_pool(self, folds: int) -> Pool:
         """The ridge lines of the standardised columns, and of the coarse pieces beside them."""
@@ -372,9 +391,9 @@ class Committee:
             if pieces and self.encoder.take(blocks).n_columns > settings.line_columns:
                 break
             kind = Kind(f"line-{pieces}", pieces)
-            tiles = self._tiles(kind)
+            tiles = self._tiles(kind, self.rows)
             lines = self._lines(tiles, folds)
-            judged = list(tiles.leading(settings.judged_rows))
+            judged = list(self._tiles(kind, self.judged).all())
             if pool is None:
                 y = np.concatenate([block.y for _, block in judged]).astype(np.float64)
                 root = np.concatenate([x[:, -1] for _, (x, _) in judged]).astype(np.float64)
@@ -410,7 +429,7 @@ class Committee:
         """
         assert network.encoder is not None
         encoding = Encoding(network.encoder, self.scaler)
-        rows = self.rows.part(0, min(_GRAM_ROWS, self.n_rows))
+        rows = self.judged.part(0, min(_GRAM_ROWS, len(self.judged.X)))
         W = np.vstack([network.hidden_weights, network.hidden_bias]).astype(np.float32)
         slope = np.float32(self.parameters.negative_slope)
         gram = np.zeros((W.shape[1] + 1,) * 2)

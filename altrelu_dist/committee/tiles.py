@@ -106,6 +106,10 @@ class EncodedTiles:
             return self._kept[number]
         return self.encoding(self.rows.part(self.starts[number], self.starts[number + 1]))
 
+    def all(self) -> Iterator[tuple[int, Block]]:
+        """All tiles, each with the number of its first row."""
+        return self.leading(len(self.rows.X))
+
     def leading(self, n_rows: int) -> Iterator[tuple[int, Block]]:
         """The tiles of about the first so many rows, each with the number of its first row."""
         ends = takewhile(lambda each: each[0] < n_rows, self._ends())

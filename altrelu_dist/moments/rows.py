@@ -47,6 +47,11 @@ class Rows(NamedTuple):
         weight = None if self.weight is None else self.weight[here]
         return Rows(start, self.X[here], self.y[here], weight)
 
+    def copied(self) -> Rows:
+        """The same rows: a view of some would keep all that they are part of in memory."""
+        weight = None if self.weight is None else self.weight.copy()
+        return Rows(self.start, self.X.copy(), self.y.copy(), weight)
+
     def check_finite(self, *, gaps: bool = False) -> None:
         """Refuse values that are not finite, after the first pass over the data found none.
 

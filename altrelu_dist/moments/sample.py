@@ -45,18 +45,20 @@ class Sample:
 class Sampler:
     """Draw each row with the same probability, but none without weight.
 
-    The draws belong to the number of a tile's first row, not to a chunk or a worker.
+    The draws belong to the number of a tile's first row, not to a chunk or a worker. Samples of
+    the same seed whose draws do not overlap have no row in common.
     """
 
     probability: float
     seed: int
     gaps: bool = False  # whether features may be missing
+    least: float = 0.0  # of the draws
 
     def __call__(self, rows: Rows) -> Sample:
         """The drawn rows of one tile."""
         rows.check_finite(gaps=self.gaps)
         draw = np.random.default_rng([self.seed, rows.start]).random(len(rows.X))
-        drawn = draw < self.probability
+        drawn = (draw >= self.least) & (draw < self.least + self.probability)
         if rows.weight is not None:
             drawn &= rows.weight.astype(np.float64) > 0
         take = np.flatnonzero(drawn)

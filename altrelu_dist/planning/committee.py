@@ -94,7 +94,7 @@ def stages(shape: Shape, looks: tuple[Stage, Stage]) -> tuple[Stage, ...]:
         sizes.held,
         (size, groups * size),
         Range(1, rounds, rounds),  # the race may end after each of them
-        (*_race(sizes), *_folding(sizes, groups)),
+        (*_race(sizes), *_folding(sizes, groups), *_renewals(sizes, shape, rounds)),
     )
     return summary, sample, members
 
@@ -170,11 +170,18 @@ def _round(
 
 def _folding(sizes: Sizes, groups: int) -> list[Call]:
     """The Gram matrix of the hidden features, for further rows."""
-    rows, p = min(sizes.held, run._GRAM_ROWS), sizes.columns[-1]
+    rows, p = min(sizes.judged, run._GRAM_ROWS), sizes.columns[-1]
     return [
         Call("encode", rows, 0, _ONCE, columns=p),
         Call("fold", rows, groups * sizes.neurons, _ONCE, columns=p),
     ]
+
+
+def _renewals(sizes: Sizes, shape: Shape, rounds: int) -> list[Call]:
+    """The passes that take other rows into memory in each further round, if it holds not all."""
+    if sizes.whole:
+        return []
+    return [Call("sample", shape.n, 0, Range(0, rounds - 1, rounds - 1), everywhere=True)]
 
 
 def _times(call: Call, count: Range) -> Call:

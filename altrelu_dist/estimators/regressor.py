@@ -310,14 +310,6 @@ class AltReLURegressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
             If the network ends with fewer working neurons than ``n_hidden``: because ``max_time``
             was over, or because no further one lowers the loss. Not where early stopping chose it.
         """
-        validation = None
-        if X_val is not None and y_val is not None:
-            validation = ValidationData(X_val, y_val, sample_weight_val)
-        elif any(each is not None for each in (X_val, y_val, sample_weight_val)):
-            lacking = "X_val" if X_val is None else "y_val"
-            raise ParameterError(
-                "is missing; expected X_val and y_val together, or neither", parameter=lacking
-            )
         return self._train(
             X,
             y,
@@ -325,7 +317,7 @@ class AltReLURegressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
             feature_names=feature_names,
             target_names=target_names,
             raw_columns=raw_columns,
-            validation=validation,
+            validation=ValidationData.of(X_val, y_val, sample_weight_val),
         )
 
     @available_if(_of_squares)  # type: ignore[untyped-decorator]
@@ -506,8 +498,8 @@ class AltReLURegressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
             target_names=tuple(f"{name}_{level:g}" for level in levels),
         )
 
-    def _target(self, y: Any) -> tuple[Any, tuple[str, ...] | None]:
-        target, names = super()._target(y)
+    def _target(self, y: Any, *, reset: bool = True) -> tuple[Any, tuple[str, ...] | None]:
+        target, names = super()._target(y, reset=reset)
         if self.loss == "poisson" and isinstance(target, np.ndarray):
             Poisson().check(target)
         return target, names

@@ -376,7 +376,7 @@ class CommitteeFit:
         if committee.loss is not None:
             loss, share = committee.pool.expected_loss()
             info = {"expected_loss": loss, "expected_d2": share, "groups": info["groups"]}
-            info |= committee.loss.info()
+            info |= committee.loss.info(committee.scaler.target_scale)
         return Network(
             layers.hidden,
             layers.hidden_bias,
@@ -421,7 +421,7 @@ class CommitteeFit:
         scale, offset = loss.units(scaler)
         bias = loss.constant(y, weights_of(rows)) * scale + offset
         return replace(
-            network, output_bias=bias, hidden_gram=None, info=loss.info()
+            network, output_bias=bias, hidden_gram=None, info=loss.info(scaler.target_scale)
         )
 
     def _range(self) -> Floats | None:

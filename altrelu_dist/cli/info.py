@@ -154,7 +154,7 @@ def _tell_of_network(output: Output, network: Network, address: str) -> None:
         lines.append(_training(found))
     if "groups" in found:
         lines.append(chosen_text(network))
-    if "expected_r2" in found:
+    if "expected_r2" in found or "expected_loss" in found:
         lines.append(expected_text(found))
     if network.classes is not None:
         lines.insert(1, classes_line(targets, network.classes))

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["read_together", "take"]
 
+_FLOAT64 = np.dtype(np.float64)
 # Dask otherwise reads several files as one partition where few columns are used, so that X and y
 # of the same files would be cut differently, and not as their lengths were counted.
 _KEEP_PARTITIONS = {"optimization.tune.active": False}
@@ -79,10 +80,12 @@ def take(data: Any, what: str, taking: Taking) -> Taken:
     """
     import pandas as pd
 
+    dtypes = [*zip(data.columns, data.dtypes, strict=True)]
+    numbers = _of_numbers(data[[name for name, dtype in dtypes if _is_unknown(dtype)]])
     table = taking.kept(
         [
-            Column(name, pandas_found(dtype), _unread, _unread)
-            for name, dtype in zip(data.columns, data.dtypes, strict=True)
+            Column(name, pandas_found(_FLOAT64 if name in numbers else dtype), _unread, _unread)
+            for name, dtype in dtypes
         ]
     )
     columns = taking.known(table, what)
@@ -100,7 +103,7 @@ def take(data: Any, what: str, taking: Taking) -> Taken:
     dtype = dtype_of([column.found for column in table], raw, what)
     codings = taking.codings(table, columns, what)
     meta = pd.DataFrame(np.empty((0, len(names)), dtype), columns=names)
-    values = data[names].map_partitions(_numbers, codings, dtype, meta=meta)
+    values = data[names].map_partitions(_numbers, codings, dtype, what, meta=meta)
     return Taken(values, names, None if all_numbers(raw) else raw, ids)
 
 
@@ -133,11 +136,40 @@ def _merged(counts: Sequence[dict[str, LevelCounts]]) -> dict[str, LevelCounts]:
     return first
 
 
-def _numbers(partition: Any, codings: Mapping[Any, Coding], dtype: np.dtype[Any]) -> Any:
+def _is_unknown(dtype: Any) -> bool:
+    """Whether it is of categories that Dask does not know."""
+    from dask.dataframe.utils import UNKNOWN_CATEGORIES
+
+    categories = getattr(dtype, "categories", None)
+    return categories is not None and UNKNOWN_CATEGORIES in categories
+
+
+def _of_numbers(data: Any) -> list[Any]:
+    """The columns of categories that are numbers in all partitions, as pandas would have them."""
+    from dask.base import compute
+    from dask.delayed import delayed
+
+    if not len(data.columns):
+        return []
+    kinds = compute(*(delayed(_kinds)(partition) for partition in data.to_delayed()))
+    together = {name: {kind for one in kinds for kind in one[name]} for name in data.columns}
+    return [name for name, found in together.items() if found == {"number"}]
+
+
+def _kinds(partition: Any) -> dict[Any, set[str | None]]:
+    """What the categories of each column are; of no categories nothing."""
+    dtypes = dict(partition.dtypes)
+    return {
+        name: {pandas_found(dtype.categories.dtype).kind} if len(dtype.categories) else set()
+        for name, dtype in dtypes.items()
+    }
+
+
+def _numbers(partition: Any, codings: Mapping[Any, Coding], dtype: np.dtype[Any], what: str) -> Any:
     import pandas as pd
 
     table = [pandas_column(name, partition[name]) for name in partition.columns]
-    values = matrix_of(table, codings, dtype, len(partition))
+    values = matrix_of(table, codings, dtype, len(partition), what)
     return pd.DataFrame(values, index=partition.index, columns=partition.columns)
 
 

@@ -93,7 +93,10 @@ class PlainFit:
         self._engine = engine
         network = self._scoring(engine, dtype)
         if self.logistic:
-            return self._linked(network)
+            network = self._linked(network)
+            if self.validation is not None:
+                self.monitor.counts.validation_loss = _log_loss(network, self.validation)
+            return network
         validation = self.monitor.validation
         if validation is None:
             return network
@@ -198,7 +201,9 @@ class CommitteeFit:
         return network
 
     def _loss(self, network: Network, rows: Rows) -> float:
-        """Mean loss of a network on raw rows, in units of the targets."""
+        """Mean loss of a network on raw rows, in units of the targets; of classes the log loss."""
+        if self.logistic:
+            return _log_loss(network, rows)
         loss, scaler = self._committee.loss, self._committee.scaler
         if loss is not None:
             total = TotalLoss(loss, scaler, network)(rows)
@@ -371,7 +376,7 @@ class CommitteeFit:
         if committee.loss is not None:
             loss, share = committee.pool.expected_loss()
             info = {"expected_loss": loss, "expected_d2": share, "groups": info["groups"]}
-            info |= committee.loss.info()
+            info |= committee.loss.info(committee.scaler.target_scale)
         return Network(
             layers.hidden,
             layers.hidden_bias,
@@ -415,7 +420,9 @@ class CommitteeFit:
         y = (rows.y.astype(np.float64) - scaler.target_center) / scaler.target_scale
         scale, offset = loss.units(scaler)
         bias = loss.constant(y, weights_of(rows)) * scale + offset
-        return replace(network, output_bias=bias, hidden_gram=None, info=loss.info())
+        return replace(
+            network, output_bias=bias, hidden_gram=None, info=loss.info(scaler.target_scale)
+        )
 
     def _range(self) -> Floats | None:
         """What predictions are clipped to: the range of the targets, and a quarter beyond."""
@@ -432,6 +439,12 @@ def _judged(scores: Floats, rows: Rows) -> Judged:
     """Scores of rows whose targets are indicators of classes."""
     weight = np.ones(len(scores)) if rows.weight is None else rows.weight.astype(np.float64)
     return Judged(scores, rows.y.astype(np.float64), weight)
+
+
+def _log_loss(network: Network, rows: Rows) -> float:
+    """The log loss of a network of classes on raw rows."""
+    logits = network.predict(rows.X)
+    return _scored(logits, _judged(logits, rows))[0]
 
 
 def _scored(logits: Floats, judged: Judged) -> tuple[float, float]:

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from altrelu_dist.encoding.raw import RawColumns
+from altrelu_dist.encoding.raw import RawColumn, RawColumns
 from altrelu_dist.errors import DataError
 from altrelu_dist.tables import (
     NUMBER_OBJECTS,
@@ -82,12 +82,12 @@ def given(
     categorical : sequence of str
         Columns of which each number is a level.
     features : sequence of str, optional
-        The names that go with `columns`, which else are by position; further columns of text are
-        left out. Without `columns` all are numbers.
+        The names that go with `columns`, which else are by position; where some are texts, further
+        columns of text are left out. Without `columns` all are numbers.
     categories : {"learn", "error"}
         Whether columns of text are taken, or refused.
     numbers : bool
-        Whether all that is not numbers is refused.
+        Whether all that is not numbers is refused; with `features`, they were numbers in the fit.
 
     Raises
     ------
@@ -95,7 +95,9 @@ def given(
         If it is sparse, has names twice, or columns that cannot be taken: these are named.
     """
     taking = None
-    if what == "X" and not numbers and (features is None or columns is not None):
+    if features is not None and columns is None:
+        columns = (RawColumn(),) * len(features)
+    if what == "X" and (columns is not None or not numbers):
         names = None if features is None else tuple(features)
         taking = Taking(columns, names, tuple(categorical), text=categories == "learn")
     if _is_a(data, "xarray", "DataArray"):

@@ -17,6 +17,7 @@ References
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -29,7 +30,7 @@ from altrelu_dist.moments.rows import Array, Block, Floats, Rows, Scaler
 
 __all__ = [
     "LOSSES", "SQUARES", "Huber", "Loss", "Poisson", "Quantile", "Repeated", "Units",
-    "loss_of", "positive", "weights_of", "working",
+    "loss_of", "loss_of_network", "positive", "weights_of", "working",
 ]  # fmt: skip
 
 SQUARES = "squared_error"
@@ -101,8 +102,9 @@ class Loss(ABC):
         """Least and greatest output (2, q), from those of the predictions."""
         return np.stack([low, high])
 
-    def info(self) -> dict[str, Any]:
-        """What a network's ``info`` says of it."""
+    def info(self, scale: float) -> dict[str, Any]:
+        """What a network's ``info`` says of it; ``scale`` is that of its targets."""
+        del scale
         return {"loss": self.name}
 
     def begin(self, y: Floats) -> Floats:
@@ -155,6 +157,10 @@ class Huber(Loss):
         """Squared units."""
         return scaler.target_scale**2
 
+    def info(self, scale: float) -> dict[str, Any]:
+        """Name, and delta in units of the targets."""
+        return {"loss": self.name, "delta": [scale * delta for delta in self.delta]}
+
 
 @dataclass(frozen=True)
 class Quantile(Loss):
@@ -196,8 +202,9 @@ class Quantile(Loss):
         """Units of the target."""
         return scaler.target_scale
 
-    def info(self) -> dict[str, Any]:
+    def info(self, scale: float) -> dict[str, Any]:
         """Name and levels."""
+        del scale
         return {"loss": self.name, "quantiles": list(self.levels)}
 
 
@@ -252,8 +259,9 @@ class Poisson(Loss):
         out: Floats = np.log(np.stack([least, high]))
         return out
 
-    def info(self) -> dict[str, Any]:
+    def info(self, scale: float) -> dict[str, Any]:
         """Name and link."""
+        del scale
         return {"loss": self.name, "link": "log"}
 
     def begin(self, y: Floats) -> Floats:
@@ -296,6 +304,21 @@ def loss_of(name: str, levels: tuple[float, ...]) -> Loss | None:
     if name == "quantile":
         return Quantile(levels)
     return {"huber": Huber(), "poisson": Poisson()}.get(name)
+
+
+def loss_of_network(info: Mapping[str, Any]) -> Loss | None:
+    """The loss of a network, for its raw outputs and targets; None of least squares.
+
+    Parameters
+    ----------
+    info : mapping
+        Of the network.
+    """
+    if "delta" in info:
+        return Huber(tuple(info["delta"]))
+    if "quantiles" in info:
+        return Quantile(tuple(info["quantiles"]))
+    return Poisson() if info.get("loss") == Poisson.name else None
 
 
 def working(loss: Loss, block: Block, output: Array) -> Block:

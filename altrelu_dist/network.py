@@ -169,9 +169,17 @@ class Network(ExportMethods):
         return tuple(self.info["classes"])
 
     @property
+    def quantiles(self) -> tuple[float, ...]:
+        """The levels of the quantiles that it predicts; none of another loss."""
+        return tuple(self.info.get("quantiles", ()))
+
+    @property
     def target_columns(self) -> tuple[str, ...] | None:
-        """The columns that it predicts: of classes the one that holds them; None without names."""
-        if self.classes is None:
+        """The columns that it predicts; None without names.
+
+        Of classes it is the one that holds them, of several quantiles the one that they are of.
+        """
+        if self.classes is None and len(self.quantiles) < 2:
             return self.target_names
         name = self.info.get("target_name")
         return None if name is None else (name,)

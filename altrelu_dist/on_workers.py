@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import threading
 import uuid
 from collections.abc import Sequence
-from concurrent.futures import CancelledError
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,6 +25,7 @@ __all__ = ["OnWorkers"]
 
 _SLICE = 1.0  # seconds of a task: the states of its members travel to and fro
 _ROWS = "rows"
+_PIECE = 4 << 20
 _SHARE = 0.5  # of a worker's memory that rows may take
 
 _log = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ class OnWorkers:
         self._client, self._hurry = client, hurry
         self._run = uuid.uuid4().hex
         self._rows: Rows | None = None  # that the workers hold
-        self._sent: dict[str, Any] = {}  # futures: of these rows, and of the judged tiles by name
+        self._held: dict[str, Any] = {}  # futures: of these rows, and of the judged tiles by name
 
     def advance(
         self, descents: Sequence[GroupDescent], states: Sequence[GroupState]
@@ -74,7 +75,7 @@ class OnWorkers:
         from distributed import KilledWorker
 
         if self._rows is not tiles[0].rows:
-            self._sent.clear()
+            self._held.clear()
             self._rows = tiles[0].rows
         recipes = list(map(self._recipe, descents, tiles))
         judged = {each.name: one.judged for each, one in zip(tiles, descents, strict=True)}
@@ -82,10 +83,8 @@ class OnWorkers:
         with explained(self._client):
             try:
                 found = self._advanced(judged, recipes, saved)
-            except (CancelledError, KilledWorker):
-                # All workers that held the rows are gone, or several died one after the other.
-                _log.warning("workers died while they trained members: they are trained again")
-                self._sent.clear()
+            except KilledWorker:  # machines that are taken away at any time look the same
+                _log.warning("workers died one after another: their members are trained again")
                 found = self._advanced(judged, recipes, saved)
         return [descent.restore(each) for descent, each in zip(descents, found, strict=True)]
 
@@ -94,14 +93,14 @@ class OnWorkers:
     ) -> list[Any]:
         client = self._client
         for name, data in {_ROWS: self._rows, **judged}.items():
-            if name not in self._sent:  # in a list: the parts of a tuple would be sent one by one
-                (self._sent[name],) = client.scatter([data], broadcast=True, hash=False)
+            if name not in self._held:
+                self._held[name] = _hold(client, data)
         current = {each.tiles for each in recipes}
         futures = [
             client.submit(
                 _advanced_there,
-                self._sent[_ROWS],
-                self._sent[recipe.tiles[1]],
+                self._held[_ROWS],
+                self._held[recipe.tiles[1]],
                 current,
                 recipe,
                 state,
@@ -131,6 +130,28 @@ class OnWorkers:
         needed = X.nbytes + y.nbytes + sum(kept.values())
         limits = [worker["memory_limit"] for worker in workers if worker["memory_limit"]]
         return needed <= _SHARE * min(limits, default=float("inf"))
+
+
+def _hold(client: Client, data: Any) -> Any:
+    """A future of some data that the scheduler knows: it is not lost with any worker.
+
+    It goes there in pieces, none of which is so large that Dask warns of it.
+    """
+    raw = pickle.dumps(data, protocol=5)
+    name = uuid.uuid4().hex
+    pieces = [
+        client.submit(_same, raw[at : at + _PIECE], key=f"rows-piece-{name}-{at}")
+        for at in range(0, len(raw), _PIECE)
+    ]
+    return client.submit(_joined, pieces, key=f"rows-{name}")
+
+
+def _same(piece: bytes) -> bytes:
+    return piece
+
+
+def _joined(pieces: list[bytes]) -> Any:
+    return pickle.loads(b"".join(pieces))
 
 
 class _Elsewhere:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numbers
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from altrelu_dist.errors import DataError, ParameterError
 from altrelu_dist.intervals import Residuals
 from altrelu_dist.losses import weights_of
 from altrelu_dist.moments.rows import Rows
@@ -18,7 +20,10 @@ if TYPE_CHECKING:
 
     from altrelu_dist.network import Floats, Network
 
-__all__ = ["intervals", "of_targets", "predict_blocks", "residuals_of"]
+__all__ = [
+    "check_interval", "intervals", "intervals_about", "of_targets", "predict_blocks",
+    "residuals_of",
+]  # fmt: skip
 
 
 def of_targets(network: Network, outputs: Any) -> Any:
@@ -78,9 +83,51 @@ def intervals(network: Network, outputs: Any, level: float) -> Any:
             chunks=(*outputs.chunks, (2,)),
             meta=np.empty((0, 0, 0)),
         )
+    return intervals_about(network, of_targets(network, outputs), level)
+
+
+def intervals_about(network: Network, predicted: Floats, level: float) -> Floats:
+    """Intervals about predictions (n, q) of a network that has residuals: (n, q, 2)."""
     assert network.residuals is not None
-    out = network.residuals.interval(of_targets(network, outputs), level)
+    out = network.residuals.interval(predicted, level)
     return np.maximum(out, 0) if network.info.get("link") == "log" else out
+
+
+def check_interval(network: Network, level: float, parameter: str) -> None:
+    """Refuse a level of intervals that a network cannot give.
+
+    Raises
+    ------
+    ParameterError
+        If the level is none, or needs more residuals than there are, or the network is of
+        classes or of quantiles.
+    DataError
+        If the network has no residuals.
+    """
+    if not isinstance(level, numbers.Real) or isinstance(level, bool) or not 0 < float(level) < 1:
+        raise ParameterError(
+            f"is {level!r}; expected a number above 0 and below 1", parameter=parameter
+        )
+    if network.classes is not None or network.quantiles:
+        found = "classes; take the probabilities"
+        if network.quantiles:
+            found = "quantiles; predict gives these, or train with another loss"
+        raise ParameterError(
+            f"is of an interval about a mean, and the network predicts {found}", parameter=parameter
+        )
+    residuals = network.residuals
+    if residuals is None:
+        raise DataError(
+            "the network has no residuals of rows that it was not trained on, and an interval "
+            "needs them: train a committee, or a plain network with early stopping or validation "
+            "rows of your own, without partial_fit"
+        )
+    if float(level) > residuals.most():
+        raise ParameterError(
+            f"is {float(level):g}, and {len(residuals.quantiles)} residuals are enough for at most "
+            f"{residuals.most():.4g}",
+            parameter=parameter,
+        )
 
 
 def predict_blocks(network: Network, X: da.Array) -> da.Array:

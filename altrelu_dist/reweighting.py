@@ -165,7 +165,7 @@ class LossFit:
         monitor, parameters = self.monitor, self.parameters
         found = loss_of(parameters.loss, parameters.levels)
         assert found is not None
-        self._engine, self._dtype, self._info = engine, dtype, found.info()
+        self._engine, self._dtype = engine, dtype
         self._held_out: HeldOut | None = None
         if parameters.validation_fraction and self.validation is None:
             share = parameters.validation_fraction
@@ -177,6 +177,7 @@ class LossFit:
         rows = distinct(drawn.shuffled(), parameters.seed)
         weight = weights_of(rows)
         scaler = found.scaler(summary.scaler(np.dtype(np.float64)), rows)
+        self._info = found.info(scaler.target_scale)
         monitor.counts.unit = found.unit(scaler) / len(summary.targets.mean)
         monitor.record()
         begin = Begin(found, scaler)
@@ -193,6 +194,8 @@ class LossFit:
         network = self._step("squares", first)
         residuals = begin.targets(rows) - begin.outputs(network, rows)
         loss = found.with_residuals(residuals, weight)
+        self._info = loss.info(scaler.target_scale)
+        network = replace(network, info=self._info)
         network = self._descended(network, loss, scaler)
         validation = self.validation
         if self._held_out is not None:

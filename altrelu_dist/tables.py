@@ -10,7 +10,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from altrelu_dist.data.columns import Coding, Found, LevelCounts, coded, found_of, learnt
+from altrelu_dist.data.columns import (
+    Coding,
+    Found,
+    LevelCounts,
+    coded,
+    found_of,
+    learnt,
+    number_text,
+)
 from altrelu_dist.data.source import listed, reading
 from altrelu_dist.data.tables import coding_of
 from altrelu_dist.encoding.raw import RawColumn, RawColumns, all_numbers
@@ -68,7 +76,7 @@ class Taking:
         What they are, where that is known; else it is learnt.
     features : tuple of str, optional
         The names that go with `columns`, which else are by position. Further columns of text are
-        left out.
+        left out, where some of `columns` are texts.
     categorical : tuple of str
         Those of which each number is a level.
     text : bool
@@ -98,7 +106,7 @@ class Taking:
             raise DataError(f"two columns are named {listed(twice)}; rename or drop one")
         if absent := [name for name in self.categorical if name not in names]:
             raise DataError(f"no column {listed(absent)}; columns: {listed(names)}")
-        if self.features is None:
+        if self.features is None or all_numbers(self.columns):
             return [*table]
         return [
             column
@@ -140,10 +148,9 @@ class Taking:
         for column in table:
             raw = columns[column.name]
             if raw.kind == "number" and column.found.kind != "number":
-                raise DataError(
-                    f"{what}: column {column.name} holds {column.found.words}; expected numbers, "
-                    "as in the data of the fit"
-                )
+                if self.features is not None and str(column.name) not in self.features:
+                    raise not_numbers(what, {column.name: column.found.words})
+                raise _other_kind(what, column, "numbers")
             codings[column.name] = coding_of(what, str(column.name), column.found, raw)
         return codings
 
@@ -172,7 +179,8 @@ class Taking:
             columns = {c.name: levels.get(str(c.name), columns[c.name]) for c in table}
             codings = self.codings(table, columns, what)
         raw = tuple(columns[column.name] for column in table)
-        values = matrix_of(table, codings, dtype_of([c.found for c in table], raw, what), rows)
+        dtype = dtype_of([column.found for column in table], raw, what)
+        values = matrix_of(table, codings, dtype, rows, what)
         return Taken(
             values, [column.name for column in table], None if all_numbers(raw) else raw, ids
         )
@@ -193,15 +201,46 @@ def counted(column: Column, coding: Coding) -> LevelCounts:
 
 
 def matrix_of(
-    table: Sequence[Column], codings: Mapping[Any, Coding], dtype: np.dtype[Any], rows: int
+    table: Sequence[Column],
+    codings: Mapping[Any, Coding],
+    dtype: np.dtype[Any],
+    rows: int,
+    what: str,
 ) -> NDArray[Any]:
-    """Columns as a matrix."""
+    """Columns as a matrix.
+
+    Raises
+    ------
+    DataError
+        If one holds texts where numbers are known, or numbers where texts are.
+    """
     values = np.empty((rows, len(table)), dtype)
     for j, column in enumerate(table):
         coding = codings[column.name]
+        _check_kind(column, coding, what)
         plain = coding.column.kind == "number" and column.found.is_plain
         values[:, j] = column.numbers(dtype) if plain else coded(column.arrow(), coding, dtype)
     return values
+
+
+def _check_kind(column: Column, coding: Coding, what: str) -> None:
+    """Refuse texts for numbers, and numbers for levels of which none is one."""
+    raw, found = coding.column, column.found
+    if raw.kind == "number" and found.kind == "levels" and not found.empty:
+        raise _other_kind(what, column, "numbers")
+    if raw.kind != "levels" or found.kind != "number" or found.empty:
+        return
+    if not any(number_text(level) is not None for level in raw.levels):
+        values = coded(column.arrow(), Coding(RawColumn()), _FLOAT64)
+        if not np.isnan(values).all():  # a column of missing values alone is of floats
+            raise _other_kind(what, column, f"texts such as {raw.levels[0]!r:.40}")
+
+
+def _other_kind(what: str, column: Column, expected: str) -> DataError:
+    return DataError(
+        f"{what}: column {column.name} holds {column.found.words}; expected {expected}, as in the "
+        "data of the fit"
+    )
 
 
 def dtype_of(found: Sequence[Found], columns: RawColumns, what: str) -> np.dtype[Any]:

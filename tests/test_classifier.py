@@ -14,7 +14,7 @@ from sklearn.metrics import log_loss
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from altrelu_dist import AltReLUClassifier, AltReLURegressor, logistic
-from altrelu_dist.errors import DataError, ModelFileError, ParameterError
+from altrelu_dist.errors import CheckpointError, DataError, ModelFileError, ParameterError
 from altrelu_dist.logistic import Judged, chosen, fit_link
 
 
@@ -306,3 +306,53 @@ def test_a_committee_without_time_gives_the_shares_of_the_classes():
     with pytest.warns(UserWarning, match="mean of the targets|a single pass"):
         model.fit(X[:120], y[:120])
     np.testing.assert_allclose(model.predict_proba(X[:1]), [[50 / 120, 50 / 120, 20 / 120]])
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_run_on_other_labels_of_the_same_numbers_is_not_gone_on_with(tmp_path, many):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((60, 2))
+    place = np.arange(60) % (12 if many else 2)
+    names = np.array([f"c{i:02}" for i in range(12)])
+    others = names.copy()
+    others[place.max()] = "z"  # the last one still
+    usual = {"method": "damped", "max_iter": 1, "random_state": 0, "checkpoint": tmp_path / "run"}
+    model = AltReLUClassifier(2, **usual).fit(X, names[place])
+    again = AltReLUClassifier(2, resume=True, **usual)
+    with pytest.raises(CheckpointError, match=r"other parameters: classes was .*'c01'.* and is"):
+        again.fit(X, others[place])
+    same(again.fit(X, names[place]).predict_proba(X), model.predict_proba(X))
+
+
+@pytest.mark.parametrize("n_hidden", [None, 3])
+def test_validation_rows_are_scored_by_their_log_loss(n_hidden):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((200, 2))
+    y = np.array(["a", "b", "c"])[np.digitize(X[:, 0] + rng.standard_normal(200) / 2, [-1, 1])]
+    weight = rng.uniform(0.1, 2, 50)
+    new = slice(150, None)
+    usual = {"method": "damped"} if n_hidden else {}
+    model = quick(n_hidden, class_weight={"b": 3.0}, **usual)
+    model.fit(X[:150], y[:150], X_val=X[new], y_val=y[new], sample_weight_val=weight)
+    own = weight * np.where(y[new] == "b", 3, 1)  # as the rows of the training
+    expected = log_loss(y[new], model.predict_proba(X[new]), sample_weight=own)
+    assert model.validation_loss_ == pytest.approx(expected, rel=1e-5)
+    lazy = quick(n_hidden, class_weight={"b": 3.0}, **usual)
+    rows = {"X_val": da.from_array(X[new], chunks=20), "y_val": da.from_array(y[new], chunks=20)}
+    lazy.fit(X[:150], y[:150], sample_weight_val=weight, **rows)
+    assert lazy.validation_loss_ == pytest.approx(model.validation_loss_, rel=1e-6)
+    assert model.classes_.tolist() == ["a", "b", "c"]
+
+
+def test_validation_rows_may_lack_classes_and_have_no_others():
+    X = np.linspace(-1, 1, 60)[:, None]
+    y = np.repeat(["a", "b", "c"], 20)
+    model = quick(2, method="damped").fit(X, y, X_val=X[:10], y_val=y[:10])
+    assert model.classes_.tolist() == ["a", "b", "c"]
+    assert model.stop_reason_ in ("early_stopping", "max_iter", "converged")
+    with pytest.raises(DataError, match=r"X_val, y_val: y has the label 'd' .*classes of the fit"):
+        quick(2, method="damped").fit(X, y, X_val=X[:2], y_val=["a", "d"])
+    with pytest.raises(DataError, match="X_val, y_val: y contains NaN"):
+        quick(2, method="damped").fit(X, y, X_val=X[:2], y_val=np.array(["a", None], dtype=object))
+    with pytest.raises(ParameterError, match="y_val is missing"):
+        quick(2, method="damped").fit(X, y, X_val=X[:2])

@@ -372,7 +372,9 @@ def test_the_command_says_that_a_network_tells_classes_apart(tmp_path):
     frame, y = table(200)
     model = AltReLUClassifier(**QUICK).fit(frame, np.where(y > 0, "high", "low"))
     model.save(tmp_path / "m.zarr")
-    assert "tells classes apart: high, low" in quickly("info", tmp_path / "m.zarr")
-    frame.assign(label=y > 0).to_csv(tmp_path / "t.csv", index=False)
-    words = ["evaluate", tmp_path / "m.zarr", tmp_path / "t.csv", "--target", "label"]
-    assert "its outputs are logits" in quickly(*words, code=1)
+    assert "has 2 classes: high, low" in quickly("info", tmp_path / "m.zarr")
+    labels = np.where(y > 0, "high", "low")
+    frame.assign(label=labels).to_csv(tmp_path / "t.csv", index=False)
+    words = ["evaluate", tmp_path / "m.zarr", tmp_path / "t.csv", "--target", "label", "--json"]
+    found = json.loads(quickly(*words))
+    assert found["accuracy"] == (model.predict(frame) == labels).mean()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from altrelu_dist.cli.cluster import connect
 from altrelu_dist.cli.grouped import grouped
-from altrelu_dist.cli.options import Connection, Data, Json, Model, Target
+from altrelu_dist.cli.options import Connection, Data, Interval, Json, Model, Target
 from altrelu_dist.errors import MissingTargetsError
 from altrelu_dist.runs.output import Output, memory_text, seconds_text
 
@@ -24,6 +24,7 @@ def evaluate(
     model: Model,
     data: Data,
     target: Target = None,
+    interval: Interval = None,
     *,
     connection: Connection,
     as_json: Json = False,
@@ -31,19 +32,30 @@ def evaluate(
     """Print MSE, RMSE, MAE and R2 of a saved network for each target; of classes other scores.
 
     These are accuracy, log loss and AUC (of more than two classes the mean of each against the
-    others).
+    others). A network of another loss than the square has that loss and its D2 instead, one of
+    quantiles the share of targets below them. "in 90 %" is the share of targets that lie within
+    their interval, where the network has intervals; --interval chooses another level than 0.9.
     """
     import numpy as np
 
     from altrelu_dist.class_metrics import evaluate_classes
+    from altrelu_dist.losses import SQUARES
     from altrelu_dist.memory import measure
     from altrelu_dist.metrics import evaluate as evaluate_numbers
     from altrelu_dist.network import Network
     from altrelu_dist.runs.columns import open_for, targets_of, unseen, unseen_lines, unseen_of
-    from altrelu_dist.runs.scores import class_lines, records_of, scores_of, table_of
+    from altrelu_dist.runs.scores import (
+        class_lines,
+        loss_record,
+        measured_level,
+        records_of,
+        scores_of,
+        table_of,
+    )
 
     output = Output(as_json=as_json)
     network = Network.load(model)
+    level = measured_level(network, interval)
     opened = open_for(network, data, output.note, targets=target or ())
     X, y = opened.X, targets_of(network, opened)
     rows, start = int(X.shape[0]), time.perf_counter()
@@ -55,11 +67,13 @@ def evaluate(
                     network, X, y, opened.sample_weight, classes=opened.classes, client=client
                 )
             else:
-                scores = evaluate_numbers(network, X, y, opened.sample_weight, client=client)
+                scores = evaluate_numbers(
+                    network, X, y, opened.sample_weight, client=client, level=level
+                )
         except MissingTargetsError as error:
             output.warn(error.remark)
             known, weight = replace(opened, y=y).known_targets()
-            scores = evaluate_numbers(network, X, known, weight, client=client)
+            scores = evaluate_numbers(network, X, known, weight, client=client, level=level)
             rows -= int(np.isnan(y).any(axis=1).sum().compute())
         unknown = {}
         if opened.columns is not None:
@@ -77,6 +91,7 @@ def evaluate(
             "model": model,
             "data": data,
             "rows": rows,
+            **loss_record(network, level),
             **scores_of(scores),
             "targets": records_of(scores),
             "unknown_levels": unknown,
@@ -85,6 +100,6 @@ def evaluate(
             "peak_memory": memory.total,
             "memory": memory.record(),
         },
-        table_of({"all": (rows, scores)}),
+        table_of({"all": (rows, scores)}, network.info.get("loss", SQUARES), level),
         f"{seconds_text(seconds)}, peak memory {memory_text(memory)}",
     )

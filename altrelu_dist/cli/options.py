@@ -12,8 +12,8 @@ from altrelu_dist.runs.training import TrainOptions
 
 __all__ = [
     "RESUMING", "Categorical", "Categories", "Classes", "Connection", "Data", "Drop", "Hidden",
-    "JobId", "Json", "MaxSize", "Memory", "Method", "Missing", "Model", "Only", "Overwrite",
-    "Profile", "Quiet", "Target", "Threads", "Training", "Weight", "Workers",
+    "Interval", "JobId", "Json", "MaxSize", "Memory", "Method", "Missing", "Model", "Only",
+    "Overwrite", "Profile", "Quiet", "Target", "Threads", "Training", "Weight", "Workers",
 ]  # fmt: skip
 
 _CLUSTER = "Cluster"
@@ -151,6 +151,32 @@ MaxSize = Annotated[
     int | None,
     typer.Option(min=1, help="Most neurons of a committee's network.", show_default=False),
 ]
+Interval = Annotated[
+    float | None,
+    typer.Option(
+        metavar="LEVEL",
+        help="Level of prediction intervals, above 0 and below 1: the chance that the target of a "
+        "new row lies within.",
+        show_default=False,
+    ),
+]
+Loss = Annotated[
+    Literal["squared_error", "huber", "quantile", "poisson"],
+    typer.Option(
+        help="What is made small, of targets that are numbers: huber is for heavy tails, quantile "
+        "for quantiles, poisson for counts."
+    ),
+]
+Levels = Annotated[
+    list[float] | None,
+    typer.Option(
+        "--quantile",
+        metavar="LEVEL",
+        help="Level of --loss quantile (0.5), above 0 and below 1; repeat it for several of one "
+        "target, which do not cross.",
+        show_default=False,
+    ),
+]
 Extrapolate = Annotated[
     bool,
     typer.Option(
@@ -258,6 +284,8 @@ class Training:
     method: Method = None
     max_size: MaxSize = None
     extrapolate: Extrapolate = False
+    loss: Loss = "squared_error"
+    quantile: Levels = None
     ridge: Ridge = None
     negative_slope: NegativeSlope = None
     max_iter: MaxIter = None

@@ -9,7 +9,7 @@ import typer
 
 from altrelu_dist.cli.cluster import connect
 from altrelu_dist.cli.grouped import grouped
-from altrelu_dist.cli.options import Connection, Data, Json, Model, Overwrite, Quiet
+from altrelu_dist.cli.options import Connection, Data, Interval, Json, Model, Overwrite, Quiet
 from altrelu_dist.errors import ParameterError
 from altrelu_dist.runs.output import Output, bytes_text, seconds_text
 
@@ -45,6 +45,7 @@ def predict(
         bool,
         typer.Option("--probabilities", help="Of classes, also a column for each probability."),
     ] = False,
+    interval: Interval = None,
     overwrite: Overwrite = False,
     *,
     connection: Connection,
@@ -55,6 +56,7 @@ def predict(
 
     Columns are found by their names and may be in any order; others are ignored. Of classes the
     most probable one is written; a .npy or .zarr holds its number, or the probabilities alone.
+    With --interval the ends of an interval follow each prediction y, as y_low and y_high.
     """
     import numpy as np
 
@@ -65,6 +67,7 @@ def predict(
     from altrelu_dist.memory import measure
     from altrelu_dist.network import Network
     from altrelu_dist.outputs import check_apart, check_output, write_beside
+    from altrelu_dist.prediction import check_interval
     from altrelu_dist.runs.columns import open_for, unseen_lines, unseen_of
 
     output = Output(quiet, as_json)
@@ -77,10 +80,12 @@ def predict(
     network = Network.load(model)
     if probabilities and network.classes is None:
         raise ParameterError(f"is for classes; {model} predicts numbers", parameter="probabilities")
+    if interval is not None:
+        check_interval(network, interval, "interval")
     opened = open_for(network, data, output.note, kept=keep or ())
     kept = KeptColumns(data, keep) if keep else None
     names = () if kept is None else tuple(kept.names)
-    shaped = Predicted(network, with_probabilities=probabilities, taken=names)
+    shaped = Predicted(network, with_probabilities=probabilities, level=interval, taken=names)
     for target, name in zip(shaped.targets, shaped.names, strict=True):
         if target != name:
             output.note(f"the prediction of {target} is {name}, since {target} is kept")
@@ -125,6 +130,7 @@ def predict(
             "targets": list(shaped.targets),
             "columns": list(columns),
             **attributes,
+            **({} if interval is None else {"interval": interval}),
             "incomplete": incomplete,
             "unknown_levels": unknown_levels,
             "seconds": seconds,

@@ -1,4 +1,4 @@
-"""What `altrelu predict` writes of a block: numbers, or classes and their probabilities."""
+"""What `altrelu predict` writes of a block: numbers and intervals, or classes and probabilities."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from altrelu_dist.logistic import chosen, probabilities
+from altrelu_dist.prediction import intervals_about
 
 if TYPE_CHECKING:
     from altrelu_dist.moments.rows import Floats
     from altrelu_dist.network import Network
 
 __all__ = ["Predicted"]
+
+_ENDS = ("low", "high")  # of an interval, after the name of the target
 
 
 class Predicted:
@@ -24,15 +27,22 @@ class Predicted:
     network : Network
     with_probabilities : bool
         Of classes, whether a column for the probability of each is written.
+    level : float, optional
+        Of numbers, that of the interval whose ends follow each.
     taken : collection of str
         Names of columns that are carried through, which no other column may have.
     """
 
     def __init__(
-        self, network: Network, *, with_probabilities: bool, taken: Collection[str] = ()
+        self,
+        network: Network,
+        *,
+        with_probabilities: bool,
+        level: float | None = None,
+        taken: Collection[str] = (),
     ) -> None:
         self.classes = network.classes
-        columns = network.target_columns
+        columns = network.target_names if self.classes is None else network.target_columns
         if columns is None:
             columns = ("y",) if self.classes else tuple(f"y{i}" for i in range(network.n_targets))
         self.targets = columns
@@ -41,11 +51,19 @@ class Predicted:
         if self.classes is not None and with_probabilities:
             told = (f"{columns[0]} = {label}" for label in self.classes)
             self.of_classes = tuple(_free(name, taken) for name in told)
+        self._network, self._level = network, level
+        # Of each target the prediction, and the ends of its interval.
+        self._numbers = self.names
+        if level is not None:
+            known = {*taken, *self.names}
+            ends = ([_free(f"{name}_{end}", known) for end in _ENDS] for name in self.names)
+            pairs = zip(self.names, ends, strict=True)
+            self._numbers = tuple(each for name, both in pairs for each in (name, *both))
 
     def array(self, outputs: Floats) -> Floats:
         """A block as numbers: of classes their places, or their probabilities alone."""
         if self.classes is None:
-            return outputs
+            return self._with_ends(outputs)
         if self.of_classes:
             return probabilities(outputs)
         lost = ~np.isfinite(outputs).all(axis=1)
@@ -54,15 +72,15 @@ class Predicted:
     @property
     def array_names(self) -> tuple[str, ...]:
         """Of the columns of `array`."""
-        return self.of_classes or self.names
+        return self.of_classes or self._numbers
 
     def table(self, outputs: Floats) -> dict[str, Any]:
         """A block as Arrow columns: the numbers, or the class and the probabilities."""
         import pyarrow as pa
 
         if self.classes is None:
-            columns = (np.ascontiguousarray(column) for column in outputs.T)
-            return dict(zip(self.names, map(pa.array, columns), strict=True))
+            columns = (np.ascontiguousarray(column) for column in self._with_ends(outputs).T)
+            return dict(zip(self._numbers, map(pa.array, columns), strict=True))
         lost = ~np.isfinite(outputs).all(axis=1)
         places = pa.array(chosen(np.nan_to_num(outputs)), mask=lost)
         made = {self.names[0]: pa.array(self.classes).take(places)}
@@ -74,7 +92,15 @@ class Predicted:
     @property
     def table_names(self) -> tuple[str, ...]:
         """Of the columns of `table`."""
-        return (*self.names, *self.of_classes)
+        return (*self._numbers, *self.of_classes)
+
+    def _with_ends(self, outputs: Floats) -> Floats:
+        """Each prediction with the ends of its interval, if these are asked for."""
+        if self._level is None:
+            return outputs
+        ends = intervals_about(self._network, outputs, self._level)
+        rows: Floats = np.concatenate([outputs[:, :, None], ends], axis=2)
+        return rows.reshape(len(outputs), -1)
 
 
 def _free(name: str, taken: Collection[str]) -> str:

@@ -22,7 +22,7 @@ from sklearn.utils.validation import check_is_fitted
 from altrelu_dist.checkpoints.opening import opened
 from altrelu_dist.encoding import RawColumn, RawColumns
 from altrelu_dist.encoding.raw import digest_of
-from altrelu_dist.errors import DataError, MissingTargetsError
+from altrelu_dist.errors import DataError, MissingTargetsError, ParameterError
 from altrelu_dist.estimators.taking import TakesData
 from altrelu_dist.exports import ExportMethods
 from altrelu_dist.fitting import CommitteeFit, Naming, PlainFit, fit_of
@@ -64,6 +64,24 @@ class ValidationData(NamedTuple):
     X: Any
     y: Any
     weight: Any = None
+
+    @classmethod
+    def of(cls, X: Any, y: Any, weight: Any) -> ValidationData | None:
+        """What was given; None if nothing was.
+
+        Raises
+        ------
+        ParameterError
+            If a part is missing.
+        """
+        if X is not None and y is not None:
+            return cls(X, y, weight)
+        if all(each is None for each in (X, y, weight)):
+            return None
+        raise ParameterError(
+            "is missing; expected X_val and y_val together, or neither",
+            parameter="X_val" if X is None else "y_val",
+        )
 
 
 def digest_of_rows(rows: Rows) -> str:
@@ -164,7 +182,6 @@ class NetworkEstimator(ExportMethods, TakesData):
         if engine.n_rows < 2:
             raise DataError("X has 1 sample: there is nothing to learn from a single row")
         one_name_a_column("feature_names", feature_names, "X", self.n_features_in_)
-        one_name_a_column("target_names", target_names, "y", n_targets)
         if feature_names is not None:
             self.feature_names_in_ = np.asarray([str(name) for name in feature_names], dtype=object)
         one_name_a_column("raw_columns", raw_columns, "X", self.n_features_in_)
@@ -177,7 +194,9 @@ class NetworkEstimator(ExportMethods, TakesData):
                     "them out"
                 )
             raw_columns = raw_columns or (RawColumn(),) * self.n_features_in_
-        targets = names_of_y if target_names is None else tuple(target_names)
+        targets = names_of_y
+        if target_names is not None:
+            targets = self._outputs_named(target_names, n_targets)
         judging: Rows | None = None
         if validation is not None:
             judging = self._validation_rows(validation, raw_columns, names, n_targets, client)
@@ -198,6 +217,7 @@ class NetworkEstimator(ExportMethods, TakesData):
         shape |= {"n_targets": n_targets}
         # Data with other levels may have the same numbers.
         known = {} if raw_columns is None else {"columns": digest_of(raw_columns)}
+        known |= self._told_apart()
         if judging is not None:
             known["validation"] = digest_of_rows(judging)
         with opened(
@@ -299,6 +319,15 @@ class NetworkEstimator(ExportMethods, TakesData):
     def _lost(self, error: MissingTargetsError) -> str:
         """What is said of rows that are left out."""
         return error.remark
+
+    def _told_apart(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the targets, where other ones have the same numbers."""
+        return {}
+
+    def _outputs_named(self, names: Sequence[str], n_targets: int) -> tuple[str, ...]:
+        """What the outputs are called, of targets with these names."""
+        one_name_a_column("target_names", names, "y", n_targets)
+        return tuple(names)
 
     def _named(self, network: Network) -> Network:
         """The network with what the estimator alone knows of it."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -12,12 +14,14 @@ from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin
 from sklearn.utils.validation import _check_sample_weight, check_consistent_length, check_is_fitted
 
+from altrelu_dist.data.source import listed
 from altrelu_dist.encoding import RawColumns
 from altrelu_dist.errors import DataError, MissingTargetsError, ParameterError
-from altrelu_dist.estimators.base import NetworkEstimator
+from altrelu_dist.estimators.base import NetworkEstimator, ValidationData
 from altrelu_dist.estimators.labels import (
     Indicators,
     SumClasses,
+    check_known,
     class_numbers,
     column_name,
     known_classes,
@@ -35,6 +39,8 @@ if TYPE_CHECKING:
     from distributed import Client
 
 __all__ = ["AltReLUClassifier"]
+
+_LISTED = 10  # classes that a checkpoint, and its error, names
 
 
 class AltReLUClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[misc]
@@ -69,6 +75,9 @@ class AltReLUClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[misc
     expected_log_loss_, expected_accuracy_ : float
         To expect on new rows of the same kind, from the out-of-fold predictions: of each fold under
         the logits that the others give. Only of a committee.
+    validation_loss_ : float
+        Log loss of the network on validation rows; that of ``early_stopping`` without rows of your
+        own is least squares.
     history_, n_iter_, n_passes_, stop_reason_, peak_memory_, last_doubling_
         As of `AltReLURegressor`; losses are those of least squares.
     n_features_in_, feature_names_in_
@@ -91,6 +100,7 @@ class AltReLUClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[misc
     _logistic = True
     _given: tuple[Sequence[Any] | None, str | None] = (None, None)  # the classes, and their name
     _expects = ("expected_log_loss", "expected_accuracy")
+    _class_factors: Floats | None = None  # of the weights of the rows of each class
 
     def __init__(
         self,
@@ -139,6 +149,9 @@ class AltReLUClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[misc
         y: Any,
         sample_weight: Any = None,
         *,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
         feature_names: Sequence[str] | None = None,
         raw_columns: RawColumns | None = None,
         target_name: str | None = None,
@@ -154,14 +167,18 @@ class AltReLUClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[misc
             Labels: texts, whole numbers, booleans or categories. Of Dask and Zarr data the
             different ones are found by a pass over y.
         sample_weight : array-like of shape (n_samples,), optional
+        X_val, y_val, sample_weight_val : array-like, optional
+            Validation rows of your own, as for :meth:`AltReLURegressor.fit`; the labels are among
+            those of y, and weighted by ``class_weight`` too. A plain network is chosen by least
+            squares on them. The log loss of the result on them is ``validation_loss_``.
         feature_names : sequence of str, optional
         raw_columns : tuple of RawColumn, optional
             As for :meth:`AltReLURegressor.fit`.
         target_name : str, optional
             What the labels are called; by default the name of a column of a table.
         classes : sequence of labels, optional
-            The labels, sorted, if y holds their places here, as `DataSet` has them; by default y
-            holds labels.
+            The labels, sorted, if y (and y_val) hold their places here, as `DataSet` has them; by
+            default they hold labels.
 
         Returns
         -------
@@ -176,7 +193,12 @@ class AltReLUClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[misc
         """
         self._given = classes, column_name(y) if target_name is None else target_name
         return self._train(
-            X, y, sample_weight, feature_names=feature_names, raw_columns=raw_columns
+            X,
+            y,
+            sample_weight,
+            feature_names=feature_names,
+            raw_columns=raw_columns,
+            validation=ValidationData.of(X_val, y_val, sample_weight_val),
         )
 
     def predict(self, X: Any) -> Any:
@@ -273,28 +295,33 @@ class AltReLUClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[misc
     ) -> TrainingRows:
         rows = super()._rows(X, y, sample_weight, client, reset=reset)
         n_classes = len(self.classes_)
-        factors = None
-        if self.class_weight is not None or sample_weight is not None:
+        if reset:
+            self._class_factors = None
+        if reset and (self.class_weight is not None or sample_weight is not None):
             sums = rows.engine.reduce(SumClasses(n_classes), "classes").weight
             factors = self._factors(sums)
             if np.isfinite(sums).all() and np.count_nonzero(sums * factors) < 2:
                 raise DataError("only one class has rows of positive weight; expected two or more")
+            self._class_factors = factors
         names = tuple(str(label) for label in self.classes_[-1:])
         if n_classes > 2:
             names = tuple(str(label) for label in self.classes_)
         return rows._replace(
             engine=rows.engine.prepared(
-                Indicators(n_classes, None if self.class_weight is None else factors)
+                Indicators(n_classes, None if self.class_weight is None else self._class_factors)
             ),
             n_targets=len(names),
             target_names=names,
         )
 
-    def _target(self, y: Any) -> tuple[Any, tuple[str, ...] | None]:
-        """Learn the classes, and give their numbers."""
+    def _target(self, y: Any, *, reset: bool = True) -> tuple[Any, tuple[str, ...] | None]:
+        """Learn the classes, or know them, and give their numbers."""
         labels = labels_of(y)
         classes, _ = self._given
-        if classes is None:
+        if not reset:
+            numbers = labels if classes is not None else class_numbers(labels, self.classes_)
+            check_known(labels, numbers, self.classes_)
+        elif classes is None:
             self.classes_ = known_classes(labels)
             numbers = class_numbers(labels, self.classes_)
         else:
@@ -342,6 +369,13 @@ class AltReLUClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[misc
 
     def _lost(self, error: MissingTargetsError) -> str:
         return f"rows without a class are left out: {max(error.counts.values()):,}"
+
+    def _told_apart(self) -> dict[str, Any]:
+        labels = self.classes_.tolist()
+        if len(labels) <= _LISTED:
+            return {"classes": labels}
+        digest = sha256(json.dumps(labels).encode()).hexdigest()
+        return {"classes": f"{listed([*map(repr, labels[:_LISTED])])} ({len(labels):,}; {digest})"}
 
     def _named(self, network: Network) -> Network:
         info = network.info | {"classes": self.classes_.tolist(), "link": "logistic"}

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
+from altrelu_dist.data.source import listed
 from altrelu_dist.errors import DataError
 from altrelu_dist.frames import is_dask_frame
 from altrelu_dist.inputs import is_lazy, lazy_array
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Hashable
 
 __all__ = [
-    "ClassSums", "Indicators", "SumClasses", "class_numbers", "column_name", "known_classes",
-    "labels_of",
+    "ClassSums", "Indicators", "SumClasses", "check_known", "class_numbers", "column_name",
+    "known_classes", "labels_of",
 ]  # fmt: skip
 
 _UNKNOWN = -1.0  # the number of a label that is none of the classes
@@ -113,6 +114,23 @@ def class_numbers(labels: Any, classes: NDArray[Any]) -> Any:
     return labels.map_blocks(_numbers, classes, dtype=np.float64, meta=np.empty(0))
 
 
+def check_known(labels: Any, numbers: Any, classes: NDArray[Any]) -> None:
+    """Refuse labels in memory that are none of the classes; lazy ones `Indicators` refuses.
+
+    Raises
+    ------
+    DataError
+    """
+    if is_lazy(numbers):
+        return
+    if (other := np.flatnonzero(numbers == _UNKNOWN)).size:
+        label = np.asarray(labels)[other[0]]
+        raise DataError(
+            f"y has the label {str(label)!r} in row {other[0]}; expected classes of the fit: "
+            f"{listed([str(one) for one in classes])}"
+        )
+
+
 def _distinct(labels: Any) -> NDArray[Any]:
     """The different labels that are not missing."""
     import pandas as pd
@@ -152,6 +170,8 @@ class Indicators:
     def __call__(self, rows: Rows) -> Rows:
         """Prepare some rows."""
         number = rows.y[:, 0].astype(np.float64)
+        if (number == _UNKNOWN).any():
+            raise DataError("y has a label that is none of the classes of the fit")
         lost = np.isnan(number)
         y = number[:, None]
         if self.n_classes > 2:

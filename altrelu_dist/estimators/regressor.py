@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import numbers
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -23,14 +23,20 @@ from altrelu_dist.frames import Given, given
 from altrelu_dist.inputs import is_lazy, on_client
 from altrelu_dist.losses import SQUARES, Poisson, Repeated
 from altrelu_dist.moments.refusals import check_finite
-from altrelu_dist.parameters import checked
-from altrelu_dist.prediction import intervals, of_targets
+from altrelu_dist.network import Network
+from altrelu_dist.parameters import checked, one_name_a_column
+from altrelu_dist.prediction import check_interval, intervals, of_targets
 from altrelu_dist.training import Callback
 
 if TYPE_CHECKING:
     from distributed import Client
 
 __all__ = ["AltReLURegressor"]
+
+
+def _of_levels(name: str | None, levels: Sequence[float]) -> tuple[str, ...]:
+    """What the quantiles of a target are called."""
+    return tuple(f"{name or 'y'}_{level:g}" for level in levels)
 
 
 def _of_squares(model: AltReLURegressor) -> bool:
@@ -199,6 +205,7 @@ class AltReLURegressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
     """
 
     _expects = ("expected_r2", "expected_r2_spread", "expected_loss", "expected_d2")
+    _target_name: str | None = None  # of which several quantiles are predicted
 
     def __init__(
         self,
@@ -310,14 +317,6 @@ class AltReLURegressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
             If the network ends with fewer working neurons than ``n_hidden``: because ``max_time``
             was over, or because no further one lowers the loss. Not where early stopping chose it.
         """
-        validation = None
-        if X_val is not None and y_val is not None:
-            validation = ValidationData(X_val, y_val, sample_weight_val)
-        elif any(each is not None for each in (X_val, y_val, sample_weight_val)):
-            lacking = "X_val" if X_val is None else "y_val"
-            raise ParameterError(
-                "is missing; expected X_val and y_val together, or neither", parameter=lacking
-            )
         return self._train(
             X,
             y,
@@ -325,7 +324,7 @@ class AltReLURegressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
             feature_names=feature_names,
             target_names=target_names,
             raw_columns=raw_columns,
-            validation=validation,
+            validation=ValidationData.of(X_val, y_val, sample_weight_val),
         )
 
     @available_if(_of_squares)  # type: ignore[untyped-decorator]
@@ -425,29 +424,8 @@ class AltReLURegressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
             `partial_fit` or a file of an earlier version of this package left without.
         """
         check_is_fitted(self)
-        if not isinstance(level, numbers.Real) or isinstance(level, bool) or not 0 < level < 1:
-            raise ParameterError(
-                f"is {level!r}; expected a number above 0 and below 1", parameter="level"
-            )
         network = self.network_
-        if network.info.get("loss") == "quantile":
-            raise ParameterError(
-                "is 'quantile', and predict_interval is about residuals of means; predict gives "
-                "the quantiles, or use another loss",
-                parameter="loss",
-            )
-        residuals = network.residuals
-        if residuals is None:
-            raise DataError(
-                "the network has no residuals of rows that it was not trained on: train a "
-                "committee, or a plain network with early_stopping=True or X_val, by fit"
-            )
-        if level > residuals.most():
-            raise ParameterError(
-                f"is {level:g}, and {len(residuals.quantiles)} residuals are enough for at most "
-                f"{residuals.most():.4g}",
-                parameter="level",
-            )
+        check_interval(network, level, "level")
         out = intervals(network, self._outputs(X), float(level))
         return out[:, 0] if self._flat else out
 
@@ -465,7 +443,7 @@ class AltReLURegressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
         float
         """
         check_is_fitted(self)
-        if len(self.network_.info.get("quantiles", ())) > 1:
+        if len(self.network_.quantiles) > 1:
             raise ParameterError(
                 "has several levels, and score is the R2 of one prediction a row; use "
                 "sklearn.metrics.mean_pinball_loss for each level",
@@ -490,7 +468,7 @@ class AltReLURegressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
         self, X: Given, y: Any, sample_weight: Any, client: Client | None, *, reset: bool = True
     ) -> TrainingRows:
         rows = super()._rows(X, y, sample_weight, client, reset=reset)
-        levels = self.quantile if isinstance(self.quantile, list | tuple | np.ndarray) else ()
+        levels = self._levels()
         if len(levels) < 2:
             return rows
         if rows.n_targets > 1:
@@ -499,15 +477,35 @@ class AltReLURegressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
                 "them: fit a model for each target, or for each level",
                 parameter="quantile",
             )
-        name = "y" if rows.target_names is None else rows.target_names[0]
+        if reset:
+            self._target_name = None if rows.target_names is None else rows.target_names[0]
         return rows._replace(
             engine=rows.engine.prepared(Repeated(len(levels))),
             n_targets=len(levels),
-            target_names=tuple(f"{name}_{level:g}" for level in levels),
+            target_names=_of_levels(self._target_name, levels),
         )
 
-    def _target(self, y: Any) -> tuple[Any, tuple[str, ...] | None]:
-        target, names = super()._target(y)
+    def _levels(self) -> Sequence[float]:
+        """The levels of the quantiles, where there is a list of them."""
+        return self.quantile if isinstance(self.quantile, list | tuple | np.ndarray) else ()
+
+    def _outputs_named(self, names: Sequence[str], n_targets: int) -> tuple[str, ...]:
+        if len(levels := self._levels()) < 2:
+            return super()._outputs_named(names, n_targets)
+        one_name_a_column("target_names", names, "y", 1)
+        self._target_name = str(names[0])
+        return _of_levels(self._target_name, levels)
+
+    def _named(self, network: Network) -> Network:
+        if len(network.quantiles) < 2 or self._target_name is None:
+            return network
+        return replace(network, info=network.info | {"target_name": self._target_name})
+
+    def _restored(self, network: Network) -> None:
+        self._target_name = network.info.get("target_name")
+
+    def _target(self, y: Any, *, reset: bool = True) -> tuple[Any, tuple[str, ...] | None]:
+        target, names = super()._target(y, reset=reset)
         if self.loss == "poisson" and isinstance(target, np.ndarray):
             Poisson().check(target)
         return target, names

@@ -63,7 +63,7 @@ class TakesData(BaseEstimator):  # type: ignore[misc]
     ) -> TrainingRows:
         """Take data for training, whatever it comes in, as rows of an engine."""
         features = self._features(X, reset=reset)
-        target, target_names = self._target(y)
+        target, target_names = self._target(y, reset=reset)
         lazy = is_lazy(features) or is_lazy(target)
         if sample_weight is not None and not lazy:
             sample_weight = given(sample_weight, "sample_weight").values
@@ -111,8 +111,12 @@ class TakesData(BaseEstimator):  # type: ignore[misc]
                 )
         return values if lazy else check_array(values, input_name="X", estimator=self, **options)
 
-    def _target(self, y: Any) -> tuple[Any, tuple[str, ...] | None]:
-        """Give y without its container, as numbers unless it is lazy, and its names."""
+    def _target(self, y: Any, *, reset: bool = True) -> tuple[Any, tuple[str, ...] | None]:
+        """Give y without its container, as numbers unless it is lazy, and its names.
+
+        What the estimator knows of targets is learnt from it, if it is to be ``reset``.
+        """
+        del reset
         if y is None:
             raise DataError(
                 f"{type(self).__name__} requires y to be passed, but the target y is None"

@@ -91,7 +91,7 @@ def about(network: Network, address: str) -> About:
         training.append(_training(found))
     if "groups" in found:
         training.append(chosen_text(network))
-    if "expected_r2" in found:
+    if "expected_r2" in found or "expected_loss" in found:
         training.append(expected_text(found))
     if "expected_accuracy" in found:
         training.append(expected_classes_text(found))

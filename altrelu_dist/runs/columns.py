@@ -149,10 +149,11 @@ def targets_of(network: Network, data: DataSet) -> da.Array:
             Remedy.TARGET,
         )
     wanted, found = network.target_columns, data.target_names
-    if network.classes is not None:
+    if network.classes is not None or len(network.quantiles) > 1:
         if data.y.shape[1] != 1:
+            what = "quantiles" if network.classes is None else "classes"
             raise DataError(
-                f"{data.source}: has the targets {listed(found)}; the network predicts the classes "
+                f"{data.source}: has the targets {listed(found)}; the network predicts the {what} "
                 "of one"
             )
         return data.y  # under whatever name

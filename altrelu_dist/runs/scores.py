@@ -6,6 +6,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from altrelu_dist.data.source import listed
+from altrelu_dist.losses import SQUARES
+from altrelu_dist.prediction import check_interval
 from altrelu_dist.runs.output import number, table
 
 if TYPE_CHECKING:
@@ -21,13 +23,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EXPECTED",
+    "LOSS_WORDS",
     "chosen_text",
     "class_lines",
     "class_record",
     "class_table",
     "expected_classes_text",
     "expected_text",
+    "loss_record",
     "mean_scores",
+    "measured_level",
     "records_of",
     "score_records",
     "score_table",
@@ -39,31 +44,55 @@ __all__ = [
 EXPECTED = (
     *("expected_r2", "expected_r2_spread", "expected_mse", "groups"),
     *("expected_accuracy", "expected_log_loss", "distilled_from", "fidelity"),
+    *("expected_loss", "expected_d2"),
 )
+# What each loss is called, and the scores that are shown of a network of it.
+LOSS_WORDS = {"huber": "Huber loss", "quantile": "pinball loss", "poisson": "deviance"}
+_SQUARES_SHOWN = {"MSE": "mse", "RMSE": "rmse", "MAE": "mae", "R2": "r2"}
+_OWN_SHOWN = {"D2": "d2", "MAE": "mae", "R2": "r2"}
+_QUANTILES_SHOWN = {"D2": "d2", "share below": "share_below"}
 CLASS_SCORES = ("accuracy", "log_loss", "auc")
+USUAL_LEVEL = 0.9  # of intervals
 
 
 def mean_scores(scores: Sequence[TargetScore], prefix: str = "") -> dict[str, float]:
     """Every score averaged over the targets."""
-    names = ("mse", "rmse", "mae", "r2")
+    records = score_records(scores)
     return {
-        prefix + name: sum(getattr(score, name) for score in scores) / len(scores) for name in names
+        prefix + name: sum(record[name] for record in records) / len(records)
+        for name in records[0]
+        if name != "target"
     }
 
 
-def score_table(parts: dict[str, tuple[int, Sequence[TargetScore]]]) -> Table:
-    """A row for each part of the data and each target."""
-    made = table("", "target", "rows", "MSE", "RMSE", "MAE", "R2", words=2)
+def score_table(
+    parts: Mapping[str, tuple[int, Sequence[TargetScore]]],
+    loss: str = SQUARES,
+    level: float | None = None,
+) -> Table:
+    """A row for each part of the data and each target.
+
+    The columns are those of a network's loss, and of the coverage of intervals of a level.
+    """
+    shown = _SQUARES_SHOWN
+    if loss in LOSS_WORDS:
+        own = _QUANTILES_SHOWN if loss == "quantile" else _OWN_SHOWN
+        shown = {LOSS_WORDS[loss]: "mean_loss"} | own
+    if level is not None:
+        shown = shown | {f"in {100 * level:g} %": "coverage"}
+    made = table("", "target", "rows", *shown, words=2)
     for part, (rows, scores) in parts.items():
         for score in scores:
-            values = (score.mse, score.rmse, score.mae, score.r2)
-            made.add_row(part, score.target, f"{rows:,}", *map(number, values))
+            values = (getattr(score, name) for name in shown.values())
+            texts = ("" if value is None else number(value) for value in values)
+            made.add_row(part, score.target, f"{rows:,}", *texts)
     return made
 
 
 def score_records(scores: Sequence[TargetScore]) -> list[dict[str, Any]]:
-    """One record a target, for JSON."""
-    return [asdict(score) for score in scores]
+    """One record a target, for JSON: without the scores that its network has not."""
+    records = (asdict(score) for score in scores)
+    return [{name: value for name, value in one.items() if value is not None} for one in records]
 
 
 def class_record(score: ClassScore, prefix: str = "") -> dict[str, float]:
@@ -115,14 +144,37 @@ def records_of(scores: Scores) -> list[dict[str, Any]]:
     return score_records(scores) if isinstance(scores, list) else [asdict(scores)]
 
 
-def table_of(parts: Mapping[str, tuple[int, Scores]]) -> Table:
-    """A row for each part of the data, and of numbers for each target."""
+def table_of(
+    parts: Mapping[str, tuple[int, Scores]], loss: str = SQUARES, level: float | None = None
+) -> Table:
+    """A row for each part of the data, and of numbers for each target: see `score_table`."""
     of_classes = {name: one for name, (_, one) in parts.items() if not isinstance(one, list)}
     if of_classes:
         return class_table(of_classes)
-    return score_table(
-        {name: (n, one) for name, (n, one) in parts.items() if isinstance(one, list)}
-    )
+    of_numbers = {name: (n, one) for name, (n, one) in parts.items() if isinstance(one, list)}
+    return score_table(of_numbers, loss, level)
+
+
+def loss_record(network: Network, level: float | None) -> dict[str, Any]:
+    """What scores are of, for JSON: a loss that is not the square, and the level of intervals."""
+    loss = network.info.get("loss")
+    told = {} if loss is None else {"loss": loss}
+    return told if level is None else told | {"interval": level}
+
+
+def measured_level(network: Network, asked: float | None = None) -> float | None:
+    """The level of the intervals whose coverage is measured: 0.9 where the network has them.
+
+    Raises
+    ------
+    ParameterError, DataError
+        If one is asked for that the network has not.
+    """
+    if asked is not None:
+        check_interval(network, asked, "interval")
+        return asked
+    known = None if network.classes is not None else network.residuals
+    return None if known is None or known.most() < USUAL_LEVEL else USUAL_LEVEL
 
 
 def chosen_text(network: Network) -> str:
@@ -140,7 +192,15 @@ def chosen_text(network: Network) -> str:
 
 
 def expected_text(info: Mapping[str, Any], test: Sequence[TargetScore] | None = None) -> str:
-    """The R2 that a committee expects on new rows, and beside it that of a test."""
+    """The R2, or the loss, that a committee expects on new rows, and beside it that of a test."""
+    if "expected_loss" in info:
+        loss, share = info["expected_loss"], info["expected_d2"]
+        word = LOSS_WORDS[info["loss"]]
+        words = f"expected on new rows: {word} {number(loss)}, D2 {share:.3f} (out of fold)"
+        if test is None:
+            return words
+        means = mean_scores(test)
+        return f"{words}; on the test rows: {number(means['mean_loss'])}, {means['d2']:.3f}"
     expected, spread = info["expected_r2"], info["expected_r2_spread"]
     words = f"expected on new rows: R2 {expected:.3f} +- {spread:.3f} (out of fold)"
     if test is None:

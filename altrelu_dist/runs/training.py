@@ -16,6 +16,7 @@ from altrelu_dist.addresses import without_secrets
 from altrelu_dist.errors import AltReLUError, ClusterError, DataError, ParameterError
 from altrelu_dist.interrupts import Terminated
 from altrelu_dist.links import absolute
+from altrelu_dist.losses import SQUARES
 from altrelu_dist.runs.output import Output, memory_text, number, seconds_text
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ class TrainOptions:
     method: str | None = None
     max_size: int | None = None
     extrapolate: bool = False
+    loss: str = SQUARES
+    quantile: list[float] | None = None
     ridge: float | None = None
     negative_slope: float | None = None
     max_iter: int | None = None
@@ -132,7 +135,13 @@ def prepared(options: TrainOptions, *, resume: bool = False) -> Prepared:
         **{name: value for name, value in given.items() if value is not None},
     }
     model: AltReLURegressor | AltReLUClassifier
-    model = AltReLURegressor(options.hidden, extrapolate=options.extrapolate, **parameters)
+    model = AltReLURegressor(
+        options.hidden,
+        extrapolate=options.extrapolate,
+        loss=options.loss,
+        quantile=sorted(options.quantile) if options.quantile else None,
+        **parameters,
+    )
     method = checked(model).method
     if options.warm_start is not None:
         check_method(method)
@@ -192,6 +201,7 @@ def _check_classes(options: TrainOptions, data: DataSet) -> None:
     for name, given in (
         ("warm_start", options.warm_start is not None),
         ("extrapolate", options.extrapolate),
+        ("loss", options.loss != SQUARES),
     ):
         if given:
             raise ParameterError(
@@ -273,7 +283,7 @@ class Prepared:
             output.warn(f"interrupted: the best network so far is in {saved}")
             parts = {}  # whoever stops a run does not wait for another pass
         try:
-            scores = {name: self._scores(rows, client) for name, rows in parts.items()}
+            scores = {name: self._scores(name, rows, client) for name, rows in parts.items()}
         except (ClusterError, KeyboardInterrupt, Terminated):
             output.warn(f"the network is in {saved}, its scores are not known")
             raise
@@ -295,13 +305,18 @@ class Prepared:
         names, columns = data.feature_names, data.columns
         fit(data.X, data.y, data.sample_weight, feature_names=names, raw_columns=columns)
 
-    def _scores(self, rows: DataSet, client: Client | None) -> list[TargetScore] | ClassScore:
+    def _scores(
+        self, name: str, rows: DataSet, client: Client | None
+    ) -> list[TargetScore] | ClassScore:
         from altrelu_dist.class_metrics import evaluate_classes
         from altrelu_dist.metrics import evaluate
+        from altrelu_dist.runs.scores import measured_level
 
         network = self.model.network_
         if rows.classes is None:
-            return evaluate(network, rows.X, *rows.known_targets(), client=client)
+            # Intervals are about rows that the network was not trained on.
+            level = measured_level(network) if name == "test" else None
+            return evaluate(network, rows.X, *rows.known_targets(), client=client, level=level)
         return evaluate_classes(network, rows.X, rows.y, rows.sample_weight, client=client)
 
     @property
@@ -313,8 +328,8 @@ class Prepared:
 
         data = self.parts["train"]
         assert data.y is not None
-        (n, d), q = data.X.shape, data.n_outputs
         asked = self.options
+        (n, d), q = data.X.shape, data.n_outputs * max(1, len(asked.quantile or ()))
         method, most = resolved(asked.method, asked.hidden, asked.max_size)
         whole = held_whole(Shape(n, d, q, most, data.X.dtype), method)
         return whole or int(data.X.nbytes + data.y.nbytes) <= SMALL
@@ -344,9 +359,12 @@ class Prepared:
         from altrelu_dist.parameters import resolved
         from altrelu_dist.runs.scores import (
             EXPECTED,
+            LOSS_WORDS,
             chosen_text,
             expected_classes_text,
             expected_text,
+            loss_record,
+            measured_level,
             records_of,
             scores_of,
             table_of,
@@ -359,7 +377,11 @@ class Prepared:
         last, info = model.history_[-1], model.network_.info
         # The least training loss is not that of a network chosen by its validation loss.
         least = math.nan if stopping else last["loss"]
+        loss = str(info.get("loss", SQUARES))
+        squares = loss == SQUARES
         means: dict[str, Any] = {"mse": least, "r2": None}
+        if not squares:
+            means = {"mean_loss": least, "d2": None}
         if scores:
             means = scores_of(scores["train"])
         elif self.parts["train"].classes is not None:
@@ -372,6 +394,7 @@ class Prepared:
             "hidden": model.network_.n_hidden if committee else hidden,
             "rows": int(self.parts["train"].X.shape[0]),
             "features": int(self.parts["train"].X.shape[1]),
+            **loss_record(model.network_, None),
             **means,
             **(scores_of(scores["test"], "test_") if "test" in scores else {}),
             **{name: info[name] for name in EXPECTED if name in info},
@@ -380,7 +403,11 @@ class Prepared:
             "passes": model.n_passes_,
             "iterations": model.n_iter_,
             "last_doubling": model.last_doubling_,
-            **({"validation_mse": last["validation_loss"]} if stopping else {}),
+            **(
+                {f"validation_{'mse' if squares else 'loss'}": last["validation_loss"]}
+                if stopping
+                else {}
+            ),
             "stop_reason": reason,
             "peak_memory": memory.total,
             "memory": memory.record(),
@@ -394,12 +421,14 @@ class Prepared:
                 f"{100 * model.last_doubling_:.2g} %"
             )
         if stopping:
-            of = "MSE" if self.parts["train"].classes is None else "MSE of the classes' indicators"
+            of = LOSS_WORDS.get(loss, "MSE")
+            if self.parts["train"].classes is not None:
+                of = "MSE of the classes' indicators"
             words.append(
                 f"kept: {model.network_.n_hidden} neurons, "
                 f"{of} {number(last['validation_loss'])} on the rows held out"
             )
-        if "expected_r2" in info:
+        if "expected_r2" in info or "expected_loss" in info:
             words.append(chosen_text(model.network_))
             test = scores.get("test")
             words.append(expected_text(info, test if isinstance(test, list) else None))
@@ -407,7 +436,8 @@ class Prepared:
             words.append(chosen_text(model.network_))
             test = scores.get("test")
             words.append(expected_classes_text(info, None if isinstance(test, list) else test))
-        what = "out-of-fold MSE" if committee else "MSE and ridge" if options.ridge else "MSE"
+        what = LOSS_WORDS.get(loss, "MSE")
+        what = f"out-of-fold {what}" if committee else what + " and ridge" * bool(options.ridge)
         shown: Any = f"{what} {number(least)}"
         if scores:
             shown = table_of(
@@ -417,7 +447,9 @@ class Prepared:
                         each,
                     )
                     for name, each in scores.items()
-                }
+                },
+                loss,
+                measured_level(model.network_) if "test" in scores else None,
             )
         output.result(
             record, shown, *words, f"peak memory {memory_text(memory)}", f"saved: {saved}"

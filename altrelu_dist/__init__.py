@@ -10,6 +10,7 @@ from altrelu_dist.version import __version__
 if TYPE_CHECKING:
     from altrelu_dist.class_metrics import ClassScore, evaluate_classes
     from altrelu_dist.data import DataSet, convert, describe, open_dataset
+    from altrelu_dist.diagnosis import Diagnosis, diagnose
     from altrelu_dist.encoding import Encoder
     from altrelu_dist.estimators import AltReLUClassifier, AltReLURegressor
     from altrelu_dist.exports import export
@@ -26,6 +27,7 @@ _HOMES = {
     "AltReLURegressor": "estimators",
     "ClassScore": "class_metrics",
     "DataSet": "data",
+    "Diagnosis": "diagnosis",
     "Encoder": "encoding",
     "Job": "jobs",
     "Network": "network",
@@ -34,6 +36,7 @@ _HOMES = {
     "TargetScore": "metrics",
     "convert": "data",
     "describe": "data",
+    "diagnose": "diagnosis",
     "evaluate": "metrics",
     "evaluate_classes": "class_metrics",
     "export": "exports",
@@ -47,6 +50,7 @@ __all__ = [
     "AltReLURegressor",
     "ClassScore",
     "DataSet",
+    "Diagnosis",
     "Encoder",
     "Job",
     "Network",
@@ -56,6 +60,7 @@ __all__ = [
     "__version__",
     "convert",
     "describe",
+    "diagnose",
     "evaluate",
     "evaluate_classes",
     "export",

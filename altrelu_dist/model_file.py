@@ -7,6 +7,7 @@ import numbers
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -29,7 +30,7 @@ _NOT_SAVED = ("client", "callback", "random_state", "checkpoint", "checkpoint_in
 def save_estimator(
     model: NetworkEstimator, path: str | os.PathLike[str], *, overwrite: bool
 ) -> None:
-    """Save the network, and the parameters and the history with it."""
+    """Save the network, and the parameters, the history and the time with it."""
     parameters = model.get_params(deep=False)
     kept = {name: value for name, value in parameters.items() if name not in _NOT_SAVED}
     if isinstance(model.random_state, numbers.Integral):
@@ -41,6 +42,7 @@ def save_estimator(
         "stop_reason": model.stop_reason_,
         "peak_memory": asdict(model.peak_memory_),
         "flat": model._flat,
+        "saved": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
     replace(model.network_, info=info).save(path, overwrite=overwrite)
 

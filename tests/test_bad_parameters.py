@@ -106,6 +106,7 @@ BEGINNINGS = {
     "train": "rows.zarr --hidden 3 --out new.zarr --method alternating --max-iter 2 --max-time 3",
     "evaluate": "model.zarr rows.zarr",
     "predict": "model.zarr rows.zarr --out new.npy",
+    "report": "model.zarr rows.zarr --out new.html",
     "export": "model.zarr --to numpy --out new.py",
     "submit": "rows.zarr --hidden 3 --out new.zarr",
     "jobs": "",

@@ -26,7 +26,7 @@ from altrelu_dist.runs import progress
 from altrelu_dist.runs.output import number
 from altrelu_dist.runs.training import Prepared, TrainOptions
 
-COMMANDS = ("convert", "info", "train", "evaluate", "predict", "export", "demo")
+COMMANDS = ("convert", "info", "train", "evaluate", "predict", "report", "export", "demo")
 QUICK = ("--workers", 0, "--method", "alternating", "--max-iter", 2)
 
 

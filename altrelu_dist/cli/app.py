@@ -22,6 +22,7 @@ from altrelu_dist.cli.jobs import cancel, fetch, forget, jobs, logs, status, sub
 from altrelu_dist.cli.options import Profile
 from altrelu_dist.cli.plan import plan
 from altrelu_dist.cli.predict import predict
+from altrelu_dist.cli.report import report
 from altrelu_dist.cli.train import train
 from altrelu_dist.cli.words import said
 from altrelu_dist.errors import AltReLUError
@@ -159,6 +160,7 @@ for command, example in (
     (train, "altrelu train flights.zarr --out flights-model.zarr --test-fraction 0.2"),
     (evaluate, "altrelu evaluate flights-model.zarr flights.zarr"),
     (predict, "altrelu predict flights-model.zarr new.zarr --out predicted.parquet"),
+    (report, "altrelu report flights-model.zarr flights.zarr --out report.html"),
     (export, "altrelu export flights-model.zarr --to onnx --out flights.onnx"),
     (demo, "altrelu demo --out altrelu-demo"),
     (submit, "altrelu submit s3://b/flights.zarr --out s3://b/model.zarr"),

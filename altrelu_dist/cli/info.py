@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from altrelu_dist.cli.options import Categorical, Classes, Data, Drop, Json, Only, Target
 from altrelu_dist.errors import DataError, ParameterError
-from altrelu_dist.runs.output import Output, bytes_text, number, seconds_text, table
+from altrelu_dist.runs.output import Output, bytes_text, number, table
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from altrelu_dist.data import ColumnSummary
     from altrelu_dist.network import Network
 
@@ -115,102 +113,11 @@ def _remark(column: ColumnSummary) -> str:
 
 def _tell_of_network(output: Output, network: Network, address: str) -> None:
     """What a saved network is, and how it was trained."""
-    import numpy as np
+    from altrelu_dist.runs.about import about
 
-    from altrelu_dist.data.classes import classes_line
-    from altrelu_dist.runs.scores import chosen_text, expected_classes_text, expected_text
-
-    found = network.info
-    sizes = np.abs(network.hidden_weights).sum(axis=0) * np.abs(network.output_weights).sum(axis=1)
-    working = int(np.count_nonzero(sizes))
-    encoder = network.encoder
-    columns = [
-        {"column": name, "kind": kind, "encoded": encoded}
-        for name, kind, encoded in _columns(network)
-    ]
-    record = {
-        "model": address,
-        "features": network.n_features,
-        "encoded": None if encoder is None else encoder.n_columns,
-        "hidden": network.n_hidden,
-        "working": working,
-        "targets": list(network.target_columns or ()),
-        "columns": columns,
-        **{name: value for name, value in found.items() if name != "history"},
-    }
-    taken = "as they are" if encoder is None else f"encoded as {encoder.n_columns:,} columns"
-    size = f"{network.n_hidden:,} hidden neurons"
-    if working < network.n_hidden:
-        size += f" ({working:,} with weights on both sides)"
+    found = about(network, address)
     shown = table("column", "holds", "the network takes", words=3)
-    for column in columns:
+    for column in found.columns:
         shown.add_row(*column.values())
-    targets = ", ".join(network.target_names or [f"y{t}" for t in range(network.n_targets)])
-    if network.classes is not None:
-        (targets,) = network.target_columns or ("classes",)
-    first = f"network of {network.n_features:,} features {taken}, {size}, predicts {targets}"
-    lines: list[str | Table] = [first, shown]
-    if "history" in found:
-        lines.append(_training(found))
-    if "groups" in found:
-        lines.append(chosen_text(network))
-    if "expected_r2" in found:
-        lines.append(expected_text(found))
-    if network.classes is not None:
-        lines.insert(1, classes_line(targets, network.classes))
-    if "expected_accuracy" in found:
-        lines.append(expected_classes_text(found))
-    output.result(record, *lines)
-
-
-def _training(found: dict[str, Any]) -> str:
-    """How it was trained, in a line."""
-    from altrelu_dist.estimators import AltReLUClassifier, AltReLURegressor
-
-    usual = AltReLUClassifier().get_params() | AltReLURegressor().get_params()
-    parameters = found.get("parameters", {})
-    chosen = [f"{name}={value}" for name, value in parameters.items() if value != usual.get(name)]
-    last = found["history"][-1] if found["history"] else {}
-    words = f"trained with {', '.join(chosen) or 'all defaults'}"
-    if last:
-        words += (
-            f": {found.get('n_passes', '?')} passes over the data, {len(found['history'])} "
-            f"iterations, {seconds_text(last['seconds'])}, ended: {found.get('stop_reason')}"
-        )
-    return words
-
-
-def _columns(network: Network) -> list[tuple[str, str, str]]:
-    """Of each raw column its name, what it holds, and what the network takes of it."""
-    names = network.feature_names or [f"x{i}" for i in range(network.n_features)]
-    told = []
-    for i, name in enumerate(names):
-        raw = None if network.columns is None else network.columns[i]
-        holds = "numbers"
-        if raw is not None and raw.kind == "time":
-            holds = "times"
-        elif raw is not None and raw.kind == "levels":
-            some = ", ".join(raw.levels[:_FREQUENT])
-            more = ", ..." if len(raw.levels) > _FREQUENT else ""
-            holds = f"{len(raw.levels):,} levels: {some}{more}"
-        if network.encoder is None:
-            told.append((name, holds, "the column as it is"))
-            continue
-        parts = []
-        for kind, block in network.encoder.named_blocks():
-            count = int((block.sources == i).sum())
-            if count:
-                single = kind in ("standard", "gaps")
-                parts.append(_WORDS[kind] if single else f"{count} {_WORDS[kind]}")
-        told.append((name, holds, ", ".join(parts) or "nothing: it does not vary"))
-    return told
-
-
-# What the blocks of an encoder are called.
-_WORDS = {
-    "standard": "standardised",
-    "pieces": "pieces",
-    "levels": "indicators of levels",
-    "times": "waves of day, week and year",
-    "gaps": "an indicator of missing values",
-}
+    classes = [found.classes] if found.classes else []
+    output.result(found.record, found.what, *classes, shown, *found.training)

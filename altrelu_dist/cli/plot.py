@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from altrelu_dist import plots
+from altrelu_dist.diagnosis import Density
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,8 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["draw"]
 
 History = Sequence[Mapping[str, Any]]
-_COLOURS = ("#0b6e99", "#d1495b")
-_GREY = "#6b7280"
 
 
 def draw(
@@ -48,50 +49,28 @@ def draw(
     by_pass, by_second, scatter = figure.subplots(1, 3, width_ratios=(1, 1, 1.1))
     _losses(by_pass, histories, "passes", linear)
     _losses(by_second, histories, "seconds", linear)
-    by_pass.set(title="Loss by pass", xlabel="passes over the data")
-    by_second.set(title="Loss by second", xlabel="seconds")
     by_pass.legend(loc="upper right", edgecolor="none")
     by_pass.set_ylabel("MSE (minutes²)")
-    _hexagons(scatter, true, predicted)
+    plots.plot_density(Density.of(true, predicted), scatter)
+    scatter.set(aspect="equal", title=f"{len(true):,} flights not trained on")
+    scatter.set(xlabel="true arrival delay (minutes)", ylabel="predicted")
     figure.suptitle(title, fontsize=13, fontweight="bold")
     figure.savefig(path, format="png")
 
 
-def _losses(axes: Axes, histories: Mapping[str, History], key: str, linear: float) -> None:
+def _losses(
+    axes: Axes, histories: Mapping[str, History], by: Literal["passes", "seconds"], linear: float
+) -> None:
     """Loss of each method against one measure of the work."""
     lowest = linear
-    for (name, history), colour in zip(histories.items(), _COLOURS, strict=True):
-        entries = [entry for entry in history if not math.isnan(entry["loss"])]
-        x, y = ([entry[name] for entry in entries] for name in (key, "loss"))
-        axes.plot(x, y, color=colour, drawstyle="steps-post", lw=2, label=f"{name}: {y[-1]:.1f}")
-        axes.plot(x[-1], y[-1], "o", color=colour, ms=6)
-        lowest = min(lowest, *y)
-    axes.axhline(linear, color=_GREY, ls="--", lw=1.2, label=f"least squares: {linear:.1f}")
+    for (name, history), colour in zip(histories.items(), plots.LINES, strict=False):
+        losses = [entry["loss"] for entry in history if not math.isnan(entry["loss"])]
+        label = f"{name}: {losses[-1]:.1f}"
+        plots.plot_training(history, axes, by=by, color=colour, label=label)
+        lowest = min(lowest, *losses)
+    label = f"least squares: {linear:.1f}"
+    axes.axhline(linear, color=plots.FAINT, ls="--", lw=1.2, label=label)
     span = linear - lowest  # what is far above least squares, as the mean at the start, is cut off
+    axes.set_yscale("linear")
     axes.set_ylim(lowest - 0.08 * span, linear + 0.3 * span)
-    _clean(axes)
-
-
-def _hexagons(axes: Axes, true: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> None:
-    import numpy as np
-
-    low, high = np.percentile(true, [0.1, 99.5])
-    box = (float(low), float(high))
-    bins = axes.hexbin(
-        true, predicted, gridsize=70, extent=(*box, *box), bins="log", mincnt=1, cmap="viridis",
-        linewidths=0.1,
-    )  # fmt: skip
-    axes.plot(box, box, color="#d1495b", lw=1.2)
-    axes.set(xlim=box, ylim=box, aspect="equal")
-    axes.set_xlabel("true arrival delay (minutes)")
-    axes.set_ylabel("predicted")
-    axes.set_title(f"{len(true):,} flights not trained on")
-    assert axes.figure is not None
-    axes.figure.colorbar(bins, ax=axes, label="flights", shrink=0.9)
-    _clean(axes)
-
-
-def _clean(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(visible=True, color="#e5e7eb", lw=0.6)
-    axes.set_axisbelow(True)
+    axes.set_title("Loss by pass" if by == "passes" else "Loss by second")

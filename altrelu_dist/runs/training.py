@@ -178,7 +178,8 @@ def prepared(options: TrainOptions, *, resume: bool = False) -> Prepared:
     if options.test_fraction is not None:
         parts["train"], parts["test"] = split_rows(data, options.test_fraction, options.seed)
     # As which the weights are known again in a table to predict for.
-    info = {} if options.weight is None else {"weight_name": options.weight}
+    info: dict[str, Any] = {} if options.weight is None else {"weight_name": options.weight}
+    info |= {"data": without_secrets(options.store), "rows": int(parts["train"].X.shape[0])}
     return Prepared(options, model, parts, info, tuple(remarks))
 
 

@@ -51,7 +51,8 @@ pattern = pattern_of(bmi, hidden_first)
 
 order = np.argsort(bmi[:, 0])
 figure, axes = plt.subplots(figsize=(7, 2.2), layout="constrained")
-axes.imshow(pattern[order].T, aspect="auto", cmap="Blues", vmax=1.4, interpolation="nearest")
+picture = pattern[order].T
+axes.imshow(picture, aspect="auto", cmap="Blues", vmax=1.4, interpolation="nearest")
 axes.set(xlabel="patients, by body mass index", ylabel="neuron", yticks=range(4))
 axes.set_title("Activation pattern: where each neuron is active")
 plt.show()
@@ -101,7 +102,7 @@ for W, label in [(hidden_first, "after the output step"), (hidden_next, "after t
     axes.plot(grid, predict(grid, W, output, pattern_of(grid, W)), label=label)
 axes.plot(
     grid, predict(grid, hidden_next, output, pattern_of(grid, hidden_first)), ":",
-    color="C1", label="hidden step, as its pattern saw it",
+    color="black", label="hidden step, as its pattern saw it",
 )  # fmt: skip
 axes.set(xlabel="body mass index, standardised", ylabel="progression of the disease")
 axes.legend()

@@ -22,10 +22,24 @@ author = "the altrelu-dist contributors"
 copyright = f"2026, {author}"
 version = release = altrelu_dist.__version__
 
-extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc"]
+extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc", "sphinx_gallery.gen_gallery"]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 exclude_patterns = ["_build"]
 nitpicky = False
+
+# The notebooks are executed whenever the site is built, in this order.
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples/notebooks",
+    "gallery_dirs": "generated/notebooks",
+    "filename_pattern": r"\.py$",
+    "within_subsection_order": "FileNameSortKey",
+    "abort_on_example_error": True,
+    "run_stale_examples": True,  # pages of the quick form, or of an earlier package, are stale
+    "remove_config_comments": True,
+    "show_signature": False,
+    "write_computation_times": False,
+    "default_thumb_file": str(Path(__file__).parent / "loss.png"),
+}
 
 myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
@@ -39,7 +53,9 @@ html_theme = "pydata_sphinx_theme"
 html_title = "altrelu-dist"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
-html_sidebars = {"index": [], "getting-started": [], "how-it-works": []}
+html_sidebars = {
+    page: [] for page in ("index", "getting-started", "how-it-works", "targets", "exports")
+}
 html_show_sourcelink = False
 html_theme_options = {
     "navbar_align": "left",

@@ -277,14 +277,15 @@ def test_links_between_files_lead_somewhere():
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    for needed in ("sphinx", "myst_parser", "numpydoc", "pydata_sphinx_theme"):
+    for needed in ("sphinx", "myst_parser", "numpydoc", "pydata_sphinx_theme", "sphinx_gallery"):
         if find_spec(needed) is None:
             pytest.skip(f"{needed} is missing (pip install 'altrelu-dist[docs]')")
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-d", folder / "trees"]
     done = subprocess.run(
-        [*map(str, command), str(DOCS), str(folder / "html")], capture_output=True, text=True
-    )
+        [*map(str, command), str(DOCS), str(folder / "html")],
+        capture_output=True, text=True, env=os.environ | {"ROWS": "70000"},
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return folder / "html"
 

@@ -486,6 +486,9 @@ def test_torch_takes_codes(tmp_path):
     assert tuple(map(RawColumn.from_json, told)) == network.columns
 
 
+@pytest.mark.skipif(
+    int(pd.__version__.split(".")[0]) < 3, reason="text of pandas 2 is of objects, as gaps are not"
+)
 @every_kind
 @given(case=tables)
 def test_sklearn_takes_tables(case):

@@ -47,8 +47,8 @@ class CommitteeSettings:
         A fold has at least so many rows; below two folds there is only the line.
     n_hidden : int
         Neurons of a member.
-    many_rows, few_folds, wide : int
-        From so many rows on there are fewer members, each of more neurons: so many.
+    wider : tuple of (int, int, int)
+        From so many rows on, so many neurons of a member, and so many members.
     rows_a_neuron : int
         A member has fewer neurons where it would have fewer training rows for each.
     coarse, fine : int
@@ -105,9 +105,7 @@ class CommitteeSettings:
     together: int = 4
     least_rows: int = 10
     n_hidden: int = 64
-    many_rows: int = 100_000
-    few_folds: int = 4
-    wide: int = 256
+    wider: tuple[tuple[int, int, int], ...] = ((100_000, 128, 8), (400_000, 256, 4))
     rows_a_neuron: int = 4
     coarse: int = 16
     fine: int = 256
@@ -140,7 +138,15 @@ class CommitteeSettings:
     @property
     def most_neurons(self) -> int:
         """Neurons of the network at most, but for those of the line."""
-        return self.kept * max(self.n_folds * self.n_hidden, self.few_folds * self.wide)
+        return self.kept * max(h * members for _, h, members in self._sizes)
+
+    @property
+    def _sizes(self) -> tuple[tuple[int, int, int], ...]:
+        return (0, self.n_hidden, self.n_folds), *self.wider
+
+    def _size(self, n_rows: int) -> tuple[int, int]:
+        """Neurons of a member and members where rows are as many."""
+        return next(size[1:] for size in reversed(self._sizes) if n_rows >= size[0])
 
     def taking(self, pieces: int) -> tuple[Kind, ...]:
         """The kinds where there are only so many blocks of pieces, none of them twice."""
@@ -152,8 +158,7 @@ class CommitteeSettings:
 
     def folds(self, n_rows: int) -> int:
         """How many folds so many rows are cut into; 0 if they are too few for members."""
-        most = self.n_folds if n_rows < self.many_rows else self.few_folds
-        folds = min(most, n_rows // self.least_rows)
+        folds = min(self._size(n_rows)[1], n_rows // self.least_rows)
         return folds if folds > 1 else 0
 
     def parts(self, n_folds: int) -> list[tuple[int, int]]:
@@ -163,13 +168,12 @@ class CommitteeSettings:
 
     def member_size(self, n_rows: int) -> int:
         """Neurons of a member."""
-        most = self.n_hidden if n_rows < self.many_rows else self.wide
-        return max(1, min(most, n_rows // self.rows_a_neuron))
+        return max(1, min(self._size(n_rows)[0], n_rows // self.rows_a_neuron))
 
     def one_of(self, neurons: int) -> int:
-        """Neurons of a member, where all of a group have so many."""
-        most = self.n_hidden if neurons <= self.n_folds * self.n_hidden else self.wide
-        return min(most, neurons)
+        """Neurons of a member, at most, where all of a group have so many."""
+        fitting = [h for _, h, members in self._sizes if h * members >= neurons]
+        return min(fitting[-1], neurons)
 
     def damping_of(self, n_hidden: int) -> float:
         """For members of so many neurons."""

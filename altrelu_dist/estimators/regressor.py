@@ -181,8 +181,8 @@ class AltReLURegressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
 
     Notes
     -----
-    Members of a committee are trained on the rows that fit in memory (320 MiB), a random sample of
-    more. The first pass is over all rows. Folds are random: where several rows are of the same
+    Members of a committee are trained on the rows that fit in memory (320 MiB); of more, each
+    round takes other random rows. The first pass is over all rows. Folds are random: where several rows are of the same
     unit, or follow each other in time, and new rows are of other units or later, the expected R2
     is too high.
 

@@ -26,7 +26,8 @@ from altrelu_dist.logistic import (
     out_of_fold,
     prior,
 )
-from altrelu_dist.losses import SQUARES, Loss, Poisson, Quantile, weights_of
+from altrelu_dist.loss_names import SQUARES
+from altrelu_dist.losses import Loss, Poisson, Quantile, weights_of
 from altrelu_dist.moments.refusals import check_summary, check_validation
 from altrelu_dist.moments.rows import Floats, Rows, Scaler, Together, Weights
 from altrelu_dist.moments.sample import Sampler, distinct

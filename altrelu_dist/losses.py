@@ -29,12 +29,10 @@ from altrelu_dist.errors import DataError
 from altrelu_dist.moments.rows import Array, Block, Floats, Rows, Scaler
 
 __all__ = [
-    "LOSSES", "SQUARES", "Huber", "Loss", "Poisson", "Quantile", "Repeated", "Units",
+    "Huber", "Loss", "Poisson", "Quantile", "Repeated", "Units",
     "loss_of", "loss_of_network", "positive", "weights_of", "working",
 ]  # fmt: skip
 
-SQUARES = "squared_error"
-LOSSES = (SQUARES, "huber", "quantile", "poisson")
 _HUBER = 1.345  # robust deviations: 95 % as efficient as least squares where errors are normal
 _SMOOTH = 0.02  # robust deviations of the residual, over which the kink of a quantile is rounded
 _NORMAL = 1.4826  # standard deviation over median absolute deviation of normal numbers

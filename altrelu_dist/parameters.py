@@ -11,7 +11,7 @@ from sklearn.utils import check_random_state
 
 from altrelu_dist.committee import COMMITTEE
 from altrelu_dist.errors import ParameterError
-from altrelu_dist.losses import LOSSES, SQUARES
+from altrelu_dist.loss_names import LOSSES, SQUARES
 from altrelu_dist.training import METHODS, Parameters
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ import numpy as np
 from altrelu_dist.checkpoints.fingerprint import data_fingerprint, digest
 from altrelu_dist.encoding import Encoder
 from altrelu_dist.engine import Engine
-from altrelu_dist.losses import SQUARES, Loss, Quantile, loss_of, weights_of
+from altrelu_dist.loss_names import SQUARES
+from altrelu_dist.losses import Loss, Quantile, loss_of, weights_of
 from altrelu_dist.moments.refusals import check_summary
 from altrelu_dist.moments.rows import Additive, Both, Floats, Rows, Scaler, Together
 from altrelu_dist.moments.sample import Sampler, distinct

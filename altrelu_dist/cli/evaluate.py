@@ -39,7 +39,7 @@ def evaluate(
     import numpy as np
 
     from altrelu_dist.class_metrics import evaluate_classes
-    from altrelu_dist.losses import SQUARES
+    from altrelu_dist.loss_names import SQUARES
     from altrelu_dist.memory import measure
     from altrelu_dist.metrics import evaluate as evaluate_numbers
     from altrelu_dist.network import Network

@@ -29,7 +29,7 @@ from altrelu_dist.fitting import CommitteeFit, Naming, PlainFit, fit_of
 from altrelu_dist.frames import given
 from altrelu_dist.inputs import is_lazy, kept, lazy_array, on_client
 from altrelu_dist.interrupts import raise_for, say_stopping, stop_softly
-from altrelu_dist.losses import SQUARES
+from altrelu_dist.loss_names import SQUARES
 from altrelu_dist.memory import PeakMemory
 from altrelu_dist.model_file import load_estimator, save_estimator
 from altrelu_dist.moments.refusals import check_finite, check_summary

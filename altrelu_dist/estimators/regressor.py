@@ -21,7 +21,8 @@ from altrelu_dist.estimators.taking import TrainingRows
 from altrelu_dist.folding import folded
 from altrelu_dist.frames import Given, given
 from altrelu_dist.inputs import is_lazy, on_client
-from altrelu_dist.losses import SQUARES, Poisson, Repeated
+from altrelu_dist.loss_names import SQUARES
+from altrelu_dist.losses import Poisson, Repeated
 from altrelu_dist.moments.refusals import check_finite
 from altrelu_dist.network import Network
 from altrelu_dist.parameters import checked, one_name_a_column
@@ -182,9 +183,9 @@ class AltReLURegressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
     Notes
     -----
     Members of a committee are trained on the rows that fit in memory (320 MiB); of more, each
-    round takes other random rows. The first pass is over all rows. Folds are random: where several rows are of the same
-    unit, or follow each other in time, and new rows are of other units or later, the expected R2
-    is too high.
+    round takes other random rows. The first pass is over all rows. Folds are random: where several
+    rows are of the same unit, or follow each other in time, and new rows are of other units or
+    later, the expected R2 is too high.
 
     References
     ----------

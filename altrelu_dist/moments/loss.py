@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from altrelu_dist.moments.rows import Additive, Array, Block, Floats, Weights
 
@@ -113,9 +114,24 @@ class HiddenMoments:
         # In float64 whatever the data are: near-duplicate neurons make this Gram matrix nearly
         # singular, and products rounded to float32 would drown its small eigenvalues.
         features = np.empty((x.shape[0], self.W.shape[1] + 1))
-        features[:, :-1] = activate(x @ self.W.astype(x.dtype), self.slope)
+        z = x @ self.W.astype(x.dtype)
+        rounding = _rounding(z, len(self.W)) if not self.slope else None
+        features[:, :-1] = activate(z, self.slope)
+        if rounding is not None:
+            features[:, :-1][:, rounding] = 0.0
         features[:, -1] = x[:, -1]
         targets = y.astype(np.float64)
         return HiddenGram(
             features.T @ features, features.T @ targets, np.einsum("iq,iq->q", targets, targets)
         )
+
+
+def _rounding(z: Array, n_columns: int) -> NDArray[np.bool_]:
+    """Which neurons are positive by no more than the rounding of such sums, (h,).
+
+    All rows are on the side of their hinge where it is zero, some of them exactly at its kink.
+    """
+    least = 2 * np.finfo(z.dtype).eps * np.sqrt(n_columns) * -z.min(axis=0)
+    high: Array = z.max(axis=0)
+    rounding: NDArray[np.bool_] = (high > 0) & (high <= least)
+    return rounding

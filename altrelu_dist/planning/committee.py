@@ -60,7 +60,7 @@ def sizes_of(shape: Shape) -> Sizes:
     n, d = shape.n, shape.d
     most = schedule.ROWS.in_memory((d + shape.q) * shape.dtype.itemsize, COMMITTEE.judged_rows)
     whole = n <= schedule.ROWS.nearly_all * most
-    held = n if whole else most
+    held = n if whole else -(-n // -(-n // most))  # equal parts, one of them at a time
 
     def count(intervals: int) -> int:
         return d * min(n - 1, intervals) if n > 2 else 0

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from altrelu_dist.data.source import listed
-from altrelu_dist.losses import SQUARES
+from altrelu_dist.loss_names import SQUARES
 from altrelu_dist.prediction import check_interval
 from altrelu_dist.runs.output import number, table
 

@@ -16,7 +16,7 @@ from altrelu_dist.addresses import without_secrets
 from altrelu_dist.errors import AltReLUError, ClusterError, DataError, ParameterError
 from altrelu_dist.interrupts import Terminated
 from altrelu_dist.links import absolute
-from altrelu_dist.losses import SQUARES
+from altrelu_dist.loss_names import SQUARES
 from altrelu_dist.runs.output import Output, memory_text, number, seconds_text
 
 if TYPE_CHECKING:

@@ -18,8 +18,6 @@ __all__ = ["Objective"]
 
 T = TypeVar("T", bound=Any)
 
-_ROUNDING = 1e-13  # of a feature, in parts of the norm of its weights
-
 
 @dataclass(frozen=True)
 class Objective:
@@ -115,22 +113,10 @@ class Objective:
 
     def refit_output(self, weights: Weights) -> tuple[Weights, float]:
         """Put the output layer at its critical point; the objective there."""
-        moments = self._without_rounding(self.hidden_moments(weights.W), weights.W)
+        moments = self.hidden_moments(weights.W)
         output = solve_output(moments, self.ridge)
         refitted = weights.with_output(output)
         return refitted, output_squares(moments, output) / self.weight_sum + self.penalty(refitted)
-
-    def _without_rounding(self, moments: HiddenGram, W: Floats) -> HiddenGram:
-        """With zeros for neurons whose features are no more than the rounding of their weights.
-
-        All rows are on the side of such a hinge where it is zero, some of them exactly at its kink.
-        """
-        least = self.weight_sum * (_ROUNDING * np.linalg.norm(W, axis=0)) ** 2
-        alive = np.append(np.diagonal(moments.gram)[:-1] > least, True)
-        if alive.all():
-            return moments
-        gram = moments.gram * alive * alive[:, None]
-        return replace(moments, gram=gram, cross=moments.cross * alive[:, None])
 
     def balanced(self, weights: Weights, value: float) -> tuple[Weights, float]:
         """The neurons balanced, and what their smaller ridge makes of the objective."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from altrelu_dist.encoding.raw import UNSEEN, RawColumn
 from altrelu_dist.logistic import log_loss, probabilities
+from altrelu_dist.prediction import of_targets
 
 if TYPE_CHECKING:
     from altrelu_dist.moments.rows import Floats, Rows
@@ -118,7 +119,7 @@ def importance_of(
     ----------
     .. [1] L. Breiman, "Random Forests", Machine Learning 45, 2001.
     """
-    predicted = min(_MOST_PREDICTED, _MOST_PRODUCTS / network.hidden_weights.size)
+    predicted = min(_MOST_PREDICTED, _MOST_PRODUCTS / max(1, network.hidden_weights.size))
     most = max(_FEWEST, int(predicted / (repeats * network.n_features)))
     rows = rows.part(rows.start, min(rows.stop, rows.start + most))
     weight = _weight(rows)
@@ -150,6 +151,7 @@ def _losses(network: Network, X: NDArray[Any], y: NDArray[Any], weight: Floats) 
     """MSE of each target, or the log loss of classes."""
     predicted = network.predict(X)
     if network.classes is None:
+        predicted = of_targets(network, predicted)
         losses: Floats = weight @ (predicted - y) ** 2 / weight.sum()
         return losses
     first = 1 if predicted.shape[1] == 1 else 0
@@ -227,7 +229,10 @@ def _grid_of(known: Floats, raw: RawColumn, most: int) -> tuple[Floats, Floats]:
 
 def _responses(network: Network, X: NDArray[Any]) -> Floats:
     predicted = network.predict(X)
-    return predicted if network.classes is None else probabilities(predicted)
+    if network.classes is None:
+        responses: Floats = of_targets(network, predicted)
+        return responses
+    return probabilities(predicted)
 
 
 def _weight(rows: Rows) -> Floats:

@@ -24,6 +24,7 @@ from altrelu_dist.logistic import chosen, probabilities
 from altrelu_dist.metrics import TargetScore, evaluate
 from altrelu_dist.moments.rows import Additive, Floats, Rows, rows_with_target
 from altrelu_dist.moments.sample import Sample
+from altrelu_dist.prediction import of_targets
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -233,6 +234,11 @@ def diagnose(
     ClusterError
         If the client cannot be waited for, or does not have what was persisted of the data.
     """
+    if len(network.info.get("quantiles", ())) > 1:
+        raise DataError(
+            "the network predicts several quantiles of a target, and what is compared is one "
+            "prediction; evaluate it instead"
+        )
     X = given_again(X, "X", network.columns, network.feature_names).values
     bare = replace(network, hidden_gram=None)  # which is large, and goes to the workers
     missing: dict[str, int] = {}
@@ -389,7 +395,7 @@ class _CompareNumbers:
     def __call__(self, rows: Rows) -> _NumberSums:
         weight, used = _used(rows)
         y = rows.y[used].astype(np.float64)
-        p = self.network.predict(rows.X[used])
+        p = of_targets(self.network, self.network.predict(rows.X[used]))
         predicted, residual, against = [], [], []
         for t, (of_true, of_predicted, of_residual) in enumerate(self.edges):
             r = y[:, t] - p[:, t]
@@ -418,7 +424,7 @@ class _CompareNumbers:
 
 
 def _of_numbers(network: Network, sample: Rows, most: int) -> _CompareNumbers:
-    p = network.predict(sample.X)
+    p = of_targets(network, network.predict(sample.X))
     edges = []
     for t in range(min(most, network.n_targets)):
         y = sample.y[:, t].astype(np.float64)

@@ -37,6 +37,7 @@ _HUBER = 1.345  # robust deviations: 95 % as efficient as least squares where er
 _SMOOTH = 0.02  # robust deviations of the residual, over which the kink of a quantile is rounded
 _NORMAL = 1.4826  # standard deviation over median absolute deviation of normal numbers
 _MOST_LOG = 50.0  # a mean of exp(50) times the mean target is beyond any data
+_LEAST_LOG = -20.0  # and one of less than exp(-20) times as good as none
 _FAR = 3.0  # robust deviations from the median that a target counts with at first
 _LEAST_SHARE = 1e-6  # of the mean target, that a mean is clipped at
 
@@ -214,13 +215,13 @@ class Poisson(Loss):
 
     def value(self, f: Array, y: Array) -> Array:
         """The deviance, ``2 (y log(y / m) - y + m)``."""
-        f = np.minimum(f, f.dtype.type(_MOST_LOG))
+        f = np.clip(f, f.dtype.type(_LEAST_LOG), f.dtype.type(_MOST_LOG))
         out: Array = 2 * np.maximum(xlogy(y, y) - y * f - y + np.exp(f), 0)
         return out
 
     def derivatives(self, f: Array, y: Array) -> tuple[Array, Array]:
         """Gradient and curvature, those of the deviance."""
-        mean = 2 * np.exp(np.minimum(f, f.dtype.type(_MOST_LOG)))
+        mean = 2 * np.exp(np.clip(f, f.dtype.type(_LEAST_LOG), f.dtype.type(_MOST_LOG)))
         return mean - 2 * y, mean
 
     def constant(self, y: Floats, weight: Floats) -> Floats:
@@ -231,7 +232,7 @@ class Poisson(Loss):
 
     def shift(self, f: Floats, y: Floats, weight: Floats) -> Floats:
         """What makes the mean of the means that of the targets."""
-        found = self.constant(np.exp(np.minimum(f, _MOST_LOG)), weight)
+        found = self.constant(np.exp(np.clip(f, _LEAST_LOG, _MOST_LOG)), weight)
         return self.constant(y, weight) - found
 
     def scaler(self, scaler: Scaler, rows: Rows) -> Scaler:

@@ -19,6 +19,7 @@ from test_cli_commands import passes, refuses
 from altrelu_dist import AltReLUClassifier, Network, convert, describe, evaluate_classes
 from altrelu_dist import open_dataset as opened
 from altrelu_dist.class_metrics import RankCounts
+from altrelu_dist.cli.predicted import _all_free
 from altrelu_dist.data.classes import Renumbering
 from altrelu_dist.errors import DataError
 from altrelu_dist.model_file import load_model
@@ -393,3 +394,16 @@ def test_kept_columns_of_many_files_times_and_folders_are_in_the_order_of_the_ro
 def test_columns_that_cannot_be_kept_are_refused(words, said, here):
     assert said in refuses("predict", "m.zarr", *words)
     assert not [*here.glob("p.*")]
+
+
+@pytest.mark.parametrize(
+    ("names", "taken", "free"),
+    [
+        (("y",), (), ("y",)),
+        (("y", "z"), ("y",), ("y_predicted", "z")),
+        (("y", "y_predicted"), ("y",), ("y_predicted_predicted", "y_predicted")),
+        (("y_predicted", "y"), ("y",), ("y_predicted", "y_predicted_predicted")),
+    ],
+)
+def test_names_of_predictions_differ(names, taken, free):
+    assert _all_free(names, taken) == free

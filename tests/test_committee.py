@@ -445,21 +445,50 @@ def test_members_on_workers_are_those_of_this_process(killed, monkeypatch):
 
 
 def test_workers_of_little_memory_get_no_rows(monkeypatch):
-    workers = [{"nthreads": 8, "memory_limit": 2**20}]
-    monkeypatch.setattr(on_workers, "workers_of", lambda _: workers)
-    tiles = SimpleNamespace(rows=Rows(0, np.zeros((1000, 100)), np.zeros((1000, 1)), None))
+    worker = {"nthreads": 8, "memory_limit": 0}
+    monkeypatch.setattr(on_workers, "workers_of", lambda _: [worker])
+    rows = Rows(0, np.zeros((1000, 100)), np.zeros((1000, 1)), None)
     place = on_workers.OnWorkers(None, None)
-    for kept, limit, used in (
-        (0, 2**20, False),
-        (0, 2**21, True),
-        (2**20, 2**21, False),
-        (0, 0, True),
-    ):
-        workers[0]["memory_limit"] = limit
-        tiles.name, tiles.kept_bytes = "0", kept
-        assert place._worthwhile([tiles]) == used
-    workers[0]["nthreads"] = 1
-    assert not place._worthwhile([tiles])
+
+    def used(kept=0, limit=2**23, **others):
+        encoding = SimpleNamespace(n_columns=10)
+        tiles = SimpleNamespace(rows=rows, name="0", kept_bytes=kept, encoding=encoding)
+        now = {"nthreads": 8, "memory_limit": limit, "status": "running", "metrics": {}}
+        worker.clear()
+        worker.update(now | others)
+        return place._worthwhile([tiles])
+
+    assert used()
+    assert used(limit=0)
+    assert not used(limit=2**22)
+    assert not used(kept=2**21)
+    assert not used(metrics={"memory": 2**21})
+    assert not used(nthreads=1)
+    assert not used(status="paused")
+
+
+def test_members_are_trained_here_where_all_workers_pause(monkeypatch, thread_client):
+    X, y = made(500)
+    monkeypatch.setattr(on_workers, "n_threads", lambda: 0)
+    monkeypatch.setattr(on_workers, "_LOOK", 0.05)
+    begun = []
+
+    def workers(client, then=on_workers.workers_of):
+        found = then(client)
+        return [each | {"status": "paused"} for each in found] if begun else found
+
+    def advanced(self, *args, then=on_workers.OnWorkers._advanced):
+        begun.append(1)
+        return then(self, *args)
+
+    monkeypatch.setattr(on_workers, "workers_of", workers)
+    monkeypatch.setattr(on_workers.OnWorkers, "_advanced", advanced)
+    monkeypatch.setattr(on_workers, "_advanced_there", lambda *_: time.sleep(1))
+    rows = da.from_array(X, chunks=(250, 3)), da.from_array(y, chunks=250)
+    there = quick(client=thread_client).fit(*rows).network_
+    assert len(begun) == 1
+    here = quick().fit(X, y).network_
+    assert same(here.output_weights, there.output_weights)
 
 
 def test_a_member_never_sees_its_own_fold():

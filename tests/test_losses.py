@@ -466,3 +466,12 @@ def test_targets_that_a_loss_is_not_for():
 )
 def test_scikit_learns_checks(estimator, check):
     check(estimator)
+
+
+def test_counts_that_are_next_to_never_there_keep_a_curvature():
+    f = np.array([-1e4, -1e2, 0.0, 1e2, 1e4], np.float32)
+    y = np.array([0, 200, 1, 0, 3], np.float32)
+    gradient, curvature = Poisson().derivatives(f, y)
+    assert (curvature > 0).all()
+    assert np.isfinite(gradient**2 / curvature).all()
+    assert np.isfinite(Poisson().value(f, y)).all()

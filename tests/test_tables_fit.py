@@ -297,7 +297,7 @@ def test_info_of_a_network_says_what_became_of_each_column(tmp_path):
     AltReLURegressor(**QUICK).fit(frame.assign(same=1.0), y).save(tmp_path / "m.zarr")
     told = json.loads(quickly("info", tmp_path / "m.zarr", "--json"))
     encoded = {column["column"]: column["encoded"] for column in told["columns"]}
-    assert encoded["same"] == "nothing: it does not vary"
+    assert encoded["same"] == "nothing"
     assert encoded["colour"] == "4 indicators of levels, an indicator of missing values"
     assert encoded["day"].endswith("12 waves of day, week and year")
     assert told["hidden"] >= told["working"] > 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,18 +46,19 @@ class Predicted:
         if columns is None:
             columns = ("y",) if self.classes else tuple(f"y{i}" for i in range(network.n_targets))
         self.targets = columns
-        self.names = tuple(_free(name, taken) for name in columns)
+        self.names = _all_free(columns, taken)
         self.of_classes: tuple[str, ...] = ()
         if self.classes is not None and with_probabilities:
             told = (f"{columns[0]} = {label}" for label in self.classes)
-            self.of_classes = tuple(_free(name, taken) for name in told)
+            self.of_classes = _all_free(told, {*taken, *self.names})
         self._network, self._level = network, level
         # Of each target the prediction, and the ends of its interval.
         self._numbers = self.names
         if level is not None:
-            known = {*taken, *self.names}
-            ends = ([_free(f"{name}_{end}", known) for end in _ENDS] for name in self.names)
-            pairs = zip(self.names, ends, strict=True)
+            ends = _all_free(
+                (f"{name}_{end}" for name in self.names for end in _ENDS), {*taken, *self.names}
+            )
+            pairs = zip(self.names, zip(ends[::2], ends[1::2], strict=True), strict=True)
             self._numbers = tuple(each for name, both in pairs for each in (name, *both))
 
     def array(self, outputs: Floats) -> Floats:
@@ -108,3 +109,12 @@ def _free(name: str, taken: Collection[str]) -> str:
     while name in taken:
         name += "_predicted"
     return name
+
+
+def _all_free(names: Iterable[str], taken: Collection[str]) -> tuple[str, ...]:
+    """Names that are neither taken nor those of one another."""
+    wanted, known, free = tuple(names), set(taken), []
+    for place, name in enumerate(wanted):
+        free.append(_free(name, known | set(wanted[place + 1 :]) if name in known else known))
+        known.add(free[-1])
+    return tuple(free)

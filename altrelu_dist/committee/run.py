@@ -29,7 +29,7 @@ from altrelu_dist.committee.members import (
 )
 from altrelu_dist.committee.pool import Candidate, Pool
 from altrelu_dist.committee.settings import COMMITTEE, CommitteeSettings, Kind
-from altrelu_dist.committee.side_by_side import Here, Place, SideBySide
+from altrelu_dist.committee.side_by_side import Here, Place, SideBySide, released
 from altrelu_dist.committee.tiles import EncodedTiles, Encoding, whitening
 from altrelu_dist.encoding import ColumnSketch, Encoder, RawColumns, numeric, sketch_columns
 from altrelu_dist.engine import Engine, OutOfTimeError
@@ -129,7 +129,7 @@ class Committee:
             If a feature is infinite, a target or weight not finite, or every weight zero.
         """
         self._place: Place = place or Here()
-        with one_blas_thread():
+        with one_blas_thread(), released(self._place):
             summary, sketch = self._summary(engine, feature_names, target_names)
             self.summary, self.scaler = summary, summary.scaler(np.dtype(np.float64))
             if self.loss is not None:
@@ -274,7 +274,7 @@ class Committee:
         self.monitor.begin_stage("members")
         settings, parameters = self.settings, self.parameters
         h, folds = self._member, pool.n_folds
-        parts = settings.parts(folds)
+        parts = settings.parts(folds, h)
         bytes_left = settings.encoded_bytes
         descents: list[GroupDescent] = []
         groups: list[Group] = []
@@ -321,6 +321,7 @@ class Committee:
         """Take another part of the rows, if memory does not hold all; the judged ones stay."""
         if number and not self.whole:
             self.judged = self.rows = self.judged.copied()  # the others go, to make room
+            self._place.release()
             self.rows = self._drawn(number)
 
     def _judge(self, racer: _Racer, number: int, trained: Trained, pool: Pool) -> None:

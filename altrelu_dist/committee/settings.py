@@ -42,7 +42,7 @@ class CommitteeSettings:
     n_folds : int
         Members of a kind; each is trained on all rows but those of its own fold.
     together : int
-        Members at most that one computation trains: the others go on beside it.
+        Neurons, at most, of the members that one computation trains: others go on beside it.
     least_rows : int
         A fold has at least so many rows; below two folds there is only the line.
     n_hidden : int
@@ -102,7 +102,7 @@ class CommitteeSettings:
         Kind("coarse-dropout", 1, dropout=0.15),
     )
     n_folds: int = 8
-    together: int = 4
+    together: int = 256
     least_rows: int = 10
     n_hidden: int = 64
     wider: tuple[tuple[int, int, int], ...] = ((100_000, 128, 8), (400_000, 256, 4))
@@ -161,10 +161,11 @@ class CommitteeSettings:
         folds = min(self._size(n_rows)[1], n_rows // self.least_rows)
         return folds if folds > 1 else 0
 
-    def parts(self, n_folds: int) -> list[tuple[int, int]]:
+    def parts(self, n_folds: int, n_hidden: int) -> list[tuple[int, int]]:
         """First and last member, exclusive, of each computation that trains some of a kind."""
-        cuts = range(0, n_folds, self.together)
-        return [(first, min(first + self.together, n_folds)) for first in cuts]
+        members = max(1, self.together // n_hidden)
+        cuts = range(0, n_folds, members)
+        return [(first, min(first + members, n_folds)) for first in cuts]
 
     def member_size(self, n_rows: int) -> int:
         """Neurons of a member."""

@@ -7,8 +7,9 @@ no bit of what it leads to.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -18,7 +19,7 @@ from altrelu_dist.committee.members import Group, GroupDescent, GroupState
 from altrelu_dist.threads import n_threads, one_blas_thread
 from altrelu_dist.training.driver import Report
 
-__all__ = ["Here", "Place", "SideBySide", "SideState", "advanced"]
+__all__ = ["Here", "Place", "SideBySide", "SideState", "advanced", "released"]
 
 _SLICE = 0.4  # seconds between two looks at the clock and the checkpoint
 
@@ -30,6 +31,18 @@ class Place(Protocol):
         self, descents: Sequence[GroupDescent], states: Sequence[GroupState]
     ) -> list[GroupState]:
         """Let each of some descents go on for a while, by one step at least."""
+
+    def release(self) -> None:
+        """Let the rows go."""
+
+
+@contextmanager
+def released(place: Place) -> Iterator[None]:
+    """Let a place's rows go at the end."""
+    try:
+        yield
+    finally:
+        place.release()
 
 
 class Here:
@@ -45,6 +58,9 @@ class Here:
             return list(map(advanced, descents, states, each))
         with ThreadPoolExecutor(threads) as pool:
             return list(pool.map(advanced, descents, states, each))
+
+    def release(self) -> None:
+        """There is nothing to let go."""
 
 
 def advanced(descent: GroupDescent, state: GroupState, seconds: float) -> GroupState:

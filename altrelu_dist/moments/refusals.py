@@ -87,7 +87,10 @@ def check_summary(
     if summary.bad_weights or summary.low_weight < 0:
         raise DataError("sample_weight holds values that are negative or not finite; remove them")
     if not summary.features.weight > 0:
-        raise DataError("every sample weight is zero: there is nothing to fit")
+        raise DataError(
+            "no row counts: every sample weight is zero, or no row has a target; there is nothing "
+            "to fit"
+        )
     if not 1 / _MOST_WEIGHT <= summary.features.weight <= _MOST_WEIGHT:
         raise DataError(
             f"the sample weights sum to {summary.features.weight:.3g}, too far from 1 for sums of "

@@ -142,7 +142,7 @@ def _round(
     sizes: Sizes, kind: Kind, number: int, kinds: int, *, begins: bool = False
 ) -> list[Call]:
     """Members of a kind, for one round, in which so many kinds take part."""
-    beside = kinds * len(COMMITTEE.parts(sizes.folds))
+    beside = kinds * len(COMMITTEE.parts(sizes.folds, sizes.h))
     held, p, h = sizes.held, sizes.columns[kind.pieces], sizes.h
     n_tiles = max(1, round(held / COMMITTEE.rows_of_tile(held)))
     steps = COMMITTEE.steps(number, held, n_tiles)

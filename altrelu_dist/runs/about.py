@@ -137,5 +137,5 @@ def _columns(network: Network) -> list[tuple[str, str, str]]:
             if count:
                 single = kind in ("standard", "gaps")
                 parts.append(_WORDS[kind] if single else f"{count} {_WORDS[kind]}")
-        told.append((name, holds, ", ".join(parts) or "nothing: it does not vary"))
+        told.append((name, holds, ", ".join(parts) or "nothing"))
     return told

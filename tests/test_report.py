@@ -23,10 +23,11 @@ from sklearn.inspection import permutation_importance
 from sklearn.metrics import confusion_matrix, r2_score
 from test_cli_commands import passes, refuses
 
-from altrelu_dist import Network, diagnose, plots
+from altrelu_dist import AltReLURegressor, Network, diagnose, plots
 from altrelu_dist.cli import page as pages
 from altrelu_dist.dependence import importance_of, partial_dependence
 from altrelu_dist.diagnosis import _Drawn
+from altrelu_dist.errors import DataError
 from altrelu_dist.inputs import engine_of
 from altrelu_dist.moments.rows import Rows
 from altrelu_dist.runs.columns import open_for, targets_of
@@ -448,3 +449,24 @@ def test_the_cells_of_a_density_are_few_paths():
     assert len(ax.patches) <= len(plots.STEPS)
     drawn = sum(len(patch.get_path().vertices) // 5 for patch in ax.patches)
     assert 0 < drawn <= np.count_nonzero(cells.weight)
+
+
+def test_counts_are_compared_with_the_means_that_are_predicted(rng):
+    X = rng.standard_normal((400, 2))
+    y = rng.poisson(np.exp(X[:, 0])).astype(float)
+    model = AltReLURegressor(4, loss="poisson", method="damped", max_iter=2, random_state=0)
+    found = diagnose(model.fit(X, y).network_, X, y)
+    predicted = model.predict(X)
+    for dependence in found.dependences[0]:
+        assert (dependence.mean > 0).all()
+    density = found.residuals[0].predicted
+    expected, *_ = np.histogram2d(y, predicted, (density.x_edges, density.y_edges))
+    np.testing.assert_allclose(density.weight, expected)
+
+
+def test_several_quantiles_are_refused(rng):
+    X = rng.standard_normal((60, 2))
+    options = {"loss": "quantile", "quantile": [0.1, 0.9], "method": "damped", "max_iter": 1}
+    model = AltReLURegressor(2, **options, random_state=0).fit(X, X[:, 0])
+    with pytest.raises(DataError, match="several quantiles"):
+        diagnose(model.network_, X, X[:, 0])

@@ -341,7 +341,7 @@ def test_the_image_holds_the_package_and_nothing_to_build_with(image):
         image.inside(container, "sh", "-c", "id -u; id -g; altrelu --help; dask --version")
     )
     assert said.startswith("10001\n10001\n")
-    assert "Train a two-layer ReLU regression network" in said
+    assert "Train two-layer ReLU networks" in said
     code = "import altrelu_dist, s3fs; print(altrelu_dist.__file__, altrelu_dist.__version__)"
     where, version = _done(image.inside(container, "python", "-c", code)).split()
     assert where.startswith("/opt/altrelu/lib/python3")

@@ -18,7 +18,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory, mkdtemp
+from secrets import token_hex
+from tempfile import TemporaryDirectory
 
 from altrelu_dist.errors import AltReLUError, DataError, ExistsError, Remedy
 from altrelu_dist.io.atomic import create, exchange, publish
@@ -53,9 +54,10 @@ def write(text: str, *, overwrite: bool, kind: str | None) -> Iterator[Path]:
     """As `write_beside`."""
     path = check(text, overwrite=overwrite, kind=kind)
     _remove_what_the_dead_left(path)
-    folder = None
+    # Named before it is made: an interrupt may come right after.
+    folder = path.parent / f".{path.name}.{token_hex(4)}{_PARTIAL}"
     try:
-        folder = Path(mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=_PARTIAL))
+        folder.mkdir(mode=0o700)
         create(folder / f"{path.name}{_OWNER}", Owner.this().encode())
         beside = folder / path.name
         yield beside
@@ -67,8 +69,7 @@ def write(text: str, *, overwrite: bool, kind: str | None) -> Iterator[Path]:
     except BaseException as error:
         for pause in (0.0, 0.05, 0.2):  # a writing thread that was interrupted may put it back
             time.sleep(pause)
-            if folder is not None:
-                _discard(folder, path)
+            _discard(folder, path)
         if not isinstance(error, OSError) or isinstance(error, AltReLUError):
             raise
         why = "cannot be written: " + (error.strerror or " ".join(str(error).split()))

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -55,8 +56,10 @@ class _Commands(TyperGroup):
                 raise
             _fail(_traceback(error) if ctx.params.get("debug") else f"error: {describe(error)}")
         except KeyboardInterrupt:
+            _quiet_the_end()
             _fail("interrupted", exit_code(signal.SIGINT))
         except Terminated:
+            _quiet_the_end()
             _fail("terminated", exit_code(signal.SIGTERM))
         except (typer.Exit, typer.Abort):
             raise
@@ -96,6 +99,12 @@ def _fail_usage(error: Exception, ctx: Any) -> NoReturn:
 
 def _traceback(error: BaseException) -> str:
     return "".join(traceback.format_exception(error)).rstrip()
+
+
+def _quiet_the_end() -> None:
+    """Let nothing be told of coroutines and event loops that an interrupt left half begun."""
+    warnings.simplefilter("ignore", RuntimeWarning)
+    sys.unraisablehook = lambda _: None
 
 
 def _fail(text: str, code: int = 1) -> NoReturn:

@@ -424,8 +424,8 @@ def test_members_on_workers_are_those_of_this_process(killed, monkeypatch):
     from clusters import local_cluster
 
     X, y = made(3000, 4)
-    here = quick(max_iter=2).fit(X, y).network_
-    monkeypatch.setattr(on_workers, "n_threads", lambda: 1)  # fewer than those of the workers
+    here = quick(max_iter=3).fit(X, y).network_
+    monkeypatch.setattr(on_workers, "n_threads", lambda: 0)  # fewer than any worker has
     passes = []
 
     def advanced(self, *args, then=on_workers.OnWorkers._advanced):
@@ -438,7 +438,7 @@ def test_members_on_workers_are_those_of_this_process(killed, monkeypatch):
     monkeypatch.setattr(on_workers.OnWorkers, "_advanced", advanced)
     with local_cluster(2) as client:
         rows = da.from_array(X, chunks=(1000, 4)), da.from_array(y, chunks=1000)
-        there = quick(max_iter=2, client=client).fit(*rows).network_
+        there = quick(max_iter=3, client=client).fit(*rows).network_
     assert len(passes) > 2
     for name in ARRAYS:
         assert same(getattr(here, name), getattr(there, name)), name
@@ -489,6 +489,13 @@ def test_members_are_trained_here_where_all_workers_pause(monkeypatch, thread_cl
     assert len(begun) == 1
     here = quick().fit(X, y).network_
     assert same(here.output_weights, there.output_weights)
+
+
+def test_turns_over_the_rows_are_passes():
+    X, y = made(200)  # one tile
+    model = quick().fit(X, y)
+    kinds, steps = len(COMMITTEE.kinds), COMMITTEE.steps(0, 200, 1)
+    assert model.n_passes_ == 2 + kinds * steps
 
 
 def test_a_member_never_sees_its_own_fold():

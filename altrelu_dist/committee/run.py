@@ -98,6 +98,8 @@ class Committee:
         self.pool: Pool | None = None  # once there are rows
         self.loss = loss_of(parameters.loss, parameters.levels)
         self._whitenings: dict[tuple[int, ...], Array] = {}  # by blocks of the encoder
+        # By what kinds take, and the number of rows: all in memory, or those that judge.
+        self._encoded: dict[tuple[str, int], EncodedTiles] = {}
 
     def fit(
         self,
@@ -225,7 +227,8 @@ class Committee:
         self._folds = folds or min(settings.n_folds, effective_rows)
         if self._folds < 2:
             return
-        self.judged = self.rows.part(0, min(settings.judged_rows, self.n_rows))
+        few = self.n_rows <= settings.judged_rows
+        self.judged = self.rows if few else self.rows.part(0, settings.judged_rows)
         pool = self.pool = self._begin_pool(self._folds)
         self._weigh("line", 0)
         if not folds:
@@ -275,12 +278,11 @@ class Committee:
         settings, parameters = self.settings, self.parameters
         h, folds = self._member, pool.n_folds
         parts = settings.parts(folds, h)
-        bytes_left = settings.encoded_bytes
+        self._forget_tiles(going)
         descents: list[GroupDescent] = []
         groups: list[Group] = []
         for racer in going:
-            tiles = self._tiles(racer.kind, self.rows, bytes_left)
-            bytes_left -= tiles.kept_bytes
+            tiles = self._tiles(racer.kind, self.rows)
             judged = self._tiles(racer.kind, self.judged)
             sequence = np.random.SeedSequence([parameters.seed, racer.number, number])
             seed = int(sequence.generate_state(1)[0])
@@ -305,9 +307,6 @@ class Committee:
             groups += [group.part(*ends) for ends in parts]
         states = run(SideBySide(descents, self._place), groups, self).states
         each = len(parts)
-        for descent, state in zip(descents[::each], states[::each], strict=True):
-            turns = state.taken / (len(descent.tiles.starts) - 1)
-            self.monitor.counts.count_rows(round(turns * self.n_rows), whole=self.whole)
         return [
             Trained(
                 Group.of_parts([state.group for state in states[at : at + each]]),
@@ -321,6 +320,7 @@ class Committee:
         """Take another part of the rows, if memory does not hold all; the judged ones stay."""
         if number and not self.whole:
             self.judged = self.rows = self.judged.copied()  # the others go, to make room
+            self._encoded.clear()
             self._place.release()
             self.rows = self._drawn(number)
 
@@ -369,19 +369,36 @@ class Committee:
             self.loss = self.loss.with_residuals(y - said / positive(root), weight)
         return by_loss(again, folds, self.loss, start, paced)
 
-    def _tiles(self, kind: Kind, rows: Rows, most_bytes: int = 0) -> EncodedTiles:
-        """Some rows as a kind takes them; kept encoded in at most so many bytes."""
+    def _forget_tiles(self, going: list[_Racer]) -> None:
+        """Make room for the tiles of the kinds that go on."""
+        names = {_name(racer.kind) for racer in going}
+        self._encoded = {
+            key: tiles
+            for key, tiles in self._encoded.items()
+            if key[0] in names and tiles.kept_bytes
+        }
+
+    def _tiles(self, kind: Kind, rows: Rows) -> EncodedTiles:
+        """All rows in memory, or those that judge, as a kind takes them; in every round the same.
+
+        They are kept encoded as long as there is room.
+        """
+        key = _name(kind), len(rows.X)
+        if key in self._encoded:
+            return self._encoded[key]
         settings, blocks = self.settings, self.encoder.with_pieces(kind.pieces)
         encoding = Encoding(self.encoder.take(blocks), self.scaler)
         size = settings.rows_of_tile(self.n_rows)
         paced = self.monitor.clock.paced
-        name = f"{self.part}-{kind.pieces}{'-whitened' if kind.whitened else ''}"
         if kind.whitened:
             if blocks not in self._whitenings:  # the same in every round
                 plain = EncodedTiles(self.judged, encoding, size, 0, paced=paced)
                 self._whitenings[blocks] = whitening(plain.all(), settings.floor)
             encoding = replace(encoding, whitening=self._whitenings[blocks])
-        return EncodedTiles(rows, encoding, size, most_bytes, name, paced)
+        left = settings.encoded_bytes - sum(tiles.kept_bytes for tiles in self._encoded.values())
+        made = EncodedTiles(rows, encoding, size, left, f"{self.part}-{_name(kind)}", paced)
+        self._encoded[key] = made
+        return made
 
     def _begin_pool(self, folds: int) -> Pool:
         """The ridge lines of the standardised columns, and of the coarse pieces beside them."""
@@ -445,6 +462,11 @@ class Committee:
         inner = np.einsum("ii->i", gram)[:-1]
         inner += self.settings.output_ridge * inner.mean()
         return gram * (self.summary.features.weight / weight)
+
+
+def _name(kind: Kind) -> str:
+    """Of the columns that a kind takes."""
+    return f"{kind.pieces}{'-whitened' if kind.whitened else ''}"
 
 
 def _leading(tiles: Sequence[tuple[int, Block]], rows: int) -> list[tuple[int, Block]]:

@@ -173,8 +173,8 @@ class CommitteeSettings:
 
     def one_of(self, neurons: int) -> int:
         """Neurons of a member, at most, where all of a group have so many."""
-        fitting = [h for _, h, members in self._sizes if h * members >= neurons]
-        return min(fitting[-1], neurons)
+        fitting = (h for _, h, members in self._sizes if h * members >= neurons)
+        return min(next(fitting, self._sizes[-1][1]), neurons)
 
     def damping_of(self, n_hidden: int) -> float:
         """For members of so many neurons."""

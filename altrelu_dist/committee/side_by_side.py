@@ -80,6 +80,7 @@ class SideState(NamedTuple):
 
     states: tuple[GroupState, ...]
     taken: int  # slices of time
+    turns: int = 0  # of kinds over all tiles that the last slice ended
 
 
 @dataclass(frozen=True)
@@ -108,13 +109,18 @@ class SideBySide:
         """Let all that are not done go on."""
         going, states = self._going(state), list(state.states)
         moved = self.place.advance([self.descents[k] for k in going], [states[k] for k in going])
+        turns = 0
         for k, after in zip(going, moved, strict=True):
+            if self.descents[k].first == 0:  # the others of its kind turn with it
+                tiles = len(self.descents[k].tiles.starts) - 1
+                turns += after.taken // tiles - states[k].taken // tiles
             states[k] = after
-        return SideState(tuple(states), state.taken + 1)
+        return SideState(tuple(states), state.taken + 1, turns)
 
     def report(self, state: SideState) -> Report:
-        """How far the descents are, now and then."""
-        return Report(tell=state.taken > 0)
+        """The rows of the turns over all tiles; the callback hears of each slice."""
+        rows = state.turns * self.descents[0].tiles.starts[-1]
+        return Report(rows=rows, passes=state.turns, tell=state.taken > 0)
 
     def save(self, state: SideState) -> dict[str, Any]:
         """What a checkpoint holds of a state."""

@@ -59,7 +59,7 @@ class Encoding:
 
 
 class EncodedTiles:
-    """Tiles of about so many rows, in the order of the rows.
+    """Tiles of about so many rows, in the order of the rows, each encoded when it is asked for.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ class EncodedTiles:
     encoding : Encoding
     tile_rows : int
     most_bytes : int
-        Kept encoded, if they need no more.
+        Kept once they are encoded, if all need no more.
     name : str
         The same for tiles of the same rows and encoding.
     paced : callable
@@ -88,23 +88,21 @@ class EncodedTiles:
         self.rows, self.encoding, self.tile_rows, self.name = rows, encoding, tile_rows, name
         self.starts = np.linspace(0, n, max(1, round(n / tile_rows)) + 1).astype(int).tolist()
         self._paced = paced
-        self._kept: list[Block] | None = None
-        if n * encoding.n_columns * np.dtype(np.float32).itemsize <= most_bytes:
-            self._kept = [encoding(rows.part(*ends)) for ends in paced(self._ends())]
+        needed = n * encoding.n_columns * np.dtype(np.float32).itemsize
+        self.kept_bytes = needed if needed <= most_bytes else 0
+        self._kept: dict[int, Block] = {}
 
     def __len__(self) -> int:
         return len(self.starts) - 1
 
-    @property
-    def kept_bytes(self) -> int:
-        """Of the rows that are kept encoded."""
-        return sum(x.nbytes for x, _ in self._kept or ())
-
     def __getitem__(self, number: int) -> Block:
         """One tile."""
-        if self._kept is not None:
-            return self._kept[number]
-        return self.encoding(self.rows.part(self.starts[number], self.starts[number + 1]))
+        tile = self._kept.get(number)
+        if tile is None:
+            tile = self.encoding(self.rows.part(self.starts[number], self.starts[number + 1]))
+            if self.kept_bytes:
+                self._kept[number] = tile
+        return tile
 
     def all(self) -> Iterator[tuple[int, Block]]:
         """All tiles, each with the number of its first row."""

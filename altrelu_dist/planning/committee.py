@@ -148,7 +148,7 @@ def _round(
     steps = COMMITTEE.steps(number, held, n_tiles)
     passes = steps / n_tiles
     looked = min(held, COMMITTEE.looked_rows)
-    encoded = held * (2 if kind.whitened else 1)
+    encoded = held * (2 if kind.whitened else 1) if begins else 0  # then they are kept
     if not sizes.kept(p):
         encoded = int(held * passes) + looked + 2 * sizes.judged
     calls = [

@@ -177,20 +177,24 @@ def solver_bytes(shape: Shape, blocks: Blocks, method: str, before: int, threads
 
 
 def _committee_bytes(shape: Shape, blocks: Blocks) -> int:
-    """Of a committee: rows as they are, and encoded for one kind at a time."""
+    """Of a committee: rows as they are, and encoded for the kinds that go side by side."""
     sizes, q = committee.sizes_of(shape), shape.q
     standing = sizes.held * blocks.row_bytes
     arriving = 5 * _sample_bytes(shape, blocks, "committee")  # sorted by their bytes too
     if sizes.folds < 2:
         return max(arriving, standing)
     columns = max(sizes.columns)
-    encoded = 4 * columns * (sizes.held if sizes.kept(columns) else sizes.judged)
+    # As many kinds as begin have each its columns, the coarse ones also whitened.
+    kinds = sum(sizes.columns[min(kind.pieces, len(sizes.columns) - 1)] for kind in COMMITTEE.kinds)
+    all_kinds = 4 * (kinds + columns) * sizes.held
+    encoded = min(all_kinds, COMMITTEE.encoded_bytes + 4 * columns * sizes.judged)
     # Weights, their last move and the best; each candidate keeps its own.
     candidates = 2 * sum(COMMITTEE.racing) + 2
     group = 4 * sizes.neurons * (columns + q + 1)
     predicted = 8 * sizes.judged * q * (candidates + 6)
     tile = COMMITTEE.rows_of_tile(sizes.held)
-    step = 4 * 5 * (tile + members._PATTERNS) * sizes.neurons + 6 * group
+    step = 4 * 5 * (tile + members._PATTERNS) * sizes.neurons
+    step += 6 * group * COMMITTEE.racing[0]
     lines = 8 * sizes.columns[min(1, len(sizes.columns) - 1)] ** 2 * (2 * sizes.folds + 6)
     turned = 8 * 5 * max(sizes.columns) ** 2 + encoded
     neurons = max(sizes.neurons, min(shape.h, COMMITTEE.kept * sizes.neurons))

@@ -143,8 +143,9 @@ class Clock:
     def _here(self, call: Call) -> float:
         """In the process that trains, its threads on tiles side by side."""
         each = self.rates.seconds(call.kernel, call.neurons, call.columns)
-        if call.beside > 1:  # in threads of this process, or on the workers if they are more
-            each /= min(max(self.rates.speedup, self.cluster.at_once), call.beside)
+        if call.beside > 1:  # on threads of this process, or of workers with cores of their own
+            there = self.cluster.slots if self.cluster.cores is None else 1
+            each /= min(max(self.rates.speedup, there), call.beside)
         if call.rows == 0:
             return each
         if call.kernel in ONE_THREAD:

@@ -33,10 +33,10 @@ class Counts:
     def fraction(self, share: float) -> None:
         self._fraction = share if math.isnan(self._fraction) else max(self._fraction, share)
 
-    def count_rows(self, rows: int, *, whole: bool) -> None:
-        """Count a pass over a sample, or over the whole data."""
+    def count_rows(self, rows: int, *, whole: bool, passes: int = 1) -> None:
+        """Count passes over a sample, or over the whole data, and the rows of all of them."""
         self.rows += rows
-        self.passes += whole
+        self.passes += passes * whole
 
     def update_loss(self, loss: float) -> None:
         """Take the loss over all rows, in standardised units, of a network to end with."""

@@ -36,6 +36,7 @@ class Report(NamedTuple):
     loss: float | None = None  # there; None if unknown: the network is validated, and no iteration
     fraction: float = math.nan  # of all steps that is done; NaN if unknown
     rows: int = 0  # that were visited without a pass of the engine
+    passes: int = 1  # in which these were
     details: Mapping[str, Any] = {}  # of the iteration
     tell: bool = False  # whether the callback hears of it where no weights are recorded
 
@@ -118,7 +119,7 @@ def record(report: Report, objective: Recorder) -> None:
     """Record a step; the callback of the run hears of it."""
     monitor = objective.monitor
     if report.rows:
-        monitor.counts.count_rows(report.rows, whole=objective.whole)
+        monitor.counts.count_rows(report.rows, whole=objective.whole, passes=report.passes)
     monitor.counts.fraction = report.fraction
     if report.weights is None:
         if report.tell:

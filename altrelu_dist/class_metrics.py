@@ -161,7 +161,7 @@ class _Statistic:
 
     def __call__(self, rows: Rows) -> _Found:
         number = rows.y[:, 0].astype(np.float64)
-        weight = np.ones(len(number)) if rows.weight is None else rows.weight.astype(np.float64)
+        weight = rows.weights
         if not (np.isfinite(weight) & (weight >= 0)).all():
             raise DataError("sample_weight holds values that are negative or not finite")
         lost = np.isnan(number)

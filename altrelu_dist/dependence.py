@@ -122,7 +122,7 @@ def importance_of(
     predicted = min(_MOST_PREDICTED, _MOST_PRODUCTS / max(1, network.hidden_weights.size))
     most = max(_FEWEST, int(predicted / (repeats * network.n_features)))
     rows = rows.part(rows.start, min(rows.stop, rows.start + most))
-    weight = _weight(rows)
+    weight = rows.weights
     rng = np.random.default_rng(seed)
     X = rows.X.copy()
     before = _losses(network, X, rows.y, weight)
@@ -183,7 +183,7 @@ def partial_dependence(
     ----------
     .. [1] J. H. Friedman, "Greedy Function Approximation", Annals of Statistics 29, 2001.
     """
-    names, weight = column_names(network), _weight(rows)
+    names, weight = column_names(network), rows.weights
     X = rows.X.copy()
     found = []
     for column in columns:
@@ -233,7 +233,3 @@ def _responses(network: Network, X: NDArray[Any]) -> Floats:
         responses: Floats = of_targets(network, predicted)
         return responses
     return probabilities(predicted)
-
-
-def _weight(rows: Rows) -> Floats:
-    return np.ones(len(rows.X)) if rows.weight is None else rows.weight.astype(np.float64)

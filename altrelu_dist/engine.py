@@ -34,7 +34,16 @@ if TYPE_CHECKING:
     import dask.array as da
     from distributed import Client
 
-__all__ = ["TILE", "DaskEngine", "Engine", "Hurry", "LocalEngine", "OutOfTimeError", "awaited"]
+__all__ = [
+    "TILE",
+    "DaskEngine",
+    "Engine",
+    "Hurry",
+    "LocalEngine",
+    "OutOfTimeError",
+    "Stops",
+    "awaited",
+]
 
 TILE = 4096
 _FAN_IN = 8
@@ -57,12 +66,16 @@ class OutOfTimeError(Exception):
     """A pass gave up because the run has to end."""
 
 
-class Hurry(Protocol):
-    """What makes a pass give up."""
+class Stops(Protocol):
+    """What makes one give up waiting."""
 
     @property
     def stopped(self) -> bool:
-        """Whether the run has to end."""
+        """Whether to give up."""
+
+
+class Hurry(Stops, Protocol):
+    """What makes a pass give up."""
 
     def in_time(self, statistic: Callable[[Any], C]) -> Callable[[Any], C]:
         """The same statistic of a tile, but where the run has to end an `OutOfTimeError`."""
@@ -356,7 +369,7 @@ def _made(client: Client, task: Any, span: dict[str, Any], hurry: Hurry | None) 
         future.release()
 
 
-def awaited(future: Any, client: Client, hurry: Hurry | None) -> Any:
+def awaited(future: Any, client: Client, hurry: Stops | None) -> Any:
     """The result of a future; what Dask would wait for without an end or a word is looked for."""
     from distributed.comm import CommClosedError
 

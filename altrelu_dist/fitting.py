@@ -15,7 +15,7 @@ from altrelu_dist.committee.stacking import Stack
 from altrelu_dist.encoding import Encoder, RawColumns, all_numbers, sketch_columns
 from altrelu_dist.engine import Engine
 from altrelu_dist.errors import DataError, MissingValuesError
-from altrelu_dist.intervals import Residuals
+from altrelu_dist.intervals import ResidualQuantiles
 from altrelu_dist.logistic import (
     Judged,
     Link,
@@ -27,7 +27,7 @@ from altrelu_dist.logistic import (
     prior,
 )
 from altrelu_dist.loss_names import SQUARES
-from altrelu_dist.losses import Loss, Poisson, Quantile, weights_of
+from altrelu_dist.losses import Loss, Poisson, Quantile
 from altrelu_dist.moments.refusals import check_summary, check_validation
 from altrelu_dist.moments.rows import Floats, Rows, Scaler, Together, Weights
 from altrelu_dist.moments.sample import Sampler, distinct
@@ -210,7 +210,7 @@ class CommitteeFit:
             total = TotalLoss(loss, scaler, network)(rows)
             return total.mean * loss.unit(scaler) / network.n_targets
         squares = (network.predict(rows.X) - rows.y.astype(np.float64)) ** 2
-        return float(np.average(squares.mean(axis=1), weights=weights_of(rows)))
+        return float(np.average(squares.mean(axis=1), weights=rows.weights))
 
     def _trained(self, engine: Engine, dtype: np.dtype[np.floating]) -> Network:
         committee, naming = self._committee, self.naming
@@ -273,7 +273,7 @@ class CommitteeFit:
         if network.target_range is not None:
             said = np.clip(said, *network.target_range)
         targets: Floats = rows.y.astype(np.float64)
-        found = Residuals.of(of_targets(network, said), targets, weights_of(rows), factor)
+        found = ResidualQuantiles.of(of_targets(network, said), targets, rows.weights, factor)
         return replace(network, residuals=found)
 
     def _small(self, network: Network, most: int) -> Network:
@@ -420,7 +420,7 @@ class CommitteeFit:
         scaler = self._committee.scaler = loss.scaler(self._committee.scaler, rows)
         y = (rows.y.astype(np.float64) - scaler.target_center) / scaler.target_scale
         scale, offset = loss.units(scaler)
-        bias = loss.constant(y, weights_of(rows)) * scale + offset
+        bias = loss.constant(y, rows.weights) * scale + offset
         return replace(
             network, output_bias=bias, hidden_gram=None, info=loss.info(scaler.target_scale)
         )
@@ -438,7 +438,7 @@ class CommitteeFit:
 
 def _judged(scores: Floats, rows: Rows) -> Judged:
     """Scores of rows whose targets are indicators of classes."""
-    weight = np.ones(len(scores)) if rows.weight is None else rows.weight.astype(np.float64)
+    weight = rows.weights
     return Judged(scores, rows.y.astype(np.float64), weight)
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from altrelu_dist.errors import ParameterError
 
-__all__ = ["Residuals"]
+__all__ = ["ResidualQuantiles"]
 
 Floats = NDArray[np.float64]
 
@@ -30,7 +30,7 @@ _LEAST_OF_MOST = 1e-12  # in parts of the greatest residual
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no plain equality
-class Residuals:
+class ResidualQuantiles:
     """How far targets lie from their predictions.
 
     Parameters
@@ -47,7 +47,7 @@ class Residuals:
     @classmethod
     def of(
         cls, predicted: Floats, y: Floats, weight: Floats, factor: float | Floats = 1.0
-    ) -> Residuals:
+    ) -> ResidualQuantiles:
         """Learn them.
 
         Parameters
@@ -115,7 +115,7 @@ class Residuals:
         return {"residual_spread": self.spread, "residual_quantiles": self.quantiles}
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, Floats]) -> Residuals:
+    def from_arrays(cls, arrays: Mapping[str, Floats]) -> ResidualQuantiles:
         """Of the arrays of a file."""
         return cls(arrays["residual_spread"], arrays["residual_quantiles"])
 

@@ -29,13 +29,13 @@ from altrelu_dist.errors import DataError
 from altrelu_dist.moments.rows import Array, Block, Floats, Rows, Scaler
 
 __all__ = [
-    "Huber", "Loss", "Poisson", "Quantile", "Repeated", "Units",
-    "loss_of", "loss_of_network", "positive", "weights_of", "working",
+    "NORMAL", "Huber", "Loss", "Poisson", "Quantile", "Repeated", "Units",
+    "loss_of", "loss_of_network", "positive", "working",
 ]  # fmt: skip
 
 _HUBER = 1.345  # robust deviations: 95 % as efficient as least squares where errors are normal
 _SMOOTH = 0.02  # robust deviations of the residual, over which the kink of a quantile is rounded
-_NORMAL = 1.4826  # standard deviation over median absolute deviation of normal numbers
+NORMAL = 1.4826  # standard deviation over median absolute deviation of normal numbers
 _MOST_LOG = 50.0  # a mean of exp(50) times the mean target is beyond any data
 _LEAST_LOG = -20.0  # and one of less than exp(-20) times as good as none
 _FAR = 3.0  # robust deviations from the median that a target counts with at first
@@ -84,7 +84,7 @@ class Loss(ABC):
     def scaler(self, scaler: Scaler, rows: Rows) -> Scaler:
         """The scaler of the targets: about a robust centre, in robust deviations."""
         y = rows.y.astype(np.float64)
-        weight = weights_of(rows)
+        weight = rows.weights
         center = weighted_quantile(y, weight, np.full(y.shape[1], 0.5))
         scale = float(np.sqrt((robust_scale(y - center, weight) ** 2).mean()))
         return replace(scaler, target_center=center, target_scale=scale)
@@ -238,7 +238,7 @@ class Poisson(Loss):
     def scaler(self, scaler: Scaler, rows: Rows) -> Scaler:
         """Targets in parts of their mean."""
         y = rows.y.astype(np.float64)
-        mean = float(np.average(y, axis=0, weights=weights_of(rows)).mean())
+        mean = float(np.average(y, axis=0, weights=rows.weights).mean())
         mean = mean if mean > 0 else 1.0
         return replace(scaler, target_center=np.zeros(y.shape[1]), target_scale=mean)
 
@@ -345,11 +345,6 @@ def positive(root: Array) -> Array:
     return out
 
 
-def weights_of(rows: Rows) -> Floats:
-    """The weights of rows."""
-    return np.ones(len(rows.y)) if rows.weight is None else rows.weight.astype(np.float64)
-
-
 def weighted_quantile(values: Floats, weight: Floats, levels: NDArray[Any]) -> Floats:
     """Of each column the quantile of its level, (q,)."""
     out = np.empty(values.shape[1])
@@ -369,5 +364,5 @@ def robust_scale(residuals: Floats, weight: Floats) -> Floats:
     size = np.abs(residuals)
     median = weighted_quantile(size, weight, np.full(size.shape[1], 0.5))
     mean = np.average(size, axis=0, weights=weight)
-    out: Floats = _NORMAL * np.where(median > 0, median, mean)
+    out: Floats = NORMAL * np.where(median > 0, median, mean)
     return np.where(out > 0, out, 1.0)

@@ -99,7 +99,7 @@ class _Statistic:
             raise DataError(
                 f"the network predicts {self.network.n_targets} targets, y has {y.shape[1]}"
             )
-        weight = np.ones(y.shape[0]) if rows.weight is None else rows.weight.astype(np.float64)
+        weight = rows.weights
         if not (np.isfinite(weight) & (weight >= 0)).all():
             raise DataError("sample_weight holds values that are negative or not finite")
         seen = weight > 0  # whatever is missing in others

@@ -18,7 +18,7 @@ from altrelu_dist.encoding.raw import columns_of
 from altrelu_dist.encoding.standard import StandardColumns
 from altrelu_dist.errors import DataError, ModelFileError, ParameterError
 from altrelu_dist.exports import ExportMethods
-from altrelu_dist.intervals import Residuals
+from altrelu_dist.intervals import ResidualQuantiles
 from altrelu_dist.links import check_regular
 from altrelu_dist.outputs import recovered, write_beside
 
@@ -75,7 +75,7 @@ class Network(ExportMethods):
     columns : tuple of RawColumn, optional
         How the columns of a table become raw ones: numbers, places of levels, or times. By default
         all are numbers.
-    residuals : Residuals, optional
+    residuals : ResidualQuantiles, optional
         How far targets of new rows lie from their predictions, for intervals.
 
     Raises
@@ -96,7 +96,7 @@ class Network(ExportMethods):
     encoder: Encoder | None = None
     target_range: Floats | None = None
     columns: RawColumns | None = None
-    residuals: Residuals | None = None
+    residuals: ResidualQuantiles | None = None
 
     def __post_init__(self) -> None:
         p, h = self.hidden_weights.shape
@@ -408,7 +408,7 @@ class Network(ExportMethods):
                 info[_UNCLEAR] = True
             return cls(
                 **{name: arrays[name] for name in (*_ARRAYS, *optional)},
-                residuals=Residuals.from_arrays(arrays) if residual else None,
+                residuals=ResidualQuantiles.from_arrays(arrays) if residual else None,
                 encoder=_encoder({name: arrays[name] for name in encoded}),
                 columns=columns_of(attrs.get(_COLUMNS)),
                 negative_slope=float(attrs["negative_slope"]),

@@ -7,16 +7,16 @@ import pickle
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from altrelu_dist.cluster_errors import explained, workers_of
 from altrelu_dist.committee import COMMITTEE
 from altrelu_dist.committee.members import GroupDescent, GroupState
 from altrelu_dist.committee.side_by_side import Here, advanced
 from altrelu_dist.committee.tiles import EncodedTiles, Encoding
-from altrelu_dist.engine import Hurry, OutOfTimeError, awaited
+from altrelu_dist.engine import OutOfTimeError, Stops, awaited
 from altrelu_dist.moments.rows import Rows
 from altrelu_dist.threads import n_threads
 
@@ -31,8 +31,6 @@ _PIECE = 4 << 20
 _SHARE = 0.5  # of a worker's memory that it may use with them
 _JUDGED_BYTES = 4 * COMMITTEE.looked_rows  # of a column
 _LOOK, _LOOKS = 2.0, 3  # seconds between two looks at paused workers, and looks that are enough
-
-C = TypeVar("C", bound=Any)
 
 _log = logging.getLogger(__name__)
 
@@ -53,11 +51,11 @@ class OnWorkers:
     Parameters
     ----------
     client : distributed.Client
-    hurry : Hurry
+    hurry : Stops
         What gives up waiting for them.
     """
 
-    def __init__(self, client: Client, hurry: Hurry) -> None:
+    def __init__(self, client: Client, hurry: Stops) -> None:
         self._client, self._hurry = client, hurry
         self._rows: Rows | None = None  # that the workers hold
         self._held: dict[str, Any] = {}  # futures: of these rows, and of the judged tiles by name
@@ -167,7 +165,7 @@ def _room(worker: dict[str, Any]) -> float:
 class _UnlessPaused:
     """Gives up waiting where all workers are paused as well: no task would ever begin."""
 
-    def __init__(self, client: Client, hurry: Hurry) -> None:
+    def __init__(self, client: Client, hurry: Stops) -> None:
         self._client, self._hurry = client, hurry
         self._looked = time.monotonic()
         self._paused = 0
@@ -181,10 +179,6 @@ class _UnlessPaused:
             workers = workers_of(self._client)
             self._paused = self._paused + 1 if workers and all(map(_is_paused, workers)) else 0
         return self._paused >= _LOOKS or self._hurry.stopped
-
-    def in_time(self, statistic: Callable[[Any], C]) -> Callable[[Any], C]:
-        """As the other does."""
-        return self._hurry.in_time(statistic)
 
 
 def _hold(client: Client, data: Any) -> Any:

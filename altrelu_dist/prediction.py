@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from altrelu_dist.errors import DataError, ParameterError
-from altrelu_dist.intervals import Residuals
-from altrelu_dist.losses import weights_of
+from altrelu_dist.intervals import ResidualQuantiles
 from altrelu_dist.moments.rows import Rows
 from altrelu_dist.threads import one_blas_thread
 
@@ -55,10 +54,10 @@ def of_targets(network: Network, outputs: Any) -> Any:
     return outputs.map_blocks(np.sort, axis=1, dtype=np.float64)
 
 
-def residuals_of(network: Network, rows: Rows) -> Residuals:
+def residuals_of(network: Network, rows: Rows) -> ResidualQuantiles:
     """The residuals of a network on rows that it was not trained on."""
     predicted = of_targets(network, network.predict(rows.X))
-    return Residuals.of(predicted, rows.y.astype(np.float64), weights_of(rows))
+    return ResidualQuantiles.of(predicted, rows.y.astype(np.float64), rows.weights)
 
 
 def intervals(network: Network, outputs: Any, level: float) -> Any:

@@ -19,7 +19,7 @@ from altrelu_dist.checkpoints.fingerprint import data_fingerprint, digest
 from altrelu_dist.encoding import Encoder
 from altrelu_dist.engine import Engine
 from altrelu_dist.loss_names import SQUARES
-from altrelu_dist.losses import Loss, Quantile, loss_of, weights_of
+from altrelu_dist.losses import Loss, Quantile, loss_of
 from altrelu_dist.moments.refusals import check_summary
 from altrelu_dist.moments.rows import Additive, Both, Floats, Rows, Scaler, Together
 from altrelu_dist.moments.sample import Sampler, distinct
@@ -113,7 +113,7 @@ class TotalLoss(_Standard):
     def __call__(self, rows: Rows) -> LossTotal:
         """Contribute some rows."""
         values = self.loss.value(self.outputs(self.network, rows), self.targets(rows)).sum(axis=1)
-        weight = np.ones(len(values)) if rows.weight is None else rows.weight.astype(np.float64)
+        weight = rows.weights
         return LossTotal(float(weight @ values), float(weight.sum()))
 
 
@@ -176,7 +176,7 @@ class LossFit:
         share = min(1.0, _SAMPLE / engine.n_rows)
         drawn = engine.reduce(Sampler(share, parameters.seed, gaps=True), "sample")
         rows = distinct(drawn.shuffled(), parameters.seed)
-        weight = weights_of(rows)
+        weight = rows.weights
         scaler = found.scaler(summary.scaler(np.dtype(np.float64)), rows)
         self._info = found.info(scaler.target_scale)
         monitor.counts.unit = found.unit(scaler) / len(summary.targets.mean)

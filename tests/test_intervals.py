@@ -11,7 +11,7 @@ from oracles import same
 
 from altrelu_dist import AltReLURegressor, Network
 from altrelu_dist.errors import DataError, ModelFileError, ParameterError
-from altrelu_dist.intervals import Residuals
+from altrelu_dist.intervals import ResidualQuantiles
 
 
 def made(n, seed=0):
@@ -41,7 +41,7 @@ def test_the_chance_of_a_new_row_is_the_level_whatever_the_number_of_residuals(n
     rng = np.random.default_rng(0)
     found = []
     for _ in range(800):
-        known = Residuals.of(np.zeros((n, 1)), rng.exponential(1, (n, 1)), np.ones(n))
+        known = ResidualQuantiles.of(np.zeros((n, 1)), rng.exponential(1, (n, 1)), np.ones(n))
         found.append(covered(known.interval(np.zeros((50, 1)), 0.8)[:, 0], rng.exponential(1, 50)))
     assert np.mean(found) == pytest.approx(0.8, abs=0.012)
 
@@ -50,9 +50,9 @@ def test_a_row_of_weight_three_is_three_rows():
     rng = np.random.default_rng(1)
     f, y = rng.standard_normal((2, 4000, 1))
     weight = rng.integers(0, 4, 4000).astype(float)
-    one = Residuals.of(f, y, weight)
+    one = ResidualQuantiles.of(f, y, weight)
     again = np.repeat(np.arange(4000), weight.astype(int))
-    other = Residuals.of(f[again], y[again], np.ones(len(again)))
+    other = ResidualQuantiles.of(f[again], y[again], np.ones(len(again)))
     at = np.linspace(-2, 2, 9)[:, None]
     np.testing.assert_allclose(one.interval(at, 0.9), other.interval(at, 0.9), atol=0.03)
 
@@ -60,20 +60,20 @@ def test_a_row_of_weight_three_is_three_rows():
 def test_the_interval_is_wider_where_residuals_are():
     rng = np.random.default_rng(2)
     f = rng.uniform(0, 1, (5000, 1))
-    known = Residuals.of(f, f + f * rng.standard_normal(f.shape), np.ones(5000))
+    known = ResidualQuantiles.of(f, f + f * rng.standard_normal(f.shape), np.ones(5000))
     narrow, wide = np.diff(known.interval(np.array([[0.2], [0.9]]), 0.9))[:, 0, 0]
     assert wide / narrow == pytest.approx(4.5, rel=0.15)
 
 
 @pytest.mark.parametrize("f", [np.zeros((30, 1)), np.repeat([[0.0], [1.0]], 200, axis=0)])
 def test_predictions_that_are_equal_and_residuals_that_are_zero(f):
-    known = Residuals.of(f, f, np.ones(len(f)))
+    known = ResidualQuantiles.of(f, f, np.ones(len(f)))
     assert same(known.interval(f, 0.5), np.stack([f, f], axis=2))
 
 
 def test_a_row_of_next_to_no_weight_breaks_nothing():
     f = np.zeros((3, 1))
-    known = Residuals.of(f, np.array([[0.0], [0.0], [1.0]]), np.array([1.0, 3.0, 1e-300]))
+    known = ResidualQuantiles.of(f, np.array([[0.0], [0.0], [1.0]]), np.array([1.0, 3.0, 1e-300]))
     assert np.isfinite(known.interval(f, 0.1)).all()
 
 

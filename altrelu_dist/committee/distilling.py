@@ -58,7 +58,7 @@ def distilled(
     assert parameters.max_size is not None
     free = replace(network, target_range=None)
     predicted = free.predict(rows.X)
-    weight = np.ones(len(rows.X)) if rows.weight is None else rows.weight.astype(np.float64)
+    weight = rows.weights
     test = held_out(len(rows.X))
     X = rows.X[~test]
     mixed = _mixed(X, max(0, _ROWS - len(X)), parameters.seed)

@@ -14,13 +14,12 @@ from altrelu_dist.committee.members import Group
 from altrelu_dist.committee.stacking import Stack, combined, stacked, stacked_by_loss
 from altrelu_dist.committee.tiles import Encoding
 from altrelu_dist.encoding import Encoder
-from altrelu_dist.losses import Loss, Units, positive
+from altrelu_dist.losses import NORMAL, Loss, Units, positive
 from altrelu_dist.moments.rows import Floats, Scaler
 
 __all__ = ["Candidate", "Expected", "Layers", "Pool"]
 
 
-_NORMAL = 1.4826  # standard deviation over median absolute deviation of normal numbers
 _LEAST_LEFT = 0.25  # of the mean square of residuals, whatever averaging seems to take off it
 _WITHIN = 0.95  # nine of ten lie below this quantile, and above its negative
 
@@ -231,7 +230,7 @@ class Pool:
         trained = np.arange(rows)[:, None] % folds != np.arange(folds)
         variance = said[trained].reshape(rows, folds - 1, q).var(axis=1, ddof=1) / root**2
         squares = ((self._said(stack) - self._y)[:rows] / root) ** 2
-        usual = _NORMAL**2 * np.median(squares, axis=0)
+        usual = NORMAL**2 * np.median(squares, axis=0)
         gain = (1 - 1 / folds) * np.median(variance, axis=0)
         left = 1 - gain / np.where(usual > 0, usual, np.inf)
         factor: Floats = np.sqrt(np.maximum(left, _LEAST_LEFT))

@@ -33,7 +33,7 @@ from altrelu_dist.committee.side_by_side import Here, Place, SideBySide, release
 from altrelu_dist.committee.tiles import EncodedTiles, Encoding, whitening
 from altrelu_dist.encoding import ColumnSketch, Encoder, RawColumns, numeric, sketch_columns
 from altrelu_dist.engine import Engine, OutOfTimeError
-from altrelu_dist.losses import loss_of, positive, weights_of, working
+from altrelu_dist.losses import loss_of, positive, working
 from altrelu_dist.moments.refusals import check_summary, check_validation
 from altrelu_dist.moments.rows import Array, Block, Both, Floats, Rows, Together, Weights
 from altrelu_dist.moments.sample import Sampler
@@ -359,7 +359,7 @@ class Committee:
             return found(tiles.leading(self.n_rows), folds, paced)
         again = partial(tiles.leading, self.n_rows)
         y = (self.rows.y.astype(np.float64) - self.scaler.target_center) / self.scaler.target_scale
-        weight = weights_of(self.rows)
+        weight = self.rows.weights
         start = self.loss.constant(y, weight)
         by_loss = lines_of_loss_of_few if few else lines_of_loss
         if self.pool is None:  # the first lines say how large residuals are

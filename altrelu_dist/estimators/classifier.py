@@ -413,7 +413,7 @@ class _Hits:
 
     def __call__(self, rows: Rows) -> _Found:
         number = rows.y[:, 0].astype(np.float64)
-        weight = np.ones(len(number)) if rows.weight is None else rows.weight.astype(np.float64)
+        weight = rows.weights
         return _Found.of(chosen(self.network.predict(rows.X)), number, weight)
 
 

@@ -199,7 +199,7 @@ class SumClasses:
     def __call__(self, rows: Rows) -> ClassSums:
         """Of some rows; missing labels do not count."""
         number = rows.y[:, 0].astype(np.float64)
-        weight = np.ones(len(number)) if rows.weight is None else rows.weight.astype(np.float64)
+        weight = rows.weights
         known = ~np.isnan(number)
         codes = number[known].astype(np.intp)
         sums = np.bincount(codes, weight[known], self.n_classes)

@@ -41,6 +41,11 @@ class Rows(NamedTuple):
         """Number of the row after the last."""
         return self.start + len(self.X)
 
+    @property
+    def weights(self) -> Floats:
+        """The weight of each row: one where none are given."""
+        return np.ones(len(self.y)) if self.weight is None else self.weight.astype(np.float64)
+
     def part(self, start: int, stop: int) -> Rows:
         """The rows with the numbers from ``start`` to before ``stop``."""
         here = slice(start - self.start, stop - self.start)
@@ -86,7 +91,7 @@ class Rows(NamedTuple):
 def rows_with_target(rows: Rows) -> Rows:
     """The rows; those of which a target is NaN at weight zero, and all their values zero."""
     lost = np.asarray(np.isnan(rows.y.astype(np.float64)).any(axis=1))
-    weight = np.ones(len(rows.y)) if rows.weight is None else rows.weight.astype(np.float64)
+    weight = rows.weights
     X, y = (np.where(lost[:, None], 0, values) for values in (rows.X, rows.y))
     return rows._replace(X=X, y=y, weight=np.where(lost, 0.0, weight))
 

@@ -72,7 +72,7 @@ def distinct(rows: Rows, seed: int) -> Rows:
     It makes what follows depend on the set of rows alone: repeated rows are weights, rows without
     weight are not there, and the order in which rows come does not matter.
     """
-    weight = np.ones(rows.X.shape[0]) if rows.weight is None else rows.weight.astype(np.float64)
+    weight = rows.weights
     seen = np.flatnonzero(weight > 0)
     X = np.ascontiguousarray(rows.X[seen])
     y = np.ascontiguousarray(rows.y[seen])

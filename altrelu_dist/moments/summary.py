@@ -98,7 +98,7 @@ class Summary:
 def summarise(rows: Rows) -> Summary:
     """Contribute some rows to the summary."""
     n = rows.X.shape[0]
-    weight = np.ones(n) if rows.weight is None else rows.weight.astype(np.float64)
+    weight = rows.weights
     fine = np.isfinite(weight)
     usable = np.where(fine, weight, 0.0)
     return Summary(

@@ -90,6 +90,8 @@ def weighted_mean(committee, X):
         columns = candidate.encoding.encoder.transform(X)
         if candidate.encoding.whitening is not None:
             columns = columns @ candidate.encoding.whitening.astype(np.float64)
+        if candidate.encoding.factors is not None:
+            columns = columns * candidate.encoding.factors
         x = np.append(columns, np.ones((len(X), 1)), axis=1)
         if not isinstance(candidate.trained, Group):
             said = [x @ line for line in candidate.trained]

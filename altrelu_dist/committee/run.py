@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from altrelu_dist.checkpoints.fingerprint import data_fingerprint, digest
+from altrelu_dist.committee.focus import factors
 from altrelu_dist.committee.line import (
     by_line,
     line_predictions,
@@ -100,6 +101,7 @@ class Committee:
         self._whitenings: dict[tuple[int, ...], Array] = {}  # by blocks of the encoder
         # By what kinds take, and the number of rows: all in memory, or those that judge.
         self._encoded: dict[tuple[str, int], EncodedTiles] = {}
+        self._factors: Array | None = None  # of focused columns, once there are members
 
     def fit(
         self,
@@ -245,8 +247,8 @@ class Committee:
             going = [racer for racer in racers if not racer.resting]
             going = sorted(going, key=lambda each: each.loss)[:most]
             if number == 1:
-                going += self._twins(racers)
-                racers += going[most:]
+                begun = self._followers(racers)
+                going, racers = going + begun, racers + begun
             if self.monitor.stopped:
                 return
             for racer, trained in zip(going, self._train(going, number, pool), strict=True):
@@ -256,14 +258,26 @@ class Committee:
         if len(rounds) < len(settings.racing) and not self.monitor.stopped:
             self.monitor.stopping.request("max_iter")
 
-    def _twins(self, racers: list[_Racer]) -> list[_Racer]:
-        """The best kind with coarse pieces, but with fine ones."""
-        coarse = [racer for racer in racers if racer.kind.pieces == 1]
-        if self.encoder.n_pieces < 2 or not coarse:
+    def _followers(self, racers: list[_Racer]) -> list[_Racer]:
+        """The kinds that begin after the first round."""
+        pieces = min(1, self.encoder.n_pieces)
+        racers = sorted(racers, key=lambda racer: racer.loss)
+        best = next((racer for racer in racers if racer.kind.pieces == pieces), None)
+        if best is None or best.group is None:
             return []
-        best = min(coarse, key=lambda racer: racer.loss).kind
-        name = best.name.replace("coarse", "fine")
-        return [_Racer(replace(best, name=name, pieces=2), len(racers))]
+        self._factors = self._focus(best.kind, best.group)
+        kinds = self.settings.followers(best.kind if pieces else None, self.encoder.n_pieces)
+        return [_Racer(kind, len(racers) + more) for more, kind in enumerate(kinds)]
+
+    def _focus(self, kind: Kind, group: Group) -> Array:
+        """What each encoded column is multiplied by, from members of a kind."""
+        settings = self.settings
+        encoding = self._tiles(kind, self.judged).encoding
+        few = self.judged.part(0, min(settings.compared_rows, len(self.judged.X)))
+        x = Encoding(encoding.encoder, self.scaler)(few).x
+        seen = group._replace(W=encoding.hidden_weights(group.W).astype(np.float32))
+        sources = np.concatenate([block.sources for block in encoding.encoder.blocks])
+        return factors(x, seen, sources, self.parameters.negative_slope, settings.focus_floor)
 
     def _train(self, going: list[_Racer], number: int, pool: Pool) -> list[Trained]:
         """Train the members of some kinds, all of them side by side."""
@@ -395,6 +409,8 @@ class Committee:
                 plain = EncodedTiles(self.judged, encoding, size, 0, paced=paced)
                 self._whitenings[blocks] = whitening(plain.all(), settings.floor)
             encoding = replace(encoding, whitening=self._whitenings[blocks])
+        if kind.focused:
+            encoding = replace(encoding, factors=self._factors)
         left = settings.encoded_bytes - sum(tiles.kept_bytes for tiles in self._encoded.values())
         made = EncodedTiles(rows, encoding, size, left, f"{self.part}-{_name(kind)}", paced)
         self._encoded[key] = made
@@ -466,7 +482,8 @@ class Committee:
 
 def _name(kind: Kind) -> str:
     """Of the columns that a kind takes."""
-    return f"{kind.pieces}{'-whitened' if kind.whitened else ''}"
+    how = "-whitened" if kind.whitened else "-focused" if kind.focused else ""
+    return f"{kind.pieces}{how}"
 
 
 def _leading(tiles: Sequence[tuple[int, Block]], rows: int) -> list[tuple[int, Block]]:

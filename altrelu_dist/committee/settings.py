@@ -20,6 +20,8 @@ class Kind:
         the coarse one, 2 the fine one.
     whitened : bool
         Whether their columns are made uncorrelated, which lets steps go deeper, and fit more noise.
+    focused : bool
+        Whether columns count by how much they mattered to members of the first round.
     dropout : float
         Part of the hidden neurons that each step leaves out, for each row others.
     """
@@ -27,6 +29,7 @@ class Kind:
     name: str
     pieces: int
     whitened: bool = False
+    focused: bool = False
     dropout: float = 0.0
 
 
@@ -37,8 +40,8 @@ class CommitteeSettings:
     Parameters
     ----------
     kinds : tuple of Kind
-        Those that race. After the first round the best of those with coarse pieces gets a twin
-        with fine ones.
+        Those that race. After the first round two more follow: the best of those with coarse
+        pieces, but with fine ones; and one with coarse pieces whose columns are focused.
     n_folds : int
         Members of a kind; each is trained on all rows but those of its own fold.
     together : int
@@ -62,7 +65,7 @@ class CommitteeSettings:
     least_steps : int
         Where rows are few: in the first round as many as rows, but at least so many.
     racing : tuple of int
-        How many kinds take part in each round, beside the twin.
+        How many kinds take part in each round, beside those that begin in it.
     worth : float
         The part of its out-of-fold loss that a round has to take off for the kind to go on.
     worth_of_all : float
@@ -78,6 +81,8 @@ class CommitteeSettings:
         Tiles grow where there would be more than so many.
     floor : float
         Of whitening, in parts of the mean variance.
+    focus_floor : float
+        Of the factors of focused columns, whose usual size is 1.
     damping, length, rate, momentum, decay : float
         Of the Kronecker-factored steps; see `KroneckerSettings`. The damping is that of 64 neurons,
         and grows with their number.
@@ -123,6 +128,7 @@ class CommitteeSettings:
     most_tile_rows: int = 1024
     tiles: int = 400
     floor: float = 0.1
+    focus_floor: float = 0.1
     damping: float = 0.1
     length: float = 0.01
     rate: float = 0.3
@@ -134,6 +140,17 @@ class CommitteeSettings:
     compared_rows: int = 4096
     output_ridge: float = 1.0
     encoded_bytes: int = 2**29
+
+    def followers(self, best: Kind | None, pieces: int) -> tuple[Kind, ...]:
+        """The kinds that begin after the first round, where there are so many blocks of pieces.
+
+        ``best`` is the best of those with coarse pieces, if any took part.
+        """
+        focused = Kind("focused", min(1, pieces), focused=True)
+        if best is None or pieces < 2:
+            return (focused,)
+        name = best.name.replace("coarse", "fine")
+        return replace(best, name=name, pieces=2), focused
 
     @property
     def most_neurons(self) -> int:

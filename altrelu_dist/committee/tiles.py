@@ -25,11 +25,14 @@ class Encoding:
         Of the targets and the row weights.
     whitening : ndarray of shape (m, m), optional
         What the encoded columns are multiplied by.
+    factors : ndarray of shape (m,), optional
+        One for each encoded column.
     """
 
     encoder: Encoder
     scaler: Scaler
     whitening: Array | None = None
+    factors: Array | None = None
 
     @property
     def n_columns(self) -> int:
@@ -41,6 +44,8 @@ class Encoding:
         features = self.encoder.transform(rows.X, np.float32)
         if self.whitening is not None:
             features = features @ self.whitening
+        if self.factors is not None:
+            features = features * self.factors
         x = np.empty((len(features), features.shape[1] + 1), np.float32)
         x[:, :-1], x[:, -1] = features, 1
         y = (rows.y.astype(np.float64) - self.scaler.target_center) / self.scaler.target_scale
@@ -53,6 +58,8 @@ class Encoding:
     def hidden_weights(self, W: Array) -> Floats:
         """Weights (m + 1, N) of such blocks as weights of the encoder's columns."""
         weights: Floats = W.astype(np.float64)
+        if self.factors is not None:
+            weights[:-1] *= self.factors[:, None]
         if self.whitening is not None:
             weights[:-1] = self.whitening.astype(np.float64) @ weights[:-1]
         return weights

@@ -118,18 +118,21 @@ def _race(sizes: Sizes) -> list[Call]:
     calls = [call for kind in racers for call in _round(sizes, kind, 0, len(racers), begins=True)]
     for number, most in enumerate(COMMITTEE.racing[1:], start=1):
         going = min(most, len(racers))
-        beside = going + (number == 1)  # and the twin
+        begin: tuple[Kind, ...] = ()
+        if number == 1:
+            coarse = [kind for kind in racers if kind.pieces == 1]
+            best = replace(coarse[0], whitened=all(k.whitened for k in coarse)) if coarse else None
+            begin = COMMITTEE.followers(best, len(sizes.columns) - 1)
+        beside = going + len(begin)
         share = _PARTS * going // len(racers) / _PARTS
         for place, kind in enumerate(sorted(racers, key=lambda each: _cost(sizes, each))):
             count = Range(0.0, share, float(place >= len(racers) - going))
             calls += [_times(call, count) for call in _round(sizes, kind, number, beside)]
-        if number == 1 and len(sizes.columns) > 2 and any(kind.pieces == 1 for kind in racers):
-            twin = Kind("fine", 2, whitened=all(kind.whitened for kind in racers if kind.pieces))
-            once = Range(0.0, 1.0, 1.0)
-            calls += [
-                _times(call, once) for call in _round(sizes, twin, number, beside, begins=True)
-            ]
-            racers.append(twin)
+        once = Range(0.0, 1.0, 1.0)
+        for kind in begin:
+            made = _round(sizes, kind, number, beside, begins=True)
+            calls += [_times(call, once) for call in made]
+        racers += begin
     return calls
 
 

@@ -184,8 +184,9 @@ def _committee_bytes(shape: Shape, blocks: Blocks) -> int:
     if sizes.folds < 2:
         return max(arriving, standing)
     columns = max(sizes.columns)
-    # As many kinds as begin have each its columns, the coarse ones also whitened.
-    kinds = sum(sizes.columns[min(kind.pieces, len(sizes.columns) - 1)] for kind in COMMITTEE.kinds)
+    # As many kinds as begin have each its columns, the coarse ones also whitened and focused.
+    pieces = [kind.pieces for kind in (*COMMITTEE.kinds, *COMMITTEE.followers(None, 1))]
+    kinds = sum(sizes.columns[min(most, len(sizes.columns) - 1)] for most in pieces)
     all_kinds = 4 * (kinds + columns) * sizes.held
     encoded = min(all_kinds, COMMITTEE.encoded_bytes + 4 * columns * sizes.judged)
     # Weights, their last move and the best; each candidate keeps its own.

@@ -16,7 +16,7 @@ from altrelu_dist.losses import Huber, Loss, Quantile, loss_of_network
 from altrelu_dist.moments.refusals import check_summary
 from altrelu_dist.moments.rows import Floats, Rows
 from altrelu_dist.moments.summary import Columns, columns_of, summarise
-from altrelu_dist.prediction import check_interval, intervals_about, of_targets
+from altrelu_dist.prediction import check_interval, intervals_about, of_targets, own_losses
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -113,8 +113,7 @@ class _Statistic:
             error[~seen] = 0.0
             squares, absolute = weight @ error**2, weight @ np.abs(error)
             if loss is not None:
-                f = predicted if self.network.quantiles else out
-                losses = weight[seen] @ loss.value(f[seen], y[seen])
+                losses = weight[seen] @ own_losses(self.network, loss, out[seen], y[seen])
                 values = tuple(_values_of(column, weight, given.shape[1]) for column in given.T)
         if self.level is not None:
             bounds = intervals_about(self.network, predicted, self.level)

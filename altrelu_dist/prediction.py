@@ -11,6 +11,7 @@ import numpy as np
 
 from altrelu_dist.errors import DataError, ParameterError
 from altrelu_dist.intervals import ResidualQuantiles
+from altrelu_dist.losses import Loss
 from altrelu_dist.moments.rows import Rows
 from altrelu_dist.threads import one_blas_thread
 
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from altrelu_dist.network import Floats, Network
 
 __all__ = [
-    "check_interval", "intervals", "intervals_about", "of_targets", "predict_blocks",
-    "residuals_of",
+    "check_interval", "intervals", "intervals_about", "of_targets", "own_losses",
+    "predict_blocks", "residuals_of",
 ]  # fmt: skip
 
 
@@ -52,6 +53,12 @@ def of_targets(network: Network, outputs: Any) -> Any:
     if isinstance(outputs, np.ndarray):
         return np.sort(outputs, axis=1)
     return outputs.map_blocks(np.sort, axis=1, dtype=np.float64)
+
+
+def own_losses(network: Network, loss: Loss, outputs: Floats, y: Floats) -> Floats:
+    """The loss that a network was trained with, of each row and target (n, q), from its outputs."""
+    f = of_targets(network, outputs) if network.quantiles else outputs
+    return np.asarray(loss.value(f, y), dtype=np.float64)
 
 
 def residuals_of(network: Network, rows: Rows) -> ResidualQuantiles:

@@ -53,7 +53,7 @@ def report(
     from altrelu_dist.outputs import check_apart, check_output, write_beside
     from altrelu_dist.plots import require_matplotlib
     from altrelu_dist.runs.columns import open_for, targets_of, unseen_lines, unseen_of
-    from altrelu_dist.runs.scores import class_lines, records_of, scores_of
+    from altrelu_dist.runs.scores import class_lines, loss_record, records_of, scores_of
 
     output = Output(quiet, as_json)
     require_matplotlib("a report")
@@ -104,6 +104,7 @@ def report(
         )
         record = {
             "rows": found.rows,
+            **loss_record(network, None),
             **scores_of(found.scores),
             "targets": records_of(found.scores),
             "peak_memory": memory.total,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EXPECTED",
     "LOSS_WORDS",
+    "between_text",
     "chosen_text",
     "class_lines",
     "class_record",
@@ -37,6 +38,7 @@ __all__ = [
     "score_records",
     "score_table",
     "scores_of",
+    "shown_scores",
     "table_of",
 ]
 
@@ -65,6 +67,25 @@ def mean_scores(scores: Sequence[TargetScore], prefix: str = "") -> dict[str, fl
     }
 
 
+def shown_scores(loss: str = SQUARES) -> dict[str, str]:
+    """The scores that are shown of a network of a loss: their names in `TargetScore` by heading."""
+    if loss not in LOSS_WORDS:
+        return _SQUARES_SHOWN
+    own = _QUANTILES_SHOWN if loss == "quantile" else _OWN_SHOWN
+    return {LOSS_WORDS[loss]: "mean_loss"} | own
+
+
+def between_text(scores: Sequence[TargetScore], quantiles: Sequence[float]) -> str:
+    """The share of targets between the lowest and the highest of several quantiles."""
+    low, high = scores[0], scores[-1]
+    assert low.share_below is not None
+    assert high.share_below is not None
+    return (
+        f"between {low.target} and {high.target}: {high.share_below - low.share_below:.3f} of the "
+        f"targets, expected {quantiles[-1] - quantiles[0]:.3g}"
+    )
+
+
 def score_table(
     parts: Mapping[str, tuple[int, Sequence[TargetScore]]],
     loss: str = SQUARES,
@@ -74,10 +95,7 @@ def score_table(
 
     The columns are those of a network's loss, and of the coverage of intervals of a level.
     """
-    shown = _SQUARES_SHOWN
-    if loss in LOSS_WORDS:
-        own = _QUANTILES_SHOWN if loss == "quantile" else _OWN_SHOWN
-        shown = {LOSS_WORDS[loss]: "mean_loss"} | own
+    shown = shown_scores(loss)
     if level is not None:
         shown = shown | {f"in {100 * level:g} %": "coverage"}
     made = table("", "target", "rows", *shown, words=2)

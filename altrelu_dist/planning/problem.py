@@ -35,6 +35,7 @@ def problem_of(
     drop: Sequence[str] = (),
     only: Sequence[str] | None = None,
     classes: bool | None = None,
+    n_levels: int = 1,
 ) -> tuple[DataSet | None, Shape, Blocks, float]:
     """The data if there are any, their sizes, their blocks, and bytes on disk of one in memory."""
     if rows is not None and not (math.isfinite(rows) and rows >= 2):
@@ -44,8 +45,9 @@ def problem_of(
     if store is None:
         if rows is None or features is None:
             raise ParameterError("without a store give rows and features")
-        shape = Shape(int(rows), features, targets or 1, n_hidden, np.dtype(np.float32))
-        row_bytes = (shape.d + shape.q) * shape.dtype.itemsize
+        q = targets or 1
+        row_bytes = (features + q) * np.dtype(np.float32).itemsize
+        shape = Shape(int(rows), features, q * n_levels, n_hidden, np.dtype(np.float32))
         block_rows = min(shape.n, max(1, _BLOCK_BYTES // (shape.d * shape.dtype.itemsize)))
         return None, shape, Blocks(-(-shape.n // block_rows), block_rows, row_bytes), 1.0
     if features is not None or targets is not None:
@@ -66,7 +68,7 @@ def problem_of(
     data = dataset_of(found, store)
     arrays = [a for a in (data.X, data.y, data.sample_weight) if a is not None]
     n, d = data.X.shape
-    q = data.n_outputs
+    q = data.n_outputs * n_levels
     dtype = np.dtype("f4" if data.X.dtype == np.float32 else "f8")  # as an estimator computes
     shape = Shape(n if rows is None else int(rows), d, q, n_hidden, dtype)
     in_memory = sum(int(array.nbytes) for array in arrays)

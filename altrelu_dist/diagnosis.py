@@ -243,15 +243,13 @@ def diagnose(
         engine = engine_of(X, y, sample_weight, client)
         if network.classes is not None:
             scores = evaluate_classes(network, X, y, sample_weight, classes=classes, client=client)
-            rows = scores.rows
             engine = engine.prepared(rows_with_target)
         else:
             try:
                 scores = evaluate(network, X, y, sample_weight, client=client)
-                rows = engine.n_rows
             except MissingTargetsError as error:
                 missing = error.counts
-                y, sample_weight, rows = _known(y, sample_weight)
+                y, sample_weight = _known(y, sample_weight)
                 scores = evaluate(network, X, y, sample_weight, client=client)
                 engine = engine_of(X, y, sample_weight, client)
             if len(network.quantiles) > 1:
@@ -286,7 +284,7 @@ def diagnose(
     }
     return Diagnosis(
         scores,
-        rows,
+        scores[0].rows if isinstance(scores, list) else scores.rows,
         len(sample.X),
         residuals,
         calibrations,
@@ -298,8 +296,8 @@ def diagnose(
     )
 
 
-def _known(y: Any, sample_weight: Any) -> tuple[Any, Any, int]:
-    """Targets and weights as `DataSet.known_targets`, of whatever holds them, and how many rows."""
+def _known(y: Any, sample_weight: Any) -> tuple[Any, Any]:
+    """Targets and weights as `DataSet.known_targets`, of whatever holds them."""
     import dask.array as da
 
     from altrelu_dist.frames import given
@@ -316,7 +314,7 @@ def _known(y: Any, sample_weight: Any) -> tuple[Any, Any, int]:
         own = given(sample_weight, "sample_weight", numbers=True).values
         own = lazy_array(own, "sample_weight") if is_lazy(own) else np.asarray(own)
         weight = xp.where(lost, 0.0, own.ravel())
-    return xp.where(lost[:, None], 0.0, y), weight, int((~lost).sum())
+    return xp.where(lost[:, None], 0.0, y), weight
 
 
 @dataclass(frozen=True)

@@ -115,11 +115,12 @@ def check_interval(network: Network, level: float, parameter: str) -> None:
             f"is {level!r}; expected a number above 0 and below 1", parameter=parameter
         )
     if network.classes is not None or network.quantiles:
-        found = "classes; take the probabilities"
+        found = "classes; take their probabilities"
         if network.quantiles:
-            found = "quantiles; predict gives these, or train with another loss"
+            found = "quantiles, which are the ends of intervals"
         raise ParameterError(
-            f"is of an interval about a mean, and the network predicts {found}", parameter=parameter
+            f"is for networks that predict means, and this one predicts {found}",
+            parameter=parameter,
         )
     residuals = network.residuals
     if residuals is None:

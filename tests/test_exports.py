@@ -694,7 +694,7 @@ def test_the_command_writes_what_the_function_writes(tmp_path, monkeypatch):
         (["m.zarr", "--to", "java", "-o", "m.java"], "--to is 'java'; expected one of onnx, torch"),
         (["m.zarr", "--to", "c", "-o", "m.py"], "m.py: its ending must be .c"),
         (["m.zarr", "--to", "c", "-o", "mine.c"], "mine.c: exists already; use --overwrite"),
-        (["m.zarr", "--to", "c", "-o", "m.zarr/m.c"], "is not apart from m.zarr"),
+        (["m.zarr", "--to", "c", "-o", "m.zarr/m.c"], "lies inside an input"),
         (["none.zarr", "--to", "c", "-o", "m.c"], "none.zarr: no such model"),
     ],
 )

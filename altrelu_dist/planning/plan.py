@@ -234,13 +234,13 @@ def plan(
         rows,
         features,
         targets,
+        n_levels,
         target=target,
         weight=weight,
         categorical=categorical,
         drop=drop,
         only=only,
         classes=classes,
-        n_levels=n_levels,
     )
     check_one_target(levels, shape.q // n_levels)
     if data is not None and data.classes is not None and loss != SQUARES:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from altrelu_dist.planning.work import Shape
 
 if TYPE_CHECKING:
     from altrelu_dist.data import DataSet
+    from altrelu_dist.data.dataset import Choice
 
 __all__ = ["machine_memory", "problem_of", "this_machine"]
 
@@ -28,14 +28,8 @@ def problem_of(
     rows: float | None,
     features: int | None,
     targets: int | None,
-    *,
-    target: str | Sequence[str] | None,
-    weight: str | None,
-    categorical: Sequence[str] = (),
-    drop: Sequence[str] = (),
-    only: Sequence[str] | None = None,
-    classes: bool | None = None,
-    n_levels: int = 1,
+    n_levels: int,
+    **choice: Unpack[Choice],
 ) -> tuple[DataSet | None, Shape, Blocks, float]:
     """The data if there are any, their sizes, their blocks, and bytes on disk of one in memory."""
     if rows is not None and not (math.isfinite(rows) and rows >= 2):
@@ -55,16 +49,7 @@ def problem_of(
     from altrelu_dist.data.dataset import dataset_of, find_sources
     from altrelu_dist.data.description import bytes_on_disk
 
-    found = find_sources(
-        store,
-        target=target,
-        weight=weight,
-        require_target=True,
-        categorical=categorical,
-        drop=drop,
-        only=only,
-        classes=classes,
-    )
+    found = find_sources(store, require_target=True, **choice)
     data = dataset_of(found, store)
     arrays = [a for a in (data.X, data.y, data.sample_weight) if a is not None]
     n, d = data.X.shape

@@ -195,7 +195,7 @@ def _names(what: str, value: Any) -> None:
 
 
 def _seed(random_state: Any) -> int:
-    if isinstance(random_state, numbers.Integral) and not isinstance(random_state, bool):
+    if not isinstance(random_state, bool) and isinstance(random_state, numbers.Integral):
         whole_number("random_state", random_state, 0)
         return int(random_state)
     try:

@@ -99,7 +99,7 @@ def intervals_about(network: Network, predicted: Floats, level: float) -> Floats
     return np.maximum(out, 0) if network.info.get("link") == "log" else out
 
 
-def check_interval(network: Network, level: float, parameter: str) -> None:
+def check_interval(network: Network, level: Any, parameter: str) -> None:
     """Refuse a level of intervals that a network cannot give.
 
     Raises
@@ -110,7 +110,8 @@ def check_interval(network: Network, level: float, parameter: str) -> None:
     DataError
         If the network has no residuals.
     """
-    if not isinstance(level, numbers.Real) or isinstance(level, bool) or not 0 < float(level) < 1:
+    real = not isinstance(level, bool) and isinstance(level, numbers.Real)
+    if not real or not 0 < float(level) < 1:
         raise ParameterError(
             f"is {level!r}; expected a number above 0 and below 1", parameter=parameter
         )

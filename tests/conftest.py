@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -71,3 +72,21 @@ def process_client():
 
     with local_cluster(2) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def made_folder(tmp_path_factory):
+    """A folder with a table, a store of it and a network trained on it, by the commands."""
+    from commands import make_folder
+
+    folder = tmp_path_factory.mktemp("made")
+    make_folder(folder)
+    return folder
+
+
+@pytest.fixture
+def trained_folder(made_folder, tmp_path, monkeypatch):
+    """A fresh copy of it, as the working directory."""
+    shutil.copytree(made_folder, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

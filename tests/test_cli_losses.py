@@ -9,6 +9,7 @@ import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
+from commands import passes, refuses
 from sklearn.metrics import (
     d2_pinball_score,
     d2_tweedie_score,
@@ -16,7 +17,6 @@ from sklearn.metrics import (
     mean_poisson_deviance,
     r2_score,
 )
-from test_cli_commands import passes, refuses
 
 from altrelu_dist import AltReLUClassifier, AltReLURegressor, Network, evaluate, evaluate_classes
 from altrelu_dist.errors import DataError, ParameterError

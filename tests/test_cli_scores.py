@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from test_cli_commands import passes, refuses
+from commands import passes, refuses
 
 from altrelu_dist import Network
 from altrelu_dist.engine import DaskEngine

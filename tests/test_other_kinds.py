@@ -6,8 +6,8 @@ import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import pytest
+from commands import passes, refuses
 from oracles import same
-from test_cli_commands import passes, refuses
 
 from altrelu_dist import AltReLURegressor, open_dataset
 from altrelu_dist.errors import DataError

@@ -14,6 +14,7 @@ import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
+from commands import passes, refuses
 from oracles import same
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
@@ -21,7 +22,6 @@ from sklearn.calibration import calibration_curve
 from sklearn.inspection import partial_dependence as sklearn_dependence
 from sklearn.inspection import permutation_importance
 from sklearn.metrics import confusion_matrix, r2_score
-from test_cli_commands import passes, refuses
 
 from altrelu_dist import AltReLURegressor, Network, diagnose, evaluate, plots
 from altrelu_dist.cli import page as pages

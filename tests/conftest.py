@@ -12,6 +12,9 @@ from hypothesis import HealthCheck, settings
 
 from altrelu_dist.training.schedule import RowSettings
 
+# What helpers assert is shown in full, as what tests assert.
+pytest.register_assert_rewrite("commands", "estimators", "oracles")
+
 # A shell starts what runs in the background deaf to Ctrl-C, and its children with it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

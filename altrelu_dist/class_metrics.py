@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
+from altrelu_dist.data.source import listed
 from altrelu_dist.errors import DataError
 from altrelu_dist.frames import given_again
 from altrelu_dist.inputs import engine_of, on_client
@@ -233,8 +234,8 @@ def evaluate_classes(
     Raises
     ------
     DataError
-        If the network is not of classes, the columns do not fit, a value is not finite, or no
-        weight is positive.
+        If the network is not of classes, the columns do not fit, a value is not finite, no weight
+        is positive, or no row is of a class that the network knows.
     ClusterError
         If the client cannot be waited for, or does not have what was persisted of the data.
     """
@@ -254,15 +255,21 @@ def evaluate_classes(
         gaps = False if network.encoder is None else network.encoder.lacking
         check_summary(summary, network.feature_names, None, gaps=gaps)
         raise DataError("the network's outputs on these rows are too large to be scored")
+    unknown = dict(zip([*further, "others"], found.unknown.tolist(), strict=True))
+    unknown = {name: count for name, count in unknown.items() if count}
+    if not found.known_weight > 0:
+        there = listed([f"{name} ({count:,})" for name, count in unknown.items()])
+        raise DataError(
+            f"no row is of a class that the network knows: it knows {listed(known)}; found {there}"
+        )
     areas = [ranks.area for ranks in found.ranks]
     areas = [area for area in areas if not math.isnan(area)]
-    unknown = dict(zip([*further, "others"], found.unknown.tolist(), strict=True))
     return ClassScore(
         target=(network.target_columns or ("y",))[0],
         rows=found.rows,
         accuracy=found.right / found.weight,
-        log_loss=found.loss / found.known_weight if found.known_weight else math.nan,
+        log_loss=found.loss / found.known_weight,
         auc=sum(areas) / len(areas) if areas else math.nan,
         missing=found.missing,
-        unknown={name: count for name, count in unknown.items() if count},
+        unknown=unknown,
     )

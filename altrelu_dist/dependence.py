@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from altrelu_dist.encoding.raw import UNSEEN, RawColumn
 from altrelu_dist.logistic import log_loss, probabilities
-from altrelu_dist.prediction import of_targets
+from altrelu_dist.losses import loss_of_network
+from altrelu_dist.prediction import of_targets, own_losses
 
 if TYPE_CHECKING:
     from altrelu_dist.moments.rows import Floats, Rows
@@ -40,7 +41,8 @@ class Importance:
     mean, deviation : ndarray of shape (n_features,)
         Mean and standard deviation over the permutations.
     unit : str
-        What the score loses or the loss gains: ``"R2"`` or ``"log loss"``.
+        What the score loses or the loss gains: ``"R2"``, ``"D2"`` of a network of another loss
+        than the square, or ``"log loss"`` of classes.
     rows, repeats : int
         Rows that were predicted, and permutations of each column.
     """
@@ -99,21 +101,22 @@ def importance_of(
 ) -> list[Importance]:
     """Permutation importance of every raw column on some rows in memory.
 
-    The score is R2 of each target, or the log loss of classes. Of many columns, and of
-    a large network, fewer rows are taken, at least a hundred, to bound the work.
+    The score is R2 of each target, D2 of another loss than the square, or the log loss of classes.
+    Of many columns, and of a large network, fewer rows are taken, at least a hundred, to bound the
+    work.
 
     Parameters
     ----------
     network : Network
     rows : Rows
-        In random order. Of classes `y` holds their numbers.
+        In random order. Of classes `y` holds their numbers, of several quantiles their one target.
     repeats : int, default 5
     seed : int, default 0
 
     Returns
     -------
     list of Importance
-        One a target; one of classes.
+        One a target, or a quantile; one of classes.
 
     References
     ----------
@@ -136,10 +139,9 @@ def importance_of(
         X[:, column] = own
     unit = "log loss"
     if network.classes is None:
-        unit = "R2"
-        y = rows.y.astype(np.float64)
-        spread = weight @ (y - weight @ y / weight.sum()) ** 2 / weight.sum()
-        worse /= np.where(spread > 0, spread, math.nan)
+        unit = "R2" if loss_of_network(network.info) is None else "D2"
+        least = _least(network, rows.y.astype(np.float64), weight)
+        worse /= np.where(least > 0, least, math.nan)
     mean, deviation = worse.mean(axis=0), worse.std(axis=0)
     names = column_names(network)
     return [
@@ -148,15 +150,28 @@ def importance_of(
 
 
 def _losses(network: Network, X: NDArray[Any], y: NDArray[Any], weight: Floats) -> Floats:
-    """MSE of each target, or the log loss of classes."""
+    """MSE, or mean loss, of each target, or the log loss of classes."""
     predicted = network.predict(X)
     if network.classes is None:
-        predicted = of_targets(network, predicted)
-        losses: Floats = weight @ (predicted - y) ** 2 / weight.sum()
+        loss = loss_of_network(network.info)
+        each = (predicted - y) ** 2 if loss is None else own_losses(network, loss, predicted, y)
+        losses: Floats = weight @ each / weight.sum()
         return losses
     first = 1 if predicted.shape[1] == 1 else 0
     inside = y[:, :1] == np.arange(first, len(network.classes))
     return np.array([weight @ log_loss(predicted, inside.astype(np.float64)) / weight.sum()])
+
+
+def _least(network: Network, y: Floats, weight: Floats) -> Floats:
+    """MSE, or mean loss, of the best constant for each target: (q,)."""
+    loss = loss_of_network(network.info)
+    y = np.broadcast_to(y, (len(y), network.n_targets))  # several quantiles are of one target
+    if loss is None:
+        each = (y - weight @ y / weight.sum()) ** 2
+    else:
+        each = loss.value(loss.constant(y, weight), y)
+    least: Floats = weight @ each / weight.sum()
+    return least
 
 
 def partial_dependence(

@@ -21,6 +21,7 @@ from altrelu_dist.errors import DataError, MissingTargetsError
 from altrelu_dist.frames import given_again
 from altrelu_dist.inputs import engine_of, on_client
 from altrelu_dist.logistic import chosen, probabilities
+from altrelu_dist.losses import Repeated
 from altrelu_dist.metrics import TargetScore, evaluate
 from altrelu_dist.moments.rows import Additive, Floats, Rows, rows_with_target
 from altrelu_dist.moments.sample import Sample
@@ -163,7 +164,7 @@ class Diagnosis:
     sampled : int
         Rows of the random sample.
     residuals : tuple of Residuals
-        One a target, of the first ones; empty of classes.
+        One a target, or a quantile, of the first ones; empty of classes.
     calibrations : tuple of Calibration
         Of the second of two classes; of more of the most frequent ones. Empty of numbers.
     confusion : Confusion, optional
@@ -212,7 +213,7 @@ def diagnose(
     X : array-like of shape (n_rows, n_features)
         As :meth:`AltReLURegressor.fit` takes it.
     y : array-like of shape (n_rows,) or (n_rows, n_targets)
-        Of classes their places in `classes`.
+        Of classes their places in `classes`; of several quantiles the one target that they are of.
     sample_weight : array-like of shape (n_rows,), optional
     classes : sequence of labels, optional
         As `evaluate_classes` takes them.
@@ -234,11 +235,6 @@ def diagnose(
     ClusterError
         If the client cannot be waited for, or does not have what was persisted of the data.
     """
-    if len(network.info.get("quantiles", ())) > 1:
-        raise DataError(
-            "the network predicts several quantiles of a target, and what is compared is one "
-            "prediction; evaluate it instead"
-        )
     X = given_again(X, "X", network.columns, network.feature_names).values
     bare = replace(network, hidden_gram=None)  # which is large, and goes to the workers
     missing: dict[str, int] = {}
@@ -247,17 +243,17 @@ def diagnose(
         engine = engine_of(X, y, sample_weight, client)
         if network.classes is not None:
             scores = evaluate_classes(network, X, y, sample_weight, classes=classes, client=client)
-            rows = scores.rows
             engine = engine.prepared(rows_with_target)
         else:
             try:
                 scores = evaluate(network, X, y, sample_weight, client=client)
-                rows = engine.n_rows
             except MissingTargetsError as error:
                 missing = error.counts
-                y, sample_weight, rows = _known(y, sample_weight)
+                y, sample_weight = _known(y, sample_weight)
                 scores = evaluate(network, X, y, sample_weight, client=client)
                 engine = engine_of(X, y, sample_weight, client)
+            if len(network.quantiles) > 1:
+                engine = engine.prepared(Repeated(len(network.quantiles)))
         known = None if network.classes is None else len(network.classes)
         sample = engine.reduce(_Drawn(SAMPLE, random_state, known), "sample").shuffled()
         if not len(sample.X):
@@ -288,7 +284,7 @@ def diagnose(
     }
     return Diagnosis(
         scores,
-        rows,
+        scores[0].rows if isinstance(scores, list) else scores.rows,
         len(sample.X),
         residuals,
         calibrations,
@@ -300,8 +296,8 @@ def diagnose(
     )
 
 
-def _known(y: Any, sample_weight: Any) -> tuple[Any, Any, int]:
-    """Targets and weights as `DataSet.known_targets`, of whatever holds them, and how many rows."""
+def _known(y: Any, sample_weight: Any) -> tuple[Any, Any]:
+    """Targets and weights as `DataSet.known_targets`, of whatever holds them."""
     import dask.array as da
 
     from altrelu_dist.frames import given
@@ -318,7 +314,7 @@ def _known(y: Any, sample_weight: Any) -> tuple[Any, Any, int]:
         own = given(sample_weight, "sample_weight", numbers=True).values
         own = lazy_array(own, "sample_weight") if is_lazy(own) else np.asarray(own)
         weight = xp.where(lost, 0.0, own.ravel())
-    return xp.where(lost[:, None], 0.0, y), weight, int((~lost).sum())
+    return xp.where(lost[:, None], 0.0, y), weight
 
 
 @dataclass(frozen=True)

@@ -111,9 +111,12 @@ class MissingTargetsError(DataError):
     ----------
     counts : dict of str to int
         How many, by the name or the number of a target.
+    rows : int
+        That lack one target at least.
     """
 
     counts: dict[str, int]
+    rows: int
 
     @property
     def remark(self) -> str:

@@ -29,10 +29,13 @@ from altrelu_dist.errors import DataError
 from altrelu_dist.moments.rows import Array, Block, Floats, Rows, Scaler
 
 __all__ = [
-    "NORMAL", "Huber", "Loss", "Poisson", "Quantile", "Repeated", "Units",
-    "loss_of", "loss_of_network", "positive", "working",
+    "MOST_FITS", "MOST_STEEP", "NORMAL", "Huber", "Loss", "Poisson", "Quantile", "Repeated",
+    "Units", "loss_of", "loss_of_network", "positive", "working",
 ]  # fmt: skip
 
+# Of a plain network: fits of reweighted least squares, and how often one is tried with steeper
+# parabolas where it did not lower the loss.
+MOST_FITS, MOST_STEEP = 20, 3
 _HUBER = 1.345  # robust deviations: 95 % as efficient as least squares where errors are normal
 _SMOOTH = 0.02  # robust deviations of the residual, over which the kink of a quantile is rounded
 NORMAL = 1.4826  # standard deviation over median absolute deviation of normal numbers

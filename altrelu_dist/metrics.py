@@ -16,7 +16,7 @@ from altrelu_dist.losses import Huber, Loss, Quantile, loss_of_network
 from altrelu_dist.moments.refusals import check_summary
 from altrelu_dist.moments.rows import Floats, Rows
 from altrelu_dist.moments.summary import Columns, columns_of, summarise
-from altrelu_dist.prediction import check_interval, intervals_about, of_targets
+from altrelu_dist.prediction import check_interval, intervals_about, of_targets, own_losses
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -42,7 +42,7 @@ class TargetScore:
         Share of the variance that is explained; NaN for a target that does not vary.
     mean_loss : float, optional
         Of a network of another loss than the square, the mean of that: the Huber loss, the pinball
-        loss of its level, or the Poisson deviance.
+        loss of its level, or the Poisson deviance, which is NaN where a target is negative.
     d2 : float, optional
         Share of the loss of the best constant for these rows that the predictions take off; NaN
         where that is 0.
@@ -50,6 +50,8 @@ class TargetScore:
         Of a quantile, the share of targets at or below it.
     coverage : float, optional
         Share of targets within the interval of a level that was asked for.
+    rows : int
+        That were scored: those of a positive weight.
     """
 
     target: str
@@ -61,10 +63,12 @@ class TargetScore:
     d2: float | None = None
     share_below: float | None = None
     coverage: float | None = None
+    rows: int = 0
 
 
 @dataclass(frozen=True)
 class _Errors:
+    rows: int
     targets: Columns
     squares: Floats  # (q,)
     absolute: Floats  # (q,)
@@ -76,6 +80,7 @@ class _Errors:
 
     def merge(self, other: _Errors) -> _Errors:
         return _Errors(
+            self.rows + other.rows,
             self.targets.merge(other.targets),
             self.squares + other.squares,
             self.absolute + other.absolute,
@@ -113,15 +118,15 @@ class _Statistic:
             error[~seen] = 0.0
             squares, absolute = weight @ error**2, weight @ np.abs(error)
             if loss is not None:
-                f = predicted if self.network.quantiles else out
-                losses = weight[seen] @ loss.value(f[seen], y[seen])
+                losses = weight[seen] @ own_losses(self.network, loss, out[seen], y[seen])
                 values = tuple(_values_of(column, weight, given.shape[1]) for column in given.T)
         if self.level is not None:
             bounds = intervals_about(self.network, predicted, self.level)
             inside = weight @ ((bounds[..., 0] <= y) & (y <= bounds[..., 1]))
         below = weight @ (y <= predicted)
         columns = columns_of(y, weight, rows.start)
-        return _Errors(columns, squares, absolute, losses, below, inside, values)
+        n = int(np.count_nonzero(seen))
+        return _Errors(n, columns, squares, absolute, losses, below, inside, values)
 
 
 def _values_of(y: Floats, weight: Floats, n_targets: int) -> RankCounts:
@@ -220,6 +225,7 @@ def evaluate(
                 d2=d2,
                 share_below=float(errors.below[t]) / total if network.quantiles else None,
                 coverage=None if level is None else float(errors.inside[t]) / total,
+                rows=errors.rows,
             )
         )
     return scores

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
     from altrelu_dist.estimators.base import NetworkEstimator
 
-__all__ = ["checked", "known_method", "one_name_a_column", "resolved", "whole_number"]
+__all__ = [
+    "check_one_target", "checked", "checked_levels", "known_method", "one_name_a_column",
+    "resolved", "whole_number",
+]  # fmt: skip
 
 _MOST_ALPHA = 1e100  # sums of squares times more would not be finite
 
@@ -71,25 +74,39 @@ def checked(asked: NetworkEstimator) -> Parameters:
         if asked.early_stopping and method != "committee"
         else 0.0,
         max_size=None if asked.max_size is None else int(asked.max_size),
-        **_loss(asked, method),
+        loss=asked.loss,
+        levels=checked_levels(asked.loss, asked.quantile, method, asked.max_size),
     )
 
 
-def _loss(asked: NetworkEstimator, method: str) -> dict[str, Any]:
-    """Name of the loss, and levels of the quantiles."""
-    if asked.loss not in LOSSES:
-        raise ParameterError(
-            f"is {asked.loss!r}; expected one of {', '.join(LOSSES)}", parameter="loss"
-        )
-    if asked.loss != "quantile":
-        if asked.quantile is not None:
+def checked_levels(
+    loss: Any, quantile: Any, method: str, max_size: int | None
+) -> tuple[float, ...]:
+    """The levels of the quantiles; none of another loss.
+
+    Parameters
+    ----------
+    loss, quantile, max_size
+        As for `AltReLURegressor`.
+    method : str
+        As `resolved` gives it.
+
+    Raises
+    ------
+    ParameterError
+        If there is no such loss or level, or two of these do not go together.
+    """
+    if loss not in LOSSES:
+        raise ParameterError(f"is {loss!r}; expected one of {', '.join(LOSSES)}", parameter="loss")
+    if loss != "quantile":
+        if quantile is not None:
             raise ParameterError(
-                f'is for loss="quantile", and the loss is {asked.loss!r}; leave it out',
+                f"is for the loss quantile, and the loss is {loss}; leave it out",
                 parameter="quantile",
             )
         levels: list[Any] = []
     else:
-        given = 0.5 if asked.quantile is None else asked.quantile
+        given = 0.5 if quantile is None else quantile
         levels = list(given) if isinstance(given, list | tuple | np.ndarray) else [given]
         for level in levels:
             number = isinstance(level, numbers.Real) and not isinstance(level, bool)
@@ -100,19 +117,29 @@ def _loss(asked: NetworkEstimator, method: str) -> dict[str, Any]:
                 )
         if not levels or sorted(set(levels)) != levels:
             raise ParameterError(f"is {levels!r}; expected levels that rise", parameter="quantile")
-    if asked.loss != SQUARES:
-        if asked.max_size is not None:
+    if loss != SQUARES:
+        if max_size is not None:
             raise ParameterError(
-                f"bounds a network of least squares, and the loss is {asked.loss!r}; leave it out",
+                f"bounds a network of least squares, and the loss is {loss!r}; leave it out",
                 parameter="max_size",
             )
         if method == "alternating":
             raise ParameterError(
-                f"alternating is an algorithm of least squares, and the loss is {asked.loss!r}; "
+                f"alternating is an algorithm of least squares, and the loss is {loss!r}; "
                 "use search, kronecker or damped",
                 parameter="method",
             )
-    return {"loss": asked.loss, "levels": tuple(float(level) for level in levels)}
+    return tuple(float(level) for level in levels)
+
+
+def check_one_target(levels: Sequence[float], n_targets: int) -> None:
+    """Refuse several levels with several targets."""
+    if len(levels) > 1 and n_targets > 1:
+        raise ParameterError(
+            f"has {len(levels)} levels, and y has {n_targets} targets; expected one of "
+            "them: fit a model for each target, or for each level",
+            parameter="quantile",
+        )
 
 
 def resolved(
@@ -168,7 +195,7 @@ def _names(what: str, value: Any) -> None:
 
 
 def _seed(random_state: Any) -> int:
-    if isinstance(random_state, numbers.Integral) and not isinstance(random_state, bool):
+    if not isinstance(random_state, bool) and isinstance(random_state, numbers.Integral):
         whole_number("random_state", random_state, 0)
         return int(random_state)
     try:

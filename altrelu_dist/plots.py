@@ -211,7 +211,7 @@ def plot_importance(importance: Importance, ax: Axes | None = None) -> Axes:
     )
     ax.set_yticks(places, [_name(importance.names[i]) for i in top])
     ax.invert_yaxis()
-    ax.set_xlabel("R2 lost" if importance.unit == "R2" else "log loss gained")
+    ax.set_xlabel("log loss gained" if importance.unit == "log loss" else f"{importance.unit} lost")
     _clean(ax)
     ax.grid(visible=False, axis="y")
     return ax

@@ -11,6 +11,7 @@ import numpy as np
 
 from altrelu_dist.errors import DataError, ParameterError
 from altrelu_dist.intervals import ResidualQuantiles
+from altrelu_dist.losses import Loss
 from altrelu_dist.moments.rows import Rows
 from altrelu_dist.threads import one_blas_thread
 
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from altrelu_dist.network import Floats, Network
 
 __all__ = [
-    "check_interval", "intervals", "intervals_about", "of_targets", "predict_blocks",
-    "residuals_of",
+    "check_interval", "intervals", "intervals_about", "of_targets", "own_losses",
+    "predict_blocks", "residuals_of",
 ]  # fmt: skip
 
 
@@ -52,6 +53,12 @@ def of_targets(network: Network, outputs: Any) -> Any:
     if isinstance(outputs, np.ndarray):
         return np.sort(outputs, axis=1)
     return outputs.map_blocks(np.sort, axis=1, dtype=np.float64)
+
+
+def own_losses(network: Network, loss: Loss, outputs: Floats, y: Floats) -> Floats:
+    """The loss that a network was trained with, of each row and target (n, q), from its outputs."""
+    f = of_targets(network, outputs) if network.quantiles else outputs
+    return np.asarray(loss.value(f, y), dtype=np.float64)
 
 
 def residuals_of(network: Network, rows: Rows) -> ResidualQuantiles:
@@ -92,7 +99,7 @@ def intervals_about(network: Network, predicted: Floats, level: float) -> Floats
     return np.maximum(out, 0) if network.info.get("link") == "log" else out
 
 
-def check_interval(network: Network, level: float, parameter: str) -> None:
+def check_interval(network: Network, level: Any, parameter: str) -> None:
     """Refuse a level of intervals that a network cannot give.
 
     Raises
@@ -103,16 +110,18 @@ def check_interval(network: Network, level: float, parameter: str) -> None:
     DataError
         If the network has no residuals.
     """
-    if not isinstance(level, numbers.Real) or isinstance(level, bool) or not 0 < float(level) < 1:
+    real = not isinstance(level, bool) and isinstance(level, numbers.Real)
+    if not real or not 0 < float(level) < 1:
         raise ParameterError(
             f"is {level!r}; expected a number above 0 and below 1", parameter=parameter
         )
     if network.classes is not None or network.quantiles:
-        found = "classes; take the probabilities"
+        found = "classes; take their probabilities"
         if network.quantiles:
-            found = "quantiles; predict gives these, or train with another loss"
+            found = "quantiles, which are the ends of intervals"
         raise ParameterError(
-            f"is of an interval about a mean, and the network predicts {found}", parameter=parameter
+            f"is for networks that predict means, and this one predicts {found}",
+            parameter=parameter,
         )
     residuals = network.residuals
     if residuals is None:

@@ -19,7 +19,7 @@ from altrelu_dist.checkpoints.fingerprint import data_fingerprint, digest
 from altrelu_dist.encoding import Encoder
 from altrelu_dist.engine import Engine
 from altrelu_dist.loss_names import SQUARES
-from altrelu_dist.losses import Loss, Quantile, loss_of
+from altrelu_dist.losses import MOST_FITS, MOST_STEEP, Loss, Quantile, loss_of
 from altrelu_dist.moments.refusals import check_summary
 from altrelu_dist.moments.rows import Additive, Both, Floats, Rows, Scaler, Together
 from altrelu_dist.moments.sample import Sampler, distinct
@@ -37,9 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["LossFit", "TotalLoss"]
 
 _SAMPLE = 65_536  # rows that the constants of a loss are from
-_MOST_FITS = 20
 _STEEPER = 4.0  # times as steep, where a fit did not lower the loss
-_MOST_STEEP = 3  # times that it is tried
 _ENOUGH = 1e-3  # of the loss: a fit that takes less off it is the last one
 
 
@@ -175,6 +173,7 @@ class LossFit:
         found.check_least(summary.targets.low)
         share = min(1.0, _SAMPLE / engine.n_rows)
         drawn = engine.reduce(Sampler(share, parameters.seed, gaps=True), "sample")
+        monitor.counts.count_rows(engine.n_rows, whole=True)
         rows = distinct(drawn.shuffled(), parameters.seed)
         weight = rows.weights
         scaler = found.scaler(summary.scaler(np.dtype(np.float64)), rows)
@@ -230,14 +229,14 @@ class LossFit:
         monitor, parameters = self.monitor, self.parameters
         method = "damped" if parameters.method == "damped" else "kronecker"
         short = replace(parameters, method=method, max_iter=None if method == "damped" else 1)
-        most = _MOST_FITS if parameters.max_iter is None else parameters.max_iter
+        most = MOST_FITS if parameters.max_iter is None else parameters.max_iter
         least = self._measured(network, loss, scaler)
         self._kept(network, 0)
         monitor.begin_stage("reweighted")
         steeper = 1.0
         for number in range(most):
             before = least
-            for _ in range(_MOST_STEEP):
+            for _ in range(MOST_STEEP):
                 if monitor.stopped:
                     return network
                 rows = WorkingRows(loss, scaler, network, steeper)

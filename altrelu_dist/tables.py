@@ -15,9 +15,9 @@ from altrelu_dist.data.columns import (
     Found,
     LevelCounts,
     coded,
+    fitting,
     found_of,
     learnt,
-    number_text,
 )
 from altrelu_dist.data.source import listed, reading
 from altrelu_dist.data.tables import coding_of
@@ -219,21 +219,16 @@ def matrix_of(
         coding = codings[column.name]
         _check_kind(column, coding, what)
         plain = coding.column.kind == "number" and column.found.is_plain
-        values[:, j] = column.numbers(dtype) if plain else coded(column.arrow(), coding, dtype)
+        with fitting(what, column.name):
+            values[:, j] = column.numbers(dtype) if plain else coded(column.arrow(), coding, dtype)
     return values
 
 
 def _check_kind(column: Column, coding: Coding, what: str) -> None:
-    """Refuse texts for numbers, and numbers for levels of which none is one."""
-    raw, found = coding.column, column.found
-    if raw.kind == "number" and found.kind == "levels" and not found.empty:
+    """Refuse texts for numbers."""
+    found = column.found
+    if coding.column.kind == "number" and found.kind == "levels" and not found.empty:
         raise _other_kind(what, column, "numbers")
-    if raw.kind != "levels" or found.kind != "number" or found.empty:
-        return
-    if not any(number_text(level) is not None for level in raw.levels):
-        values = coded(column.arrow(), Coding(RawColumn()), _FLOAT64)
-        if not np.isnan(values).all():  # a column of missing values alone is of floats
-            raise _other_kind(what, column, f"texts such as {raw.levels[0]!r:.40}")
 
 
 def _other_kind(what: str, column: Column, expected: str) -> DataError:

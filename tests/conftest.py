@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -10,6 +11,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from altrelu_dist.training.schedule import RowSettings
+
+# What helpers assert is shown in full, as what tests assert.
+pytest.register_assert_rewrite("commands", "estimators", "oracles")
 
 # A shell starts what runs in the background deaf to Ctrl-C, and its children with it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -71,3 +75,21 @@ def process_client():
 
     with local_cluster(2) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def made_folder(tmp_path_factory):
+    """A folder with a table, a store of it and a network trained on it, by the commands."""
+    from commands import make_folder
+
+    folder = tmp_path_factory.mktemp("made")
+    make_folder(folder)
+    return folder
+
+
+@pytest.fixture
+def trained_folder(made_folder, tmp_path, monkeypatch):
+    """A fresh copy of it, as the working directory."""
+    shutil.copytree(made_folder, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

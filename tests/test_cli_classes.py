@@ -12,9 +12,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from commands import passes, refuses
 from oracles import same
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
-from test_cli_commands import passes, refuses
 
 from altrelu_dist import AltReLUClassifier, Network, convert, describe, evaluate_classes
 from altrelu_dist import open_dataset as opened

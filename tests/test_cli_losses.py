@@ -9,6 +9,7 @@ import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
+from commands import passes, refuses
 from sklearn.metrics import (
     d2_pinball_score,
     d2_tweedie_score,
@@ -16,7 +17,6 @@ from sklearn.metrics import (
     mean_poisson_deviance,
     r2_score,
 )
-from test_cli_commands import passes, refuses
 
 from altrelu_dist import AltReLUClassifier, AltReLURegressor, Network, evaluate, evaluate_classes
 from altrelu_dist.errors import DataError, ParameterError
@@ -82,7 +82,7 @@ def test_scores_of_quantiles_are_those_of_scikit_learn_and_a_column_each_is_pred
     assert (again.target_columns, again.target_names) == (("far",), ("far_0.1", "far_0.9"))
     text = refuses("predict", "m.zarr", "t.csv", "--out", "q.csv", "--interval", 0.8)
     assert text.startswith("error: --interval")
-    assert "predicts quantiles; predict gives these" in text
+    assert "predicts quantiles, which are the ends of intervals" in text
 
 
 def test_the_huber_loss_is_that_of_its_delta():
@@ -168,7 +168,7 @@ def test_losses_and_intervals_are_not_for_classes():
     passes(*base)
     for command in (("evaluate",), ("predict", "--out", "p.csv")):
         text = refuses(command[0], "k.zarr", "k.csv", *command[1:], "--interval", 0.9)
-        assert "predicts classes; take the probabilities" in text
+        assert "predicts classes; take their probabilities" in text
 
 
 def test_each_of_the_two_evaluations_names_the_other():

@@ -192,7 +192,7 @@ LONG = ("--hidden", 8, "--max-iter", 3, "--workers", 0)
 
 def begins(process):
     """Wait until the training begins: until then there is nothing to lose; the moment."""
-    wait_for(process, "rows to train on")
+    wait_for(process, "rows, ")
     return time.monotonic()
 
 

@@ -140,7 +140,7 @@ def test_there_is_no_interval_without_residuals():
     for level in (0, 1, True, "high"):
         with pytest.raises(ParameterError, match="above 0 and below 1"):
             model.predict_interval(X, level)
-    with pytest.raises(ParameterError, match="predict gives"):
+    with pytest.raises(ParameterError, match="predicts quantiles"):
         quick(loss="quantile").fit(X, y).predict_interval(X)
 
 

@@ -389,7 +389,7 @@ def test_the_commands(rows, cluster, tmp_path, monkeypatch):
     assert id_ in run("jobs", *where).stdout
     assert json.loads(run("jobs", "--json").stdout)["jobs"][0]["state"] == "finished"
     assert json.loads(run("status", id_, "--json").stdout)["result"]["hidden"] == 8
-    assert "rows to train on" in run("logs", id_, "--follow").stdout
+    assert "rows, " in run("logs", id_, "--follow").stdout
     assert "has ended before" in run("cancel", id_).stdout
     run("fetch", id_, tmp_path / "copy.zarr")
     assert bits(tmp_path / "copy.zarr") == bits(out)

@@ -139,7 +139,7 @@ def test_an_output_is_apart_from_what_it_is_made_from(out, given, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     (tmp_path / "d.csv").touch()
     (tmp_path / "link.csv").symlink_to("d.csv")
-    with pytest.raises(ParameterError, match="is not apart from"):
+    with pytest.raises(ParameterError, match=r"an input|the inputs"):
         check_apart(out, "elsewhere.csv", given)
 
 
@@ -266,7 +266,7 @@ def test_in_storage_only_its_own_kind_is_replaced(there, kind, words, memory):
 
 
 def test_outputs_in_storage_are_apart_from_inputs():
-    with pytest.raises(ParameterError, match="is not apart from"):
+    with pytest.raises(ParameterError, match="lies inside an input"):
         check_apart("s3://b/rows.zarr/out.zarr", "s3://b/rows.zarr")
     check_apart("s3://b/out.zarr", "s3://b/rows.zarr", "rows.zarr")
 

@@ -46,6 +46,7 @@ DENSE = (
     *("choose", "iterate", "metric", "precondition", "remove", "system", "step", "solve"),
 )
 MANY = 10**9
+TWO_LEVELS = ("--loss", "quantile", "--quantile", 0.9, "--quantile", 0.1)
 
 
 def rates(shape, second=1e10):
@@ -138,10 +139,42 @@ def test_counts_of_the_search_hold_those_of_a_run(n, monkeypatch):
         assert rows == pytest.approx(foreseen[name][1], rel=0.1)
 
 
+@pytest.mark.parametrize("method", ["search", "kronecker", "damped"])
+def test_fits_of_another_loss_are_foreseen_after_that_of_squares(method):
+    X, y = wavy(1_000)
+    options = {"method": method, "random_state": 0, "max_iter": 5}
+    model = AltReLURegressor(4, loss="huber", **options).fit(X, y)
+    shape = Shape(1_000, 2, 1, 4, FLOAT32)
+    timed, _ = clock(shape, method)
+    steps = steps_of(timed, stages_of(shape, method, "huber"))
+    recorded = dict.fromkeys(entry["stage"] for entry in model.history_)
+    assert set(recorded) <= {step.name for step in steps}
+    assert {step.name for step in steps} == {"summary", "squares", "reweighted"}
+    least, most = (sum(step.passes[end] for step in steps) for end in (0, 2))
+    assert least <= 2 * model.n_passes_
+    assert model.n_passes_ <= 1.2 * most + 700
+
+
+def test_a_loss_takes_more_than_squares_and_quantiles_an_output_each():
+    sizes = {"rows": 2_000, "features": 3, "n_hidden": 4}
+    squares, levels = plan(**sizes), plan(**sizes, loss="quantile", quantile=[0.1, 0.5, 0.9])
+    assert levels.passes.typical > squares.passes.typical
+    assert (levels.targets, levels.loss, levels.levels) == (3, "quantile", (0.1, 0.5, 0.9))
+    committee = [stages_of(Shape(2_000, 3, 1, 64, FLOAT32), "committee", loss)
+                 for loss in ("squared_error", "poisson")]  # fmt: skip
+    lines = [sum(call.count.typical for call in stages[1].calls if call.kernel == "line")
+             for stages in committee]  # fmt: skip
+    assert lines[1] > lines[0]
+
+
 def test_ranges_are_in_order():
-    for method in METHODS:
+    runs = [(method, loss) for method in METHODS for loss in ("squared_error", "huber")
+            if (method, loss) != ("alternating", "huber")]  # fmt: skip
+    for method, loss in runs:
         for n in (500, 100_000, MANY):
-            for step in steps_of(*clock(Shape(n, 20, 2, 24, FLOAT32), method)):
+            shape = Shape(n, 20, 2, 24, FLOAT32)
+            timed, _ = clock(shape, method)
+            for step in steps_of(timed, stages_of(shape, method, loss)):
                 for each in (step.rounds, step.passes, step.multiply_adds, step.seconds):
                     assert 0 <= each.least <= each.typical <= each.most
 
@@ -388,9 +421,26 @@ def test_the_command_for_data_that_nobody_has():
     assert cluster["seconds"]["typical"] > cluster["bytes_read"]["typical"] / 2**20
 
 
+def test_the_command_takes_a_loss(store):
+    shown = run("plan", store, "--hidden", 4, *TWO_LEVELS)
+    assert shown.exit_code == 0, shown.output
+    assert "quantiles: 2" in shown.stdout
+    assert "method search, loss quantile" in " ".join(shown.stdout.split())
+    assert "reweighted" in shown.stdout
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
+        (("--rows", "1e9", "--features", 3, "--quantile", 0.5), "--quantile is for the loss"),
+        (
+            ("--rows", "1e9", "--features", 3, "--loss", "poisson", "--method", "alternating"),
+            "least squares",
+        ),
+        (
+            ("--rows", "1e9", "--features", 3, "--targets", 2, *TWO_LEVELS),
+            "--quantile has 2 levels, and y has 2 targets",
+        ),
         (("--rows", "1e9"), "give rows and features"),
         (("--rows", "1e9", "--features", 3, "--bandwidth", "fast"), "--bandwidth fast: not a size"),
         (("--rows", "1e9", "--features", 3, "--memory", "1MiB"), "at least 256MiB"),

@@ -14,6 +14,7 @@ import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
+from commands import passes, refuses
 from oracles import same
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
@@ -21,13 +22,11 @@ from sklearn.calibration import calibration_curve
 from sklearn.inspection import partial_dependence as sklearn_dependence
 from sklearn.inspection import permutation_importance
 from sklearn.metrics import confusion_matrix, r2_score
-from test_cli_commands import passes, refuses
 
-from altrelu_dist import AltReLURegressor, Network, diagnose, plots
+from altrelu_dist import AltReLURegressor, Network, diagnose, evaluate, plots
 from altrelu_dist.cli import page as pages
 from altrelu_dist.dependence import importance_of, partial_dependence
 from altrelu_dist.diagnosis import _Drawn
-from altrelu_dist.errors import DataError
 from altrelu_dist.inputs import engine_of
 from altrelu_dist.moments.rows import Rows
 from altrelu_dist.runs.columns import open_for, targets_of
@@ -464,9 +463,66 @@ def test_counts_are_compared_with_the_means_that_are_predicted(rng):
     np.testing.assert_allclose(density.weight, expected)
 
 
-def test_several_quantiles_are_refused(rng):
-    X = rng.standard_normal((60, 2))
-    options = {"loss": "quantile", "quantile": [0.1, 0.9], "method": "damped", "max_iter": 1}
-    model = AltReLURegressor(2, **options, random_state=0).fit(X, X[:, 0])
-    with pytest.raises(DataError, match="several quantiles"):
-        diagnose(model.network_, X, X[:, 0])
+def test_each_quantile_is_compared_with_their_one_target(rng):
+    X = rng.standard_normal((400, 2))
+    y = X[:, 0] + rng.standard_normal(400)
+    options = {"loss": "quantile", "quantile": [0.1, 0.9], "method": "damped", "max_iter": 2}
+    model = AltReLURegressor(2, **options, random_state=0).fit(X, y)
+    for given in ((X, y), (da.from_array(X, chunks=(90, 2)), da.from_array(y, chunks=90))):
+        found = diagnose(model.network_, *given)
+        for p, residuals in zip(model.predict(X).T, found.residuals, strict=True):
+            expected, _ = np.histogram(y - p, residuals.residual.edges)
+            same(residuals.residual.weight, expected.astype(float))
+
+
+@pytest.mark.parametrize("loss", ["huber", "quantile", "poisson"])
+def test_importance_of_another_loss_is_what_its_own_score_loses(loss, rng):
+    X = rng.standard_normal((300, 2))
+    y = rng.poisson(np.exp(X[:, 0])).astype(float)
+    options = {"loss": loss, "method": "damped", "max_iter": 2, "random_state": 0}
+    if loss == "quantile":
+        options["quantile"] = 0.8
+    network = AltReLURegressor(3, **options).fit(X, y).network_
+    (found,) = importance_of(network, Rows(0, X, y[:, None]), repeats=1, seed=5)
+    rng, expected = np.random.default_rng(5), []
+    for column in range(2):
+        permuted = X.copy()
+        permuted[:, column] = X[rng.permutation(len(X)), column]
+        before, after = (evaluate(network, each, y)[0].d2 for each in (X, permuted))
+        expected.append(before - after)
+    assert found.unit == "D2"
+    np.testing.assert_allclose(found.mean, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (("--loss", "poisson"), {"deviance": "mean_loss", "D2": "d2"}),
+        (("--loss", "huber"), {"Huber loss": "mean_loss", "D2": "d2"}),
+        (("--loss", "quantile"), {"pinball loss": "mean_loss", "share below": "share_below"}),
+    ],
+)
+def test_the_page_of_another_loss_shows_its_own_scores(words, shown, here):
+    frame().assign(y=frame()["y"].clip(0).round()).to_csv("t.csv", index=False)
+    train(["y"], "loss.zarr", *words)
+    result = passes("report", "loss.zarr", "t.csv", "--out", "loss.html", "--json")
+    record = json.loads(result.stdout)
+    scored = json.loads(passes("evaluate", "loss.zarr", "t.csv", "--json").stdout)
+    text = (here / "loss.html").read_text()
+    assert record["loss"] == words[1]
+    for heading, name in shown.items():
+        assert record[name] == scored[name]
+        assert f"<dt>{heading}</dt><dd>{pages._number(scored[name])}</dd>" in text
+    assert "D2 lost when the values of a column are permuted" in text
+
+
+def test_the_page_of_several_quantiles_says_how_many_targets_are_between_them(here):
+    train(["y"], "levels.zarr", "--loss", "quantile", "--quantile", 0.1, "--quantile", 0.9)
+    passes("report", "levels.zarr", "t.csv", "--out", "levels.html")
+    scored = json.loads(passes("evaluate", "levels.zarr", "t.csv", "--json").stdout)["targets"]
+    share = scored[1]["share_below"] - scored[0]["share_below"]
+    text = (here / "levels.html").read_text()
+    Tree(text)
+    assert f"Between y_0.1 and y_0.9: {share:.3f} of the targets, expected 0.8" in text
+    assert "Predictions of y_0.9" in text
+    assert "a share of 0.9 should be at or below 0" in text

@@ -36,8 +36,6 @@ def evaluate(
     quantiles the share of targets below them. "in 90 %" is the share of targets that lie within
     their interval, where the network has intervals; --interval chooses another level than 0.9.
     """
-    import numpy as np
-
     from altrelu_dist.class_metrics import evaluate_classes
     from altrelu_dist.loss_names import SQUARES
     from altrelu_dist.memory import measure
@@ -45,10 +43,11 @@ def evaluate(
     from altrelu_dist.network import Network
     from altrelu_dist.runs.columns import open_for, targets_of, unseen, unseen_lines, unseen_of
     from altrelu_dist.runs.scores import (
-        class_lines,
         loss_record,
         measured_level,
         records_of,
+        rows_of,
+        score_lines,
         scores_of,
         table_of,
     )
@@ -58,7 +57,7 @@ def evaluate(
     level = measured_level(network, interval)
     opened = open_for(network, data, output.note, targets=target or ())
     X, y = opened.X, targets_of(network, opened)
-    rows, start = int(X.shape[0]), time.perf_counter()
+    passes, start = 1, time.perf_counter()
     with connect(connection.cluster(), output, in_process=True) as client:
         scores: list[TargetScore] | ClassScore
         try:
@@ -74,32 +73,29 @@ def evaluate(
             output.warn(error.remark)
             known, weight = replace(opened, y=y).known_targets()
             scores = evaluate_numbers(network, X, known, weight, client=client, level=level)
-            rows -= int(np.isnan(y).any(axis=1).sum().compute())
+            passes += 2  # one that names the targets, and the scores again
         unknown = {}
         if opened.columns is not None:
             unknown = unseen_of(opened, unseen(opened).sum(axis=0).compute())
+            passes += 1
         memory = measure(client)
     seconds = time.perf_counter() - start
-    for line in unseen_lines(unknown):
+    for line in [*unseen_lines(unknown), *score_lines(scores)]:
         output.warn(line)
-    if not isinstance(scores, list):
-        rows = scores.rows
-        for line in class_lines(scores):
-            output.warn(line)
     output.result(
         {
             "model": model,
             "data": data,
-            "rows": rows,
+            "rows": rows_of(scores),
             **loss_record(network, level),
             **scores_of(scores),
             "targets": records_of(scores),
             "unknown_levels": unknown,
             "seconds": seconds,
-            "passes": 1 if opened.columns is None else 2,
+            "passes": passes,
             "peak_memory": memory.total,
             "memory": memory.record(),
         },
-        table_of({"all": (rows, scores)}, network.info.get("loss", SQUARES), level),
+        table_of({"all": scores}, network.info.get("loss", SQUARES), level),
         f"{seconds_text(seconds)}, peak memory {memory_text(memory)}",
     )

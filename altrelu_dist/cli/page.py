@@ -12,9 +12,10 @@ from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 from altrelu_dist import plots
+from altrelu_dist.loss_names import SQUARES
 from altrelu_dist.runs.about import About, about
 from altrelu_dist.runs.output import number as plain_number
-from altrelu_dist.runs.scores import CLASS_SCORES
+from altrelu_dist.runs.scores import CLASS_SCORES, LOSS_WORDS, between_text, shown_scores
 from altrelu_dist.version import __version__
 
 if TYPE_CHECKING:
@@ -172,11 +173,11 @@ def page(
         sections.append(_training(history, network, pictures))
     of_targets: list[_Section] = []
     if diagnosis is not None:
-        sections.append(_scores(diagnosis, remarks))
+        sections.append(_scores(network, diagnosis, remarks))
         if diagnosis.confusion is not None:
             sections.append(_classes(network, diagnosis, pictures))
         of_targets = [
-            _target(t, residuals, diagnosis, pictures)
+            _target(t, residuals, network, diagnosis, pictures)
             for t, residuals in enumerate(diagnosis.residuals)
         ]
     while True:
@@ -237,7 +238,9 @@ def _training(
         for entry in history
     ]
     losses = [entry["loss"] for entry in known if entry["loss"] == entry["loss"]]
-    what = "MSE" if network.classes is None else "MSE of the classes' indicators"
+    what = LOSS_WORDS.get(_loss(network), "MSE")
+    if network.classes is not None:
+        what = "MSE of the classes' indicators"
     if "groups" in network.info:
         what += ", out of fold"
     fell = f"from {_number(losses[0])} to {_number(losses[-1])}" if losses else "unknown"
@@ -254,7 +257,11 @@ def _training(
     return _Section("training", "Training", parts)
 
 
-def _scores(diagnosis: Diagnosis, remarks: Sequence[str]) -> _Section:
+def _loss(network: Network) -> str:
+    return str(network.info.get("loss", SQUARES))
+
+
+def _scores(network: Network, diagnosis: Diagnosis, remarks: Sequence[str]) -> _Section:
     parts = [f"<p>On {diagnosis.rows:,} rows.</p>"]
     scores = diagnosis.scores
     if not isinstance(scores, list):
@@ -267,27 +274,37 @@ def _scores(diagnosis: Diagnosis, remarks: Sequence[str]) -> _Section:
             tiles["calibration error"] = _number(diagnosis.calibrations[0].error)
         parts.append(_tiles(tiles))
     else:
-        values = [(s.target, s.r2, s.mse, s.rmse, s.mae) for s in scores]
-        if len(values) == 1:
-            _, *own = values[0]
-            heads = ("R2", "MSE", "RMSE", "MAE")
-            parts.append(_tiles(dict(zip(heads, map(_number, own), strict=True))))
+        shown = shown_scores(_loss(network))
+        if len(scores) == 1:
+            parts.append(_tiles({k: _number(getattr(scores[0], v)) for k, v in shown.items()}))
         else:
-            rows = [(_cut(name), *map(_number, own)) for name, *own in values[:_TARGETS]]
-            more = len(values) - len(rows)
-            caption = "Scores of each target" + (f"; {more:,} more are left out" if more else "")
-            parts.append(_table(caption, ("target", "R2", "MSE", "RMSE", "MAE"), rows))
+            rows = [
+                (_cut(one.target), *(_number(getattr(one, name)) for name in shown.values()))
+                for one in scores[:_TARGETS]
+            ]
+            more = len(scores) - len(rows)
+            of = "quantile" if len(network.quantiles) > 1 else "target"
+            caption = f"Scores of each {of}" + (f"; {more:,} more are left out" if more else "")
+            parts.append(_table(caption, (of, *shown), rows))
+            if len(network.quantiles) > 1:
+                parts.append(_list([between_text(scores, network.quantiles)]))
     parts.append(_list(remarks) if remarks else "")
     return _Section("scores", "Scores", parts)
 
 
-def _target(t: int, residuals: Residuals, diagnosis: Diagnosis, pictures: _Pictures) -> _Section:
+def _target(
+    t: int, residuals: Residuals, network: Network, diagnosis: Diagnosis, pictures: _Pictures
+) -> _Section:
     name = _cut(residuals.target)
     section = _Section(f"target{t}", f"Predictions of {name}")
     beyond = [
         _beyond(each.beyond)
         for each in (residuals.predicted, residuals.residual, residuals.against)
     ]
+    below = ""
+    if network.quantiles:
+        level = network.quantiles[min(t, len(network.quantiles) - 1)]
+        below = f"; a share of {level:.3g} should be at or below 0"
     figures = [
         pictures.figure(
             lambda ax: plots.plot_density(residuals.predicted, ax),
@@ -298,7 +315,7 @@ def _target(t: int, residuals: Residuals, diagnosis: Diagnosis, pictures: _Pictu
         pictures.figure(
             lambda ax: plots.plot_residual_histogram(residuals.residual, ax),
             f"Histogram: residuals of {name}, true less predicted",
-            f"Residuals, all rows{beyond[1]}",
+            f"Residuals, all rows{below}{beyond[1]}",
         ),
         pictures.figure(
             lambda ax: plots.plot_residuals(residuals, ax),
@@ -375,7 +392,7 @@ def _explained(
     pictures: _Pictures,
 ) -> list[str]:
     """Importance and partial dependence."""
-    gained = "R2 lost" if importance.unit == "R2" else "log loss gained"
+    gained = f"{importance.unit} {'gained' if importance.unit == 'log loss' else 'lost'}"
     top = importance.order[:_ROWS]
     first = ", ".join(_cut(importance.names[i]) for i in top[:3])
     bars = min(len(importance.names), plots.BARS)

@@ -15,6 +15,8 @@ from altrelu_dist.cli.options import (
     Drop,
     Hidden,
     Json,
+    Levels,
+    Loss,
     MaxSize,
     Memory,
     Method,
@@ -24,6 +26,7 @@ from altrelu_dist.cli.options import (
 )
 from altrelu_dist.cluster_errors import workers_of
 from altrelu_dist.errors import ParameterError
+from altrelu_dist.loss_names import SQUARES
 from altrelu_dist.runs.output import Output, bytes_text, number, seconds_text, table
 
 if TYPE_CHECKING:
@@ -58,6 +61,8 @@ def plan(
     hidden: Hidden = None,
     method: Method = None,
     max_size: MaxSize = None,
+    loss: Loss = "squared_error",
+    quantile: Levels = None,
     rows: Annotated[
         float | None,
         typer.Option(help="As if there were so many rows, for example 1e11.", show_default=False),
@@ -136,6 +141,8 @@ def plan(
             hidden,
             method=method,
             max_size=max_size,
+            loss=loss,
+            quantile=sorted(quantile) if quantile else None,
             rows=rows,
             features=features,
             targets=targets,
@@ -179,11 +186,14 @@ def _text(made: Plan) -> list[Table | str]:
     what = f"targets: {made.targets}"
     if made.classes is not None:
         what = f"classes: {len(made.classes):,}"
+    if len(made.levels) > 1:
+        what = f"quantiles: {len(made.levels)}"
+    of = "" if made.loss == SQUARES else f", loss {made.loss}"
     lines: list[Table | str] = [
         (
             f"{made.rows:,} rows, features: {made.features}, {what}, "
             f"{made.dtype}; {made.n_blocks:,} blocks of {made.block_rows:,} rows; "
-            f"{most}{made.hidden:,} neurons, method {made.method}"
+            f"{most}{made.hidden:,} neurons, method {made.method}{of}"
         ),
         _stages(made),
         _clusters(made),

@@ -74,7 +74,7 @@ def predict(
     make_writer = writer_for(out)
     kind = PREDICTION_FORMAT if out.rstrip("/").lower().endswith(".zarr") else None
     if keep and not make_writer.tables:
-        raise ParameterError(f"is for a .parquet or .csv; {out} holds numbers", parameter="keep")
+        raise ParameterError(f"is for a .parquet or .csv, and --out is {out}", parameter="keep")
     check_apart(out, model, data)
     check_output(out, overwrite=overwrite, kind=kind)
     network = Network.load(model)

@@ -53,12 +53,15 @@ def report(
     from altrelu_dist.outputs import check_apart, check_output, write_beside
     from altrelu_dist.plots import require_matplotlib
     from altrelu_dist.runs.columns import open_for, targets_of, unseen_lines, unseen_of
-    from altrelu_dist.runs.scores import class_lines, records_of, scores_of
+    from altrelu_dist.runs.scores import loss_record, records_of, score_lines, scores_of
 
     output = Output(quiet, as_json)
     require_matplotlib("a report")
     if not out.lower().endswith(_ENDINGS):
-        raise ParameterError(f"{out}: is a page, named *{_ENDINGS[0]}", parameter="out")
+        raise ParameterError(
+            f"{out}: a report is an HTML page; name it with the ending {_ENDINGS[0]}",
+            parameter="out",
+        )
     if data is None and target:
         raise ParameterError("is for data, and none is given", parameter="target")
     check_apart(out, model, *([] if data is None else [data]))
@@ -95,8 +98,7 @@ def report(
         if found.missing_targets:
             each = ", ".join(f"{name} ({n:,})" for name, n in found.missing_targets.items())
             warned.append(f"rows without a target are left out: {each}")
-        if not isinstance(found.scores, list):
-            warned += class_lines(found.scores)
+        warned += score_lines(found.scores)
         for line in warned:
             output.warn(line)
         text = page(
@@ -104,6 +106,7 @@ def report(
         )
         record = {
             "rows": found.rows,
+            **loss_record(network, None),
             **scores_of(found.scores),
             "targets": records_of(found.scores),
             "peak_memory": memory.total,

@@ -32,13 +32,16 @@ def check_report(address: str, cluster: ClusterChoice, *, overwrite: bool) -> No
     from altrelu_dist.outputs import check_output
 
     if cluster.address is None and cluster.workers == 0:
-        raise ParameterError("--performance-report is of a cluster, and with --workers 0 is none")
+        raise ParameterError("--performance-report is of a cluster, and --workers 0 starts none")
     if importlib.util.find_spec("bokeh") is None:
         raise ParameterError(
             "--performance-report needs the package bokeh: pip install 'altrelu-dist[dashboard]'"
         )
     if not address.lower().endswith(_ENDINGS):
-        raise ParameterError(f"--performance-report {address}: is a page, named *{_ENDINGS[0]}")
+        raise ParameterError(
+            f"--performance-report {address}: a report is an HTML page; name it with the ending "
+            f"{_ENDINGS[0]}"
+        )
     check_output(address, overwrite=overwrite)
 
 

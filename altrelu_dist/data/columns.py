@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +18,9 @@ __all__ = [
     "Coding",
     "Found",
     "LevelCounts",
+    "OtherKindError",
     "coded",
+    "fitting",
     "found_of",
     "learnt",
     "number_text",
@@ -54,10 +57,32 @@ class Found(NamedTuple):
 
 
 class Coding(NamedTuple):
-    """How a column becomes numbers: what it is, and whether its texts are those of numbers."""
+    """How a column becomes numbers: what it is, and whether its texts are those of numbers.
+
+    `other` is the type of numbers that the levels do not hold: only missing ones are read then.
+    """
 
     column: RawColumn
     numeric: bool = False
+    other: str = ""
+
+
+class OtherKindError(ValueError):
+    """A column holds something else than what it is read as; the text says what, not where."""
+
+
+@contextmanager
+def fitting(what: str, name: object) -> Iterator[None]:
+    """Say of which column of `what` it is that it holds something else.
+
+    Raises
+    ------
+    DataError
+    """
+    try:
+        yield
+    except OtherKindError as error:
+        raise DataError(f"{what}: column {name} {error}") from None
 
 
 class LevelCounts:
@@ -67,6 +92,7 @@ class LevelCounts:
         self.rows = 0  # that have a value
         self.counts: dict[str, int] | None = {}  # None: more than a column of levels can have
         self._bytes = 0
+        self._times = True  # so far
 
     def add(self, column: Any, *, numeric: bool = False) -> None:
         """Count the values of an Arrow column; of a `numeric` one each number under one text."""
@@ -74,13 +100,15 @@ class LevelCounts:
             places, values = _dictionary_of(chunk)
             counts = np.bincount(places.drop_null(), minlength=len(values))
             used = np.flatnonzero(counts)
-            texts = _texts_of(values.take(used)).to_pylist()
-            for text, count in zip(texts, counts[used].tolist(), strict=True):
+            texts = _texts_of(values.take(used))
+            self._times = self._times and not numeric and _times_of(texts) is not None
+            for text, count in zip(texts.to_pylist(), counts[used].tolist(), strict=True):
                 if text is not None:
                     self._count((number_text(text) or text) if numeric else text, count)
 
     def merge(self, other: LevelCounts) -> LevelCounts:
         """The counts of both, in this one."""
+        self._times = self._times and other._times
         if other.counts is None:
             self.counts = None
             self.rows += other.rows
@@ -92,6 +120,7 @@ class LevelCounts:
     def times(self, rows: int) -> LevelCounts:
         """The same texts, each in so many times as many rows."""
         made = LevelCounts()
+        made._times = self._times
         for text, count in (self.counts or {}).items():
             made._count(text, count * rows)
         return made
@@ -105,6 +134,11 @@ class LevelCounts:
         self.counts[text] = self.counts.get(text, 0) + count
         if len(self.counts) > MOST_LEVELS or self._bytes > _MOST_BYTES:
             self.counts = None
+
+    @property
+    def are_times(self) -> bool:
+        """Whether the texts are times, as ISO 8601 writes them."""
+        return self._times and self.rows > 0
 
     @property
     def is_id(self) -> bool:
@@ -141,7 +175,7 @@ def found_of(arrow_type: Any) -> Found:
 def learnt(
     counts: Mapping[str, LevelCounts], categorical: Sequence[str], what: str
 ) -> tuple[dict[str, RawColumn], tuple[str, ...]]:
-    """Columns of the levels that were counted, and the names of those that are ids.
+    """Columns of the levels that were counted, or times; and the names of those that are ids.
 
     Raises
     ------
@@ -150,7 +184,9 @@ def learnt(
     """
     columns, ids = {}, []
     for name, counted in counts.items():
-        if counted.counts is not None and (name in categorical or not counted.is_id):
+        if counted.are_times and name not in categorical:
+            columns[name] = RawColumn("time")
+        elif counted.counts is not None and (name in categorical or not counted.is_id):
             columns[name] = RawColumn.of_levels(counted.counts)
         elif name in categorical:
             raise DataError(
@@ -184,6 +220,8 @@ def coded(column: Any, coding: Coding, dtype: DType) -> Array:
         return _codes_of(column, coding, dtype)
     if pa.types.is_dictionary(column.type):
         column = pc.cast(column, column.type.value_type)
+    if coding.column.kind == "time" and _is_text(column.type):
+        return _seconds_of_texts(column)
     if pa.types.is_duration(column.type) or coding.column.kind == "time":
         return seconds_of(column)
     numbers: Array = pc.cast(column, pa.from_numpy_dtype(dtype), safe=False).to_numpy()
@@ -215,6 +253,48 @@ def seconds_of(column: Any) -> Array:
     return seconds
 
 
+def _seconds_of_texts(column: Any) -> Array:
+    """Seconds of texts of times.
+
+    Raises
+    ------
+    OtherKindError
+        If one is none.
+    """
+    import pyarrow as pa
+
+    seconds = []
+    for chunk in column.chunks:
+        texts = _plain_texts(chunk)
+        times = _times_of(texts)
+        if times is None:
+            text = next(t for t in texts if t.is_valid and _times_of(_array_of(t)) is None)
+            raise OtherKindError(
+                f"holds the text {text.as_py()!r:.60}; expected times, such as 2024-02-29 13:00"
+            )
+        seconds.append(seconds_of(pa.chunked_array([times])))
+    return np.concatenate([*seconds, np.empty(0)])
+
+
+def _times_of(texts: Any) -> Any:
+    """An Arrow array of texts as times, all with a zone or all without; None if one is no time."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for zone in (None, "UTC"):
+        try:
+            return pc.cast(texts, pa.timestamp("us", zone))
+        except pa.ArrowInvalid:
+            continue
+    return None
+
+
+def _array_of(value: Any) -> Any:
+    import pyarrow as pa
+
+    return pa.array([value.as_py()], pa.string())
+
+
 def _codes_of(column: Any, coding: Coding, dtype: DType) -> Array:
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -226,7 +306,13 @@ def _codes_of(column: Any, coding: Coding, dtype: DType) -> Array:
         indices, values = _dictionary_of(chunk)
         texts = _texts_of(values)
         places = pc.index_in(texts, value_set=known).fill_null(UNSEEN).to_numpy().astype(dtype)
-        places[texts.is_null().to_numpy(zero_copy_only=False)] = np.nan
+        there = texts.is_valid().to_numpy(zero_copy_only=False)
+        if coding.other and there.any() and (places[there] == UNSEEN).all():
+            raise OtherKindError(
+                f"holds {coding.other}; expected texts such as {coding.column.levels[0]!r:.40}, as "
+                "in the data of the fit"
+            )
+        places[~there] = np.nan
         if coding.numeric and (unseen := np.flatnonzero(places == UNSEEN)).size:
             others = [number_text(text) or text for text in texts.take(unseen).to_pylist()]
             found = pc.index_in(pa.array(others, pa.string()), value_set=known)

@@ -108,13 +108,14 @@ def convert(
         A path, or an address that fsspec knows, that ends in ``.zarr``. It
         appears, or is replaced, when all is written.
     missing : "keep" or "error"
-        Whether missing features are kept as NaN, or refused. Infinite ones, and missing targets and
-        weights, are refused.
+        Whether missing features are kept as NaN, or refused. Rows without a target are left out.
+        Infinite values, and missing weights, are refused.
     drop_missing : bool
         Leave out rows in which a value is NaN, null or infinite.
     impute : "mean", optional
         Fill missing and infinite features by the mean of the column, but those of text. Targets and
-        weights are never filled: rows that lack them are refused, or left out with `drop_missing`.
+        weights are never filled: rows without a target are left out, and rows without a weight are
+        refused, or left out with `drop_missing`.
     overwrite : bool
         Whether an existing store that this package wrote may be replaced; nothing else is.
     dtype : "float32" or "float64", optional

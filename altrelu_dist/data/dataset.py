@@ -6,7 +6,7 @@ import math
 import os
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict, cast
 from urllib.parse import unquote
 from uuid import uuid4
 
@@ -325,6 +325,17 @@ def _other_count(address: str, names: Sequence[str], features: Sequence[str]) ->
         f"{address}: has {len(names)} columns without names; expected {len(features)}: "
         f"{listed(features)}"
     )
+
+
+class Choice(TypedDict):
+    """Of which use the columns of a table are: parameters of `find_sources`."""
+
+    target: str | Sequence[str] | None
+    weight: str | None
+    categorical: Sequence[str]
+    drop: Sequence[str]
+    only: Sequence[str] | None
+    classes: bool | None
 
 
 class Sources(NamedTuple):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
-from altrelu_dist.data.columns import Coding, Found, coded, found_of
+from altrelu_dist.data.columns import Coding, Found, coded, fitting, found_of, number_text
 from altrelu_dist.data.source import (
     Array,
     Block,
@@ -79,13 +79,13 @@ class TableRows(RowReader):
     def read(self, start: int, stop: int) -> Array:
         """Rows start to stop as a matrix of numbers, missing values as NaN."""
         rows = np.empty((stop - start, len(self.columns)), self.dtype)
-        _fill(rows, None, self.columns, self.codings, self.partition)
+        _fill(rows, None, self.columns, self.codings, self.partition, self.address)
         names = stored(self.columns, self.partition)
         at = 0
         with reading(f"{self.address}: rows {start} to {stop - 1} cannot be read"):
             for table in self.tables(start, stop, names) if names else ():
                 some = rows[at : at + table.num_rows]
-                _fill(some, table, self.columns, self.codings, self.partition)
+                _fill(some, table, self.columns, self.codings, self.partition, self.address)
                 at += table.num_rows
         if names and at != len(rows):
             raise DataError(f"{self.address}: has changed since it was opened")
@@ -167,7 +167,7 @@ class TableSource(Source):
             if dtype is None:
                 return None
             rows = np.empty((table.num_rows, len(names)), dtype)
-            _fill(rows, table, names, self.codings, self.partition)
+            _fill(rows, table, names, self.codings, self.partition, self.address)
             return rows
 
         X, y, weight = map(matrix, self.groups, self.dtypes)
@@ -292,8 +292,12 @@ def coding_of(address: str, name: str, found: Found, column: RawColumn) -> Codin
     """
     number = found.kind == "number"
     if column.kind == "levels" and found.kind is not None and (number or found.as_text):
-        return Coding(column, numeric=number)
+        levels = column.levels
+        other = number and levels and not any(number_text(level) is not None for level in levels)
+        return Coding(column, numeric=number, other=found.words if other else "")
     if found.kind == column.kind or found.empty:
+        return Coding(column)
+    if column.kind == "time" and found.kind == "levels" and not found.as_text:
         return Coding(column)
     if column.kind == "number":
         raise not_numeric(address, "feature", [name], {name: found})
@@ -374,15 +378,18 @@ def _fill(
     names: Sequence[str],
     codings: Mapping[str, Coding],
     partition: Mapping[str, float | str],
+    address: str,
 ) -> None:
     """Write the columns of an Arrow table, where there is one, and the constants into a matrix."""
     plain = Coding(RawColumn())
     for j, name in enumerate(names):
         coding = codings.get(name, plain)
-        if name in partition:
-            rows[:, j] = coded(constant(partition[name]), coding, rows.dtype)
-        elif table is not None:
-            rows[:, j] = coded(table.column(name), coding, rows.dtype)
+        column = constant(partition[name]) if name in partition else None
+        if column is None and table is not None:
+            column = table.column(name)
+        if column is not None:
+            with fitting(address, name):
+                rows[:, j] = coded(column, coding, rows.dtype)
 
 
 def _float_of(

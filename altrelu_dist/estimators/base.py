@@ -121,6 +121,7 @@ class NetworkEstimator(ExportMethods, TakesData):
     quantile: float | Sequence[float] | None = None
     _note: Mapping[str, Any] | None = None  # kept with a checkpoint, for who reads it again
     _leave_out = False  # rows without a target, which are else refused
+    _rows_left_out = 0  # how many, in the last fit
     _warn: Callable[[str], object] = staticmethod(
         partial(warnings.warn, category=ConvergenceWarning, stacklevel=3)
     )
@@ -308,12 +309,14 @@ class NetworkEstimator(ExportMethods, TakesData):
         self, made: PlainFit | CommitteeFit | LossFit, engine: Engine, dtype: np.dtype[np.floating]
     ) -> Network:
         """Train; where rows without a target may be left out, without those."""
+        self._rows_left_out = 0
         try:
             return made.train(engine, dtype)
         except MissingTargetsError as error:
             if not self._leave_out:
                 raise
             self._remark(self._lost(error))
+            self._rows_left_out = error.rows
         return made.train(engine.prepared(rows_with_target), dtype)
 
     def _lost(self, error: MissingTargetsError) -> str:

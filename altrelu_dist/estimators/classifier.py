@@ -52,6 +52,10 @@ class AltReLUClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[misc
     layer, so that it stays one network, and its probabilities are the softmax of its outputs; with
     two classes it has one output, and they are its sigmoid.
 
+    It has no ``partial_fit`` and no ``warm_start``, unlike `AltReLURegressor`: both go on from an
+    output layer of least squares, and this one is of logits. For further rows call `fit` on all
+    rows together; a run that was cut off goes on from its ``checkpoint``.
+
     Parameters
     ----------
     n_hidden, method, max_size : optional
@@ -386,8 +390,9 @@ class AltReLUClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[misc
     def _restored(self, network: Network) -> None:
         self.classes_ = np.asarray(network.info["classes"])
         self._given = None, network.info.get("target_name")
-        if isinstance(self.class_weight, list):  # a dict of labels that are no texts
-            self.class_weight = dict(map(tuple, self.class_weight))
+        weights: Any = self.class_weight
+        if isinstance(weights, list):  # a dict of labels that are no texts
+            self.class_weight = dict(map(tuple, weights))
 
 
 @dataclass(frozen=True)

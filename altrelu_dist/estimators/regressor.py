@@ -25,7 +25,7 @@ from altrelu_dist.loss_names import SQUARES
 from altrelu_dist.losses import Poisson, Repeated
 from altrelu_dist.moments.refusals import check_finite
 from altrelu_dist.network import Network
-from altrelu_dist.parameters import checked, one_name_a_column
+from altrelu_dist.parameters import check_one_target, checked, one_name_a_column
 from altrelu_dist.prediction import check_interval, intervals, of_targets
 from altrelu_dist.training import Callback
 
@@ -472,12 +472,7 @@ class AltReLURegressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
         levels = self._levels()
         if len(levels) < 2:
             return rows
-        if rows.n_targets > 1:
-            raise ParameterError(
-                f"has {len(levels)} levels, and y has {rows.n_targets} targets; expected one of "
-                "them: fit a model for each target, or for each level",
-                parameter="quantile",
-            )
+        check_one_target(levels, rows.n_targets)
         if reset:
             self._target_name = None if rows.target_names is None else rows.target_names[0]
         return rows._replace(

@@ -79,6 +79,7 @@ def check_summary(
         error = _not_finite("y", summary.targets, target_names, MissingTargetsError)
         assert isinstance(error, MissingTargetsError)
         error.counts = {_name(int(t), target_names): int(summary.targets.bad[t]) for t in lost}
+        error.rows = summary.without_target
         raise error
     missing = np.where(gaps, 0.0, summary.features.bad)
     if missing.any():

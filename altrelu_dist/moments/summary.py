@@ -65,6 +65,7 @@ class Summary:
 
     rows: int
     weighted: int  # rows whose weight is not zero
+    without_target: int  # rows of which some target is not finite
     features: Columns
     targets: Columns
     low_weight: float
@@ -75,6 +76,7 @@ class Summary:
         return Summary(
             self.rows + other.rows,
             self.weighted + other.weighted,
+            self.without_target + other.without_target,
             self.features.merge(other.features),
             self.targets.merge(other.targets),
             min(self.low_weight, other.low_weight),
@@ -104,6 +106,7 @@ def summarise(rows: Rows) -> Summary:
     return Summary(
         rows=n,
         weighted=int(np.count_nonzero(usable)),
+        without_target=n - int(np.isfinite(rows.y.astype(np.float64)).all(axis=1).sum()),
         features=columns_of(rows.X, usable, rows.start),
         targets=columns_of(rows.y, usable, rows.start),
         low_weight=float(np.min(usable, initial=np.inf)),

@@ -133,15 +133,16 @@ def check_apart(destination: str | os.PathLike[str], *inputs: str | os.PathLike[
         if read_here != here:
             continue
         given = Path(read).expanduser().resolve() if here else Path(read)
-        if (
-            path == given
-            or path in given.parents
-            or given in path.parents
-            or fnmatch(str(path), str(given))
-        ):
+        how = ""
+        if path == given or fnmatch(str(path), str(given)):
+            how = "is one of the inputs"
+        elif path in given.parents:
+            how = "is a folder that holds an input"
+        elif given in path.parents:
+            how = "lies inside an input"
+        if how:
             raise ParameterError(
-                f"{os.fspath(destination)}: is not apart from {os.fspath(each)}, which is read for "
-                f"it; choose another name"
+                f"{os.fspath(destination)}: {how} ({os.fspath(each)}); choose another output"
             )
 
 

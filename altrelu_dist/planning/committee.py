@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from altrelu_dist.committee import COMMITTEE, Kind, run
+from altrelu_dist.committee import COMMITTEE, Kind, line, run
 from altrelu_dist.planning.calls import Call, Range, Shape, Stage
 from altrelu_dist.training import schedule
 
 __all__ = ["Sizes", "sizes_of", "stages"]
 
 _ONCE = Range.exactly(1)
+_NEWTON = Range(2, 6, line._MOST_STEPS)  # steps of a line of another loss than the square
 _PARTS = 64  # shares of a race are rounded to such parts: their sums are exact
 _FLOAT32 = 4
 
@@ -70,7 +71,7 @@ def sizes_of(shape: Shape) -> Sizes:
     return Sizes(held, whole, COMMITTEE.folds(held), COMMITTEE.member_size(held), columns)
 
 
-def stages(shape: Shape, looks: tuple[Stage, Stage]) -> tuple[Stage, ...]:
+def stages(shape: Shape, looks: tuple[Stage, Stage], *, by_loss: bool) -> tuple[Stage, ...]:
     """The stages of a run.
 
     Parameters
@@ -78,6 +79,8 @@ def stages(shape: Shape, looks: tuple[Stage, Stage]) -> tuple[Stage, ...]:
     shape : Shape
     looks : tuple of Stage
         The first pass, and the one that takes rows into memory.
+    by_loss : bool
+        Whether the loss is another one than the square.
     """
     sizes = sizes_of(shape)
     summary, sample = looks
@@ -85,7 +88,7 @@ def stages(shape: Shape, looks: tuple[Stage, Stage]) -> tuple[Stage, ...]:
     summary = replace(summary, calls=(*summary.calls, sketch))
     if sizes.folds < 2:
         return summary, sample
-    sample = replace(sample, calls=(*sample.calls, *_lines(sizes)))
+    sample = replace(sample, calls=(*sample.calls, *_lines(sizes, shape.q if by_loss else 0)))
     rounds = len(COMMITTEE.racing)
     size = sizes.neurons
     groups = max(1, min(COMMITTEE.kept, shape.h // size))
@@ -99,13 +102,21 @@ def stages(shape: Shape, looks: tuple[Stage, Stage]) -> tuple[Stage, ...]:
     return summary, sample, members
 
 
-def _lines(sizes: Sizes) -> list[Call]:
-    """The ridge lines, of the standardised columns and of the coarse pieces beside them."""
+def _lines(sizes: Sizes, of_loss: int) -> list[Call]:
+    """The ridge lines, of the standardised columns and of the coarse pieces beside them.
+
+    Those of another loss are the ends of Newton's steps, each with the moments of ``of_loss``
+    targets; the first lines are found twice.
+    """
     calls = []
-    for p in sizes.columns[:2]:
+    for first, p in enumerate(sizes.columns[:2]):
+        times = _ONCE
+        if of_loss:
+            times = _NEWTON.times(of_loss).plus(_ONCE).times(line._CHOICES * (1 if first else 2))
+        encoded = 1 if sizes.kept(p) else max(3, round(times.typical))
         calls += [
-            Call("encode", sizes.held if sizes.kept(p) else 3 * sizes.held, 0, _ONCE, columns=p),
-            Call("line", sizes.held, 0, _ONCE, columns=p),
+            Call("encode", encoded * sizes.held, 0, _ONCE, columns=p),
+            Call("line", sizes.held, 0, times, columns=p),
             Call("eigen", 0, 0, Range.exactly(sizes.folds), columns=p),
         ]
     return calls

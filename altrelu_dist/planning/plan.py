@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from altrelu_dist.parameters import resolved, whole_number
+from altrelu_dist.errors import ParameterError
+from altrelu_dist.loss_names import SQUARES
+from altrelu_dist.parameters import check_one_target, checked_levels, resolved, whole_number
 from altrelu_dist.planning.memory import resident, solver_bytes, worker_bytes
 from altrelu_dist.planning.model import Clock, Cluster, Limit, limit_of
 from altrelu_dist.planning.problem import machine_memory, problem_of, this_machine
@@ -113,6 +115,9 @@ class Plan:
         What was measured here.
     classes : tuple, or None
         Of the target, where it is classes; `targets` are then the network's outputs.
+    loss : str
+    levels : tuple of float
+        Of the quantiles, where it is of these; `targets` are then the network's outputs.
     """
 
     data: str | None
@@ -133,6 +138,8 @@ class Plan:
     cluster: Estimate | None
     rates: Rates
     classes: tuple[str | int | float | bool, ...] | None = None
+    loss: str = SQUARES
+    levels: tuple[float, ...] = ()
 
     def record(self) -> dict[str, Any]:
         """All of it, for JSON."""
@@ -147,6 +154,8 @@ def plan(
     *,
     method: str | None = None,
     max_size: int | None = None,
+    loss: str = SQUARES,
+    quantile: float | Sequence[float] | None = None,
     rows: float | None = None,
     features: int | None = None,
     targets: int | None = None,
@@ -175,6 +184,9 @@ def plan(
     method : {"committee", "search", "kronecker", "damped", "alternating"}, optional
     max_size : int, optional
         These three as for `AltReLURegressor`: by default a committee.
+    loss : {"squared_error", "huber", "quantile", "poisson"}, default "squared_error"
+    quantile : float or list of float, optional
+        These too.
     rows : float, optional
         Plan for so many rows like those of the store.
     features, targets : int, optional
@@ -201,8 +213,8 @@ def plan(
     Raises
     ------
     ParameterError
-        If a parameter has a value that it cannot have, the run cannot fit in memory (the text
-        says what would), or the method cannot hold its system.
+        If a parameter has a value that it cannot have, two do not go together, the run cannot fit
+        in memory (the text says what would), or the method cannot hold its system.
     DataError
         As `open_dataset`.
     """
@@ -210,6 +222,8 @@ def plan(
         if value is not None:
             whole_number(name, value, 1)
     method, most = resolved(method, n_hidden, max_size)
+    levels = checked_levels(loss, quantile, method, max_size)
+    n_levels = max(1, len(levels))
     sizes = {"features": features, "targets": targets, "workers": workers, "threads": threads}
     for name, value in sizes.items():
         if value is not None:
@@ -220,6 +234,7 @@ def plan(
         rows,
         features,
         targets,
+        n_levels,
         target=target,
         weight=weight,
         categorical=categorical,
@@ -227,7 +242,13 @@ def plan(
         only=only,
         classes=classes,
     )
-    stages = stages_of(shape, method)  # refuses before anything is measured
+    check_one_target(levels, shape.q // n_levels)
+    if data is not None and data.classes is not None and loss != SQUARES:
+        raise ParameterError(
+            f"is for targets that are numbers; {data.target_names[0]} has classes",
+            parameter="loss",
+        )
+    stages = stages_of(shape, method, loss)  # refuses before anything is measured
     solver = solver_bytes(shape, blocks, method, resident(), n_threads())
     check_solver(shape, solver, client_memory or machine_memory())
     here = this_machine()
@@ -259,6 +280,8 @@ def plan(
         cluster=asked,
         rates=rates,
         classes=None if data is None else data.classes,
+        loss=loss,
+        levels=levels,
     )
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from altrelu_dist.planning.work import Shape
 
 if TYPE_CHECKING:
     from altrelu_dist.data import DataSet
+    from altrelu_dist.data.dataset import Choice
 
 __all__ = ["machine_memory", "problem_of", "this_machine"]
 
@@ -28,13 +28,8 @@ def problem_of(
     rows: float | None,
     features: int | None,
     targets: int | None,
-    *,
-    target: str | Sequence[str] | None,
-    weight: str | None,
-    categorical: Sequence[str] = (),
-    drop: Sequence[str] = (),
-    only: Sequence[str] | None = None,
-    classes: bool | None = None,
+    n_levels: int,
+    **choice: Unpack[Choice],
 ) -> tuple[DataSet | None, Shape, Blocks, float]:
     """The data if there are any, their sizes, their blocks, and bytes on disk of one in memory."""
     if rows is not None and not (math.isfinite(rows) and rows >= 2):
@@ -44,8 +39,9 @@ def problem_of(
     if store is None:
         if rows is None or features is None:
             raise ParameterError("without a store give rows and features")
-        shape = Shape(int(rows), features, targets or 1, n_hidden, np.dtype(np.float32))
-        row_bytes = (shape.d + shape.q) * shape.dtype.itemsize
+        q = targets or 1
+        row_bytes = (features + q) * np.dtype(np.float32).itemsize
+        shape = Shape(int(rows), features, q * n_levels, n_hidden, np.dtype(np.float32))
         block_rows = min(shape.n, max(1, _BLOCK_BYTES // (shape.d * shape.dtype.itemsize)))
         return None, shape, Blocks(-(-shape.n // block_rows), block_rows, row_bytes), 1.0
     if features is not None or targets is not None:
@@ -53,20 +49,11 @@ def problem_of(
     from altrelu_dist.data.dataset import dataset_of, find_sources
     from altrelu_dist.data.description import bytes_on_disk
 
-    found = find_sources(
-        store,
-        target=target,
-        weight=weight,
-        require_target=True,
-        categorical=categorical,
-        drop=drop,
-        only=only,
-        classes=classes,
-    )
+    found = find_sources(store, require_target=True, **choice)
     data = dataset_of(found, store)
     arrays = [a for a in (data.X, data.y, data.sample_weight) if a is not None]
     n, d = data.X.shape
-    q = data.n_outputs
+    q = data.n_outputs * n_levels
     dtype = np.dtype("f4" if data.X.dtype == np.float32 else "f8")  # as an estimator computes
     shape = Shape(n if rows is None else int(rows), d, q, n_hidden, dtype)
     in_memory = sum(int(array.nbytes) for array in arrays)

@@ -10,6 +10,8 @@ from dataclasses import replace
 
 from altrelu_dist.committee import COMMITTEE
 from altrelu_dist.engine import TILE
+from altrelu_dist.loss_names import SQUARES
+from altrelu_dist.losses import MOST_FITS, MOST_STEEP
 from altrelu_dist.moments.pattern import WIDE
 from altrelu_dist.planning import committee
 from altrelu_dist.planning.calls import PASSES, Call, Range, Shape, Stage
@@ -45,6 +47,8 @@ _STEPS = 65
 _VALUES_AN_ITERATION = 1.03
 # Rounds of Kronecker-factored steps: each makes twice the steps of the one before.
 _ROUNDS = (2, 4)
+# Fits of another loss that are typical after that of squares.
+_FITS = 4
 
 
 def _pairs(m: int) -> int:
@@ -118,21 +122,35 @@ def _candidates(h: int) -> int:
     return max(neurons._CANDIDATES, h // 2)
 
 
-def stages_of(shape: Shape, method: str) -> tuple[Stage, ...]:
+def stages_of(shape: Shape, method: str, loss: str = SQUARES) -> tuple[Stage, ...]:
     """The stages of a run.
+
+    Parameters
+    ----------
+    shape : Shape
+        Its targets are the network's outputs.
+    method, loss : str
 
     Raises
     ------
     ParameterError
         If the method cannot hold its system.
     """
-    h, p, q, n = shape.h, shape.p, shape.q, shape.n
+    h, p, n = shape.h, shape.p, shape.n
     if method == "alternating":
         trainer.check_alternation(h, p)
     if method == "committee":
         held = committee.sizes_of(shape).held
         drawn = _drawing(n, held, ("distinct",))
-        return committee.stages(shape, (_look("summary", n), drawn))
+        return committee.stages(shape, (_look("summary", n), drawn), by_loss=loss != SQUARES)
+    if loss != SQUARES:
+        return _reweighted(shape, method)
+    return _plain(shape, method)
+
+
+def _plain(shape: Shape, method: str, rounds: Range | None = None) -> tuple[Stage, ...]:
+    """The stages of a plain network of squares; of Kronecker-factored steps so many rounds."""
+    h, p, q, n = shape.h, shape.p, shape.q, shape.n
     sizes = schedule.ROWS.stages(p, q, h, shape.dtype, n)
     whole = sizes.whole
     made = [_look("summary", n)]
@@ -144,7 +162,7 @@ def stages_of(shape: Shape, method: str) -> tuple[Stage, ...]:
     if method == "alternating":
         return (*made, _alternation(shape, local=whole))
     if method == "kronecker":
-        made.append(_rounds(shape, held))
+        made.append(_rounds(shape, held, rounds))
         return tuple(made) if whole else (*made, _last_steps(shape, few, local=False))
     if method == "damped":
         steps = trainer._DAMPED_STEPS
@@ -168,8 +186,30 @@ def _last_steps(shape: Shape, few: int, *, local: bool) -> Stage:
     return Stage("layers", n, (h, h), Range.exactly(steps), tuple(calls))
 
 
-def _rounds(shape: Shape, held: int) -> Stage:
-    """Kronecker-factored steps from hinges, in rounds of ever more steps."""
+def _reweighted(shape: Shape, method: str) -> tuple[Stage, ...]:
+    """A fit of squares, and fits of the parabolas of the loss: each a run of its own."""
+    n, h = shape.n, shape.h
+    squares = [call for stage in _plain(shape, method) for call in stage.calls]
+    again = "damped" if method == "damped" else "kronecker"
+    one = [call for stage in _plain(shape, again, Range.exactly(1)) for call in stage.calls]
+    # The rows of each pass over the data are predicted for their working targets and weights.
+    one += [replace(call, kernel="loss", neurons=h, rides=True) for call in one if call.everywhere]
+    once = Range.exactly(1)
+    one.append(Call("loss", n, h, once, everywhere=True))
+    fits = Range(1, _FITS, MOST_FITS + MOST_STEEP)
+    return (
+        _look("summary", n),
+        Stage("squares", n, (h, h), once, (*_look("sample", n).calls, *squares)),
+        Stage("reweighted", n, (h, h), fits, tuple(_times(call, fits) for call in one)),
+    )
+
+
+def _times(call: Call, count: Range) -> Call:
+    return replace(call, count=call.count.times(count))
+
+
+def _rounds(shape: Shape, held: int, rounds: Range | None) -> Stage:
+    """Kronecker-factored steps in rounds of ever more: from hinges, or so many from a network."""
     settings, h = kronecker.SETTINGS, shape.h
     tile = min(settings.tile_rows(held), held)
     made: list[float] = [0.0]  # steps after so many rounds
@@ -178,13 +218,13 @@ def _rounds(shape: Shape, held: int) -> Stage:
         racing = len(settings.racing(number, 0))
         made.append(made[-1] + racing * settings.round_steps(number, held))
         descents.append(descents[-1] + racing)
-    least, typical = _ROUNDS
-    rounds = Range(least, typical, settings.most_rounds)
+    begun = rounds is not None
+    rounds = rounds or Range(*_ROUNDS, settings.most_rounds)
     steps = Range(*(made[int(count)] for count in rounds))
     losses = Range(*(float(descents[int(count)] + 1) for count in rounds))
     calls = [
         Call("whiten", held, 0, Range.exactly(1)),
-        *_insertion(held, h),
+        *([] if begun else _insertion(held, h)),
         Call("loss", held, h, losses),
         Call("output", held, h, rounds),
         Call("tile", held, h, steps.times(tile / held)),

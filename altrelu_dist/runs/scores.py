@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from math import isnan
 from typing import TYPE_CHECKING, Any
 
 from altrelu_dist.data.source import listed
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 __all__ = [
     "EXPECTED",
     "LOSS_WORDS",
+    "between_text",
     "chosen_text",
-    "class_lines",
     "class_record",
     "class_table",
     "expected_classes_text",
@@ -34,9 +35,12 @@ __all__ = [
     "mean_scores",
     "measured_level",
     "records_of",
+    "rows_of",
+    "score_lines",
     "score_records",
     "score_table",
     "scores_of",
+    "shown_scores",
     "table_of",
 ]
 
@@ -61,12 +65,31 @@ def mean_scores(scores: Sequence[TargetScore], prefix: str = "") -> dict[str, fl
     return {
         prefix + name: sum(record[name] for record in records) / len(records)
         for name in records[0]
-        if name != "target"
+        if name not in ("target", "rows")
     }
 
 
+def shown_scores(loss: str = SQUARES) -> dict[str, str]:
+    """The scores that are shown of a network of a loss: their names in `TargetScore` by heading."""
+    if loss not in LOSS_WORDS:
+        return _SQUARES_SHOWN
+    own = _QUANTILES_SHOWN if loss == "quantile" else _OWN_SHOWN
+    return {LOSS_WORDS[loss]: "mean_loss"} | own
+
+
+def between_text(scores: Sequence[TargetScore], quantiles: Sequence[float]) -> str:
+    """The share of targets between the lowest and the highest of several quantiles."""
+    low, high = scores[0], scores[-1]
+    assert low.share_below is not None
+    assert high.share_below is not None
+    return (
+        f"between {low.target} and {high.target}: {high.share_below - low.share_below:.3f} of the "
+        f"targets, expected {quantiles[-1] - quantiles[0]:.3g}"
+    )
+
+
 def score_table(
-    parts: Mapping[str, tuple[int, Sequence[TargetScore]]],
+    parts: Mapping[str, Sequence[TargetScore]],
     loss: str = SQUARES,
     level: float | None = None,
 ) -> Table:
@@ -74,18 +97,15 @@ def score_table(
 
     The columns are those of a network's loss, and of the coverage of intervals of a level.
     """
-    shown = _SQUARES_SHOWN
-    if loss in LOSS_WORDS:
-        own = _QUANTILES_SHOWN if loss == "quantile" else _OWN_SHOWN
-        shown = {LOSS_WORDS[loss]: "mean_loss"} | own
+    shown = shown_scores(loss)
     if level is not None:
         shown = shown | {f"in {100 * level:g} %": "coverage"}
     made = table("", "target", "rows", *shown, words=2)
-    for part, (rows, scores) in parts.items():
+    for part, scores in parts.items():
         for score in scores:
             values = (getattr(score, name) for name in shown.values())
             texts = ("" if value is None else number(value) for value in values)
-            made.add_row(part, score.target, f"{rows:,}", *texts)
+            made.add_row(part, score.target, f"{score.rows:,}", *texts)
     return made
 
 
@@ -109,7 +129,7 @@ def class_table(parts: dict[str, ClassScore]) -> Table:
     return made
 
 
-def class_lines(score: ClassScore) -> list[str]:
+def _class_lines(score: ClassScore) -> list[str]:
     """What is said of rows without a class, or of one that the network does not know."""
     lines = []
     if score.missing:
@@ -120,6 +140,19 @@ def class_lines(score: ClassScore) -> list[str]:
             f"classes that the network does not know: {each}; they are never predicted, which the "
             "accuracy counts, log loss and AUC do not"
         )
+    return lines
+
+
+def score_lines(scores: Scores) -> list[str]:
+    """What is said of rows that do not count, and of scores that these rows do not define."""
+    if not isinstance(scores, list):
+        one_class = ["AUC is not defined: the rows are of one class"] if isnan(scores.auc) else []
+        return [*_class_lines(scores), *one_class]
+    lines = []
+    if lost := [one.target for one in scores if one.mean_loss is not None and isnan(one.mean_loss)]:
+        lines.append(f"no deviance and no D2 of {listed(lost)}: it has negative values")
+    if lost := [one.target for one in scores if isnan(one.r2)]:
+        lines.append(f"no R2 of {listed(lost)}: it does not vary in these rows")
     return lines
 
 
@@ -139,19 +172,22 @@ def scores_of(scores: Scores, prefix: str = "") -> dict[str, float]:
     return class_record(scores, prefix)
 
 
+def rows_of(scores: Scores) -> int:
+    """How many rows were scored."""
+    return scores[0].rows if isinstance(scores, list) else scores.rows
+
+
 def records_of(scores: Scores) -> list[dict[str, Any]]:
     """One record a target, for JSON."""
     return score_records(scores) if isinstance(scores, list) else [asdict(scores)]
 
 
-def table_of(
-    parts: Mapping[str, tuple[int, Scores]], loss: str = SQUARES, level: float | None = None
-) -> Table:
+def table_of(parts: Mapping[str, Scores], loss: str = SQUARES, level: float | None = None) -> Table:
     """A row for each part of the data, and of numbers for each target: see `score_table`."""
-    of_classes = {name: one for name, (_, one) in parts.items() if not isinstance(one, list)}
+    of_classes = {name: one for name, one in parts.items() if not isinstance(one, list)}
     if of_classes:
         return class_table(of_classes)
-    of_numbers = {name: (n, one) for name, (n, one) in parts.items() if isinstance(one, list)}
+    of_numbers = {name: one for name, one in parts.items() if isinstance(one, list)}
     return score_table(of_numbers, loss, level)
 
 

@@ -258,6 +258,7 @@ class Prepared:
             As `AltReLURegressor.fit` and `Network.save`.
         """
         from altrelu_dist.memory import measure
+        from altrelu_dist.runs.scores import score_lines
 
         options, model, parts = self.options, self.model, self.parts
         data = parts["train"]
@@ -267,7 +268,9 @@ class Prepared:
         with watching() as follower:
             model.set_params(callback=follower)
             self._fit(data)
-            model.network_ = replace(model.network_, info=model.network_.info | self.info)
+            rows = self.info["rows"] - model._rows_left_out
+            info = model.network_.info | self.info | {"rows": rows}
+            model.network_ = replace(model.network_, info=info)
             if model.stop_reason_ != "converged" and len(model.history_) == 1:
                 if not follower.interrupts.requested:
                     raise ParameterError(
@@ -287,6 +290,9 @@ class Prepared:
         except (ClusterError, KeyboardInterrupt, Terminated):
             output.warn(f"the network is in {saved}, its scores are not known")
             raise
+        for each in scores.values():
+            for line in score_lines(each) if isinstance(each, list) else ():
+                output.warn(line)
         memory = measure(client, model.peak_memory_)
         self._tell(output, saved, scores, memory, interrupted=interrupted)
         if failure is not None:
@@ -340,7 +346,7 @@ class Prepared:
         from altrelu_dist.data.classes import classes_line
 
         data = self.parts["train"]
-        words = f"{data.X.shape[0]:,} rows to train on, {data.X.shape[1]} features, "
+        words = f"{data.X.shape[0]:,} rows, {data.X.shape[1]} features, "
         if data.classes is None:
             words += f"target {', '.join(data.target_names)}"
         else:
@@ -392,7 +398,7 @@ class Prepared:
             "data": options.store,
             "method": method,
             "hidden": model.network_.n_hidden if committee else hidden,
-            "rows": int(self.parts["train"].X.shape[0]),
+            "rows": info["rows"],
             "features": int(self.parts["train"].X.shape[1]),
             **loss_record(model.network_, None),
             **means,
@@ -442,10 +448,7 @@ class Prepared:
         if scores:
             shown = table_of(
                 {
-                    "train, held out" if stopping and name == "train" else name: (
-                        int(self.parts[name].X.shape[0]),
-                        each,
-                    )
+                    "train, held out" if stopping and name == "train" else name: each
                     for name, each in scores.items()
                 },
                 loss,

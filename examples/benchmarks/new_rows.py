@@ -215,7 +215,7 @@ def compared(sets: Sets) -> Iterator[list[str]]:
     if off:
         met = f"{sum(value <= 1 for value in off)} of {len(off)} splits"
         median_off, worst = statistics.median(off), max(off)
-        what = "the R2 it expects: |difference| / spread"
+        what = "distance of the R2 it expects, in spreads"
         yield [what, str(len(small)), met, f"{median_off:.2f}", f"{worst:.2f}"]
 
 

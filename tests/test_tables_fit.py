@@ -244,6 +244,18 @@ def test_indicators_of_levels_are_standardised_but_for_rare_ones():
     assert np.allclose(unseen, [out[-1, 0], out[-1, 1], out[0, 2]])
 
 
+def test_pieces_vary_as_much_as_numbers_and_indicators_of_levels(rng):
+    X = np.column_stack(
+        [rng.exponential(size=300), rng.choice(5, 300, p=[0.5, 0.3, 0.15, 0.04, 0.01])]
+    )
+    raw = (NUMBER, RawColumn("levels", tuple("abcde")))
+    encoder = encoder_of(X, raw, (8, 16))
+    out = encoder.transform(X)
+    variances = [out[:, encoder.columns_of(block)].var(axis=0).sum() for block in range(4)]
+    assert variances[1] == pytest.approx(variances[0] + variances[3])
+    assert variances[2] == pytest.approx(variances[1])
+
+
 def test_times_say_where_they_are_in_day_week_and_year():
     days = np.arange(0, 3 * 365) * float(SECONDS_A_DAY)
     encoder = encoder_of(days[:, None], (TIME,))

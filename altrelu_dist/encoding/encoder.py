@@ -59,9 +59,9 @@ class Encoder:
 
         Block 0 holds the standardised columns, clipped at 6 standard deviations. The next blocks,
         one for each of ``pieces``, hold piecewise-linear features on quantile knots, centred, and
-        scaled so that their variances sum to those of block 0. Indicators of levels, waves of times
-        and indicators of missing values follow, a block each, where there are such columns.
-        Constant columns are in none of them.
+        scaled so that their variances sum to those of block 0 and of the indicators of levels.
+        These indicators, waves of times and indicators of missing values follow, a block each,
+        where there are such columns. Constant columns are in none of them.
 
         Parameters
         ----------
@@ -92,10 +92,12 @@ class Encoder:
         raw = raw or (RawColumn(),) * sketch.n_columns
         numbers = numeric(raw)
         standard = StandardColumns.learn(sketch, numbers)
-        variance = standard.variance(sketch)
+        levels = LevelColumns.learn(sketch, raw)
+        # Pieces weigh as much as all else, or many indicators would drown those of few numbers.
+        variance = standard.variance(sketch) + levels.variance
         fine = [PieceColumns.learn(sketch, int(most), variance, numbers) for most in pieces]
         others: tuple[ColumnBlock, ...] = (
-            LevelColumns.learn(sketch, raw),
+            levels,
             TimeColumns.learn(sketch, raw),
             GapColumns.learn(sketch),
         )

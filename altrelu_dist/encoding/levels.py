@@ -85,6 +85,11 @@ class LevelColumns:
         """What each indicator is divided by, once it is centred."""
         return np.maximum(np.sqrt(self.center * (1 - self.center)), _LEAST_SCALE)
 
+    @property
+    def variance(self) -> float:
+        """Variance of the encoded columns, summed, in the training rows that have a level."""
+        return float((self.center * (1 - self.center) / self.scale**2).sum())
+
     def encode(self, X: Floats) -> Floats:
         """The encoded columns of raw rows."""
         out = np.empty((len(X), self.n_columns))

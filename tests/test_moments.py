@@ -463,7 +463,7 @@ def sample_of(n, chunk, probability, seed, dtype="float64"):
 @pytest.mark.parametrize("chunk", [20_000, TILE, 1111])
 def test_the_sample_is_the_same_over_any_chunks(chunk):
     alone, there = sample_of(20_000, None, 0.1, 3), sample_of(20_000, chunk, 0.1, 3)
-    assert same(alone, there)
+    assert all(same(*parts) for parts in zip(alone.drawn(), there.drawn(), strict=True))
     assert same(alone.shuffled().X, there.shuffled().X)
 
 
@@ -493,7 +493,7 @@ def test_every_leading_part_of_a_sample_is_a_random_sample():
 
 
 def test_seeds_draw_different_rows():
-    a, b = (sample_of(10_000, None, 0.1, seed).X for seed in (1, 2))
+    a, b = (sample_of(10_000, None, 0.1, seed).drawn().X for seed in (1, 2))
     assert np.intersect1d(a, b).size < 0.2 * a.size
 
 
@@ -501,7 +501,7 @@ def test_rows_without_weight_are_not_drawn():
     n = 10_000
     X = np.arange(n, dtype=float)[:, None]
     weight = (X[:, 0] % 4 == 0).astype(float)
-    drawn = LocalEngine.of(Rows(0, X, X, weight)).reduce(Sampler(0.5, 0), "sample")
+    drawn = LocalEngine.of(Rows(0, X, X, weight)).reduce(Sampler(0.5, 0), "sample").drawn()
     assert drawn.weight.min() > 0
     assert abs(len(drawn.X) - 1250) < 5 * np.sqrt(625)
 

@@ -269,7 +269,8 @@ class Misleading:
     n_rows = 2000
 
     def __init__(self, objective, everything):
-        self.objective, self._everything = objective, everything
+        self.objective = self.judging = objective
+        self._everything = everything
         self.ended = []
 
     def descend(self, begin, steps, length, seed):

@@ -104,7 +104,7 @@ class Alternation:
             weights, loss = self.objective.refit_output(replace(state.best.weights, W=state.W))
         else:
             weights = self.output_step(state.pattern, state.W)
-            loss, _ = self.objective.evaluate(weights)
+            loss = self.objective.loss(weights)
         return _evaluated(state, weights, loss)._replace(ended=True)
 
     def report(self, state: State) -> Report:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -12,7 +12,7 @@ import numpy as np
 from altrelu_dist.engine import LocalEngine
 from altrelu_dist.moments.rows import Block, Weights
 from altrelu_dist.training.driver import run
-from altrelu_dist.training.kronecker import LOOK, SETTINGS, Descent, KroneckerSettings
+from altrelu_dist.training.kronecker import LOOK, SETTINGS, Descent, KroneckerSettings, State
 from altrelu_dist.training.objective import Objective
 from altrelu_dist.training.whitening import Whitening
 
@@ -138,29 +138,29 @@ class Descents:
         """Time steps from ``weights``; where there are few, tiles are made smaller."""
         renewal = self.settings.renewal_of(weights.n_hidden)
         descent = replace(self._descent, length=self.settings.lengths[-1], steps=renewal)
-        begin = descent.init(weights)
-        first = self._timed(partial(descent.step, begin))  # it looks at the curvature
-        state = descent.step(begin)
+        first, state = self._timed(descent, descent.init(weights))  # it looks at the curvature
         while True:
-            each = self._timed(partial(descent.step, state))
+            each, _ = self._timed(descent, state)
             self._seconds = (each + max(0.0, first - each) / renewal) / weights.n_hidden
             if self._steps_left(weights) >= self.settings.few_steps or not self._halved():
                 return
             descent = replace(descent, tiles=self._descent.tiles)
 
-    def _timed(self, step: Callable[[], object]) -> float:
-        """Seconds of a step; the first one, which may be slower, counts only if it is long."""
+    def _timed(self, descent: Descent, begin: State) -> tuple[float, State]:
+        """Seconds of the step from a state, and the next one.
+
+        The first time, which may take longer, counts only if there is no time for others.
+        """
         clock = self.objective.monitor.clock
         enough = _TIMING * clock.seconds_left
-        taken, begun = 0, clock.seconds
-        step()
-        if (first := clock.seconds - begun) > enough:
-            return first
         begun = clock.seconds
-        while clock.seconds - begun < enough and taken < _TIMED:
-            step()
+        state = descent.step(begin)
+        seconds = clock.seconds - begun
+        taken, begun = 0, clock.seconds
+        while seconds < enough and taken < _TIMED and clock.seconds - begun < enough:
+            descent.step(begin)
             taken += 1
-        return (clock.seconds - begun) / taken
+        return (clock.seconds - begun) / taken if taken else seconds, state
 
     def _run(self, descent: Descent, begin: Weights) -> Weights:
         clock = self.objective.monitor.clock

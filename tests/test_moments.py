@@ -38,6 +38,7 @@ from altrelu_dist.moments import (
     packed_size,
     summarise,
 )
+from altrelu_dist.moments.loss import Loss, backward, forward, parts_of
 from altrelu_dist.moments.pattern import WIDE
 from altrelu_dist.training.pattern_state import PatternState
 
@@ -196,6 +197,17 @@ def test_loss_is_the_sum_of_squares(n, d, h, q, slope, dtype, weighted):
     by_target = (residual(wide, weights, slope) ** 2).sum(axis=0)
     assert sums.squares == pytest.approx(by_target, **close)
     assert all(part.dtype == np.float64 for part in (sums.squares, sums.W, sums.V, sums.c))
+    assert Loss(weights, slope)(block).squares == pytest.approx(by_target, **close)
+
+
+@pytest.mark.parametrize("q", [1, 2])
+def test_the_gradient_of_a_wide_network_adds_up_over_parts_of_the_rows(rng, q):
+    block, weights = random_block(rng, 700, 2, q, weighted=True), random_weights(rng, 3, 1100, q)
+    assert len(list(parts_of(block, 1100))) == 3
+    sums = LossAndGradient(weights, 0.1)(block)
+    whole = backward(block, weights, *forward(block, weights, 0.1))
+    for name in ("W", "V", "c"):
+        assert getattr(sums, name) == pytest.approx(2 * getattr(whole, name), rel=1e-9, abs=1e-7)
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.1])

@@ -255,7 +255,7 @@ def diagnose(
             if len(network.quantiles) > 1:
                 engine = engine.prepared(Repeated(len(network.quantiles)))
         known = None if network.classes is None else len(network.classes)
-        sample = engine.reduce(_Drawn(SAMPLE, random_state, known), "sample").shuffled()
+        sample = engine.reduce(_Drawn(SAMPLE, random_state, known), "sample").sample.shuffled()
         if not len(sample.X):
             raise DataError("no row of the data is of a class that the network knows")
         residuals: tuple[Residuals, ...] = ()
@@ -318,23 +318,23 @@ def _known(y: Any, sample_weight: Any) -> tuple[Any, Any]:
 
 
 @dataclass(frozen=True)
-class _Few(Sample):
+class _Few:
     """The rows of the least draws."""
 
-    most: int = 0
+    sample: Sample
+    most: int
 
-    def merge(self, other: Sample) -> Sample:
-        both = super().merge(other)
-        return _cut(both, self.most)
+    def merge(self, other: _Few) -> _Few:
+        return _cut(self.sample.merge(other.sample), self.most)
 
 
 def _cut(sample: Sample, most: int) -> _Few:
-    weight = sample.weight
-    if len(sample.draw) <= most:
-        return _Few(sample.X, sample.y, weight, sample.draw, most)
-    take = np.sort(np.argsort(sample.draw, kind="stable")[:most])
+    X, y, weight, draw = sample.drawn()
+    if len(draw) <= most:
+        return _Few(sample, most)
+    take = np.sort(np.argsort(draw, kind="stable")[:most])
     weight = None if weight is None else weight[take]
-    return _Few(sample.X[take], sample.y[take], weight, sample.draw[take], most)
+    return _Few(Sample(X[take], y[take], weight, draw[take]), most)
 
 
 @dataclass(frozen=True)
@@ -345,7 +345,7 @@ class _Drawn:
     seed: int
     n_classes: int | None
 
-    def __call__(self, rows: Rows) -> Sample:
+    def __call__(self, rows: Rows) -> _Few:
         draw = np.random.default_rng([self.seed, rows.start]).random(len(rows.X))
         there = np.ones(len(draw), dtype=bool)
         if rows.weight is not None:

@@ -124,7 +124,7 @@ class _OfHeldOut:
 
     def __call__(self, rows: Rows) -> LossTotal:
         """Contribute one tile."""
-        own = self.held_out.validation(rows)
+        own = self.held_out.validation(rows).drawn()
         return self.total(Rows(rows.start, own.X, own.y, own.weight))
 
 

@@ -196,7 +196,7 @@ def test_x_and_y_of_one_source_are_read_once_a_pass(table):
         engine = engine_of(frame[X], frame["y"], frame["weight"])
         assert sorted(READ) == list(range(FILES))  # the lengths of all three
         READ.clear()
-        sample = engine.reduce(Sampler(1.0, 0), "all")
+        sample = engine.reduce(Sampler(1.0, 0), "all").drawn()
     assert sorted(READ) == list(range(FILES))
     np.testing.assert_array_equal(sample.X, table[X].to_numpy())
     np.testing.assert_array_equal(sample.weight, table["weight"].to_numpy())
@@ -223,7 +223,7 @@ def test_random_rows_stay_in_step(folder):
         return part.sample(frac=1, random_state=np.random.default_rng())
 
     frame = parquet(folder).map_partitions(shuffled)
-    both = engine_of(frame[["a", "b"]], frame["y"]).reduce(Sampler(1.0, 0), "all")
+    both = engine_of(frame[["a", "b"]], frame["y"]).reduce(Sampler(1.0, 0), "all").drawn()
     np.testing.assert_allclose(both.y[:, 0], np.abs(both.X[:, 0]) - both.X[:, 1])
 
 
@@ -233,7 +233,8 @@ def test_partitions_without_rows(folder, table):
     held = table[table["year"] == 2025]
     engine = engine_of(frame[X], frame["y"])
     assert engine.n_rows == len(held)
-    np.testing.assert_array_equal(engine.reduce(Sampler(1.0, 0), "all").X, held[X].to_numpy())
+    found = engine.reduce(Sampler(1.0, 0), "all").drawn().X
+    np.testing.assert_array_equal(found, held[X].to_numpy())
     with pytest.raises(DataError, match="0 sample"):
         quick().fit(frame[frame["year"] == 1][X], frame[frame["year"] == 1]["y"])
 

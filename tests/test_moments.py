@@ -38,6 +38,7 @@ from altrelu_dist.moments import (
     packed_size,
     summarise,
 )
+from altrelu_dist.moments.loss import Loss, backward, forward, parts_of
 from altrelu_dist.moments.pattern import WIDE
 from altrelu_dist.training.pattern_state import PatternState
 
@@ -196,6 +197,17 @@ def test_loss_is_the_sum_of_squares(n, d, h, q, slope, dtype, weighted):
     by_target = (residual(wide, weights, slope) ** 2).sum(axis=0)
     assert sums.squares == pytest.approx(by_target, **close)
     assert all(part.dtype == np.float64 for part in (sums.squares, sums.W, sums.V, sums.c))
+    assert Loss(weights, slope)(block).squares == pytest.approx(by_target, **close)
+
+
+@pytest.mark.parametrize("q", [1, 2])
+def test_the_gradient_of_a_wide_network_adds_up_over_parts_of_the_rows(rng, q):
+    block, weights = random_block(rng, 700, 2, q, weighted=True), random_weights(rng, 3, 1100, q)
+    assert len(list(parts_of(block, 1100))) == 3
+    sums = LossAndGradient(weights, 0.1)(block)
+    whole = backward(block, weights, *forward(block, weights, 0.1))
+    for name in ("W", "V", "c"):
+        assert getattr(sums, name) == pytest.approx(2 * getattr(whole, name), rel=1e-9, abs=1e-7)
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.1])
@@ -463,7 +475,7 @@ def sample_of(n, chunk, probability, seed, dtype="float64"):
 @pytest.mark.parametrize("chunk", [20_000, TILE, 1111])
 def test_the_sample_is_the_same_over_any_chunks(chunk):
     alone, there = sample_of(20_000, None, 0.1, 3), sample_of(20_000, chunk, 0.1, 3)
-    assert same(alone, there)
+    assert all(same(*parts) for parts in zip(alone.drawn(), there.drawn(), strict=True))
     assert same(alone.shuffled().X, there.shuffled().X)
 
 
@@ -493,7 +505,7 @@ def test_every_leading_part_of_a_sample_is_a_random_sample():
 
 
 def test_seeds_draw_different_rows():
-    a, b = (sample_of(10_000, None, 0.1, seed).X for seed in (1, 2))
+    a, b = (sample_of(10_000, None, 0.1, seed).drawn().X for seed in (1, 2))
     assert np.intersect1d(a, b).size < 0.2 * a.size
 
 
@@ -501,7 +513,7 @@ def test_rows_without_weight_are_not_drawn():
     n = 10_000
     X = np.arange(n, dtype=float)[:, None]
     weight = (X[:, 0] % 4 == 0).astype(float)
-    drawn = LocalEngine.of(Rows(0, X, X, weight)).reduce(Sampler(0.5, 0), "sample")
+    drawn = LocalEngine.of(Rows(0, X, X, weight)).reduce(Sampler(0.5, 0), "sample").drawn()
     assert drawn.weight.min() > 0
     assert abs(len(drawn.X) - 1250) < 5 * np.sqrt(625)
 

@@ -33,6 +33,7 @@ KERNELS = (
     "prepare",
     "whiten",
     "loss",
+    "value",
     "output",
     "tile",
     "insert",
@@ -115,7 +116,7 @@ def test_counts_of_the_search_hold_those_of_a_run(n, monkeypatch):
     reduce = Engine.reduce
 
     def counting(self, statistic, name, hurry=None):
-        if name == "loss-and-gradient":
+        if name in ("loss", "loss-and-gradient"):
             count, rows = made.get(stage, (0, 0))
             made[stage] = (count + 1, max(rows, self.n_rows))
         return reduce(self, statistic, name, hurry)
@@ -128,7 +129,7 @@ def test_counts_of_the_search_hold_those_of_a_run(n, monkeypatch):
     AltReLURegressor(4, random_state=0, callback=follow).fit(X, y)
     foreseen = {}
     for step in stages_of(Shape(n, 2, 1, 4, FLOAT32), "search"):
-        values = [call for call in step.calls if call.kernel == "loss"]
+        values = [call for call in step.calls if call.kernel in ("loss", "value")]
         before = foreseen.get(step.name, (0, 0))
         most = sum(call.count.most for call in values)
         rows = max((call.rows for call in values), default=0)

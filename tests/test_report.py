@@ -217,7 +217,8 @@ def test_the_sample_is_random_and_bounded_and_leaves_out_rows_without_weight():
     n = 20_000
     X, weight = np.arange(n, dtype=float)[:, None], np.ones(n)
     weight[:5000] = 0
-    drawn = engine_of(X, X, weight).reduce(_Drawn(1000, 0, None), "sample").X[:, 0]
+    found = engine_of(X, X, weight).reduce(_Drawn(1000, 0, None), "sample")
+    drawn = found.sample.drawn().X[:, 0]
     assert len(drawn) == len(set(drawn)) == 1000
     assert drawn.min() >= 5000
     assert np.histogram(drawn, 5, (5000, n))[0].min() > 150

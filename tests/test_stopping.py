@@ -27,6 +27,7 @@ from altrelu_dist.training.history import last_doubling
 from altrelu_dist.training.kronecker import SETTINGS
 from altrelu_dist.training.monitor import Monitor
 from altrelu_dist.training.neurons import insert
+from altrelu_dist.training.schedule import ROWS, RowStages
 from altrelu_dist.training.search import FullDataBest, Search
 from altrelu_dist.training.validation import HeldOut, Validation
 
@@ -262,6 +263,49 @@ def test_the_last_pass_is_kept_back_but_at_most_half_of_the_time():
     assert monitor.stopped
 
 
+@pytest.mark.parametrize(("max_time", "fits"), [(100.0, True), (50.0, False), (None, True)])
+def test_a_last_pass_that_takes_a_tenth_of_the_time_is_left_out(max_time, fits):
+    clock = Monitor(max_time=max_time).clock
+    clock.foresee_final_pass(9.0)
+    assert clock.final_pass_fits is fits
+    assert clock.final_pass_seconds == (9.0 if fits else 0.0)
+
+
+def test_no_more_rows_are_kept_than_there_is_time_for():
+    stages = RowStages(few=10, damped=40, held=4000, whole=False)
+    assert ROWS.visited(stages, math.inf, 1.0) == stages
+    assert ROWS.visited(stages, 1000.0, 0.5).held == ROWS.visiting * 2000
+    assert ROWS.visited(stages, 1.0, 0.5).held == 40
+    assert ROWS.visited(stages._replace(whole=True), 1.0, 0.5).held == 4000
+
+
+def test_one_descent_has_the_time_that_is_too_short_for_a_race(rng):
+    monitor = Monitor(max_time=1000.0)
+    objective = objective_over(random_block(rng, 2000, 3), monitor=monitor)
+    made = []
+
+    class Few(Misleading):
+        def affordable(self, weights):
+            return 700.0 * weights.n_hidden
+
+        def descend(self, begin, steps, length, seed):
+            made.append((steps, length))
+            return super().descend(begin, steps, length, seed)
+
+    descents = Few(objective, objective)
+    search = Search(objective, descents, FullDataBest(objective, objective), 2, rng, settle=None)
+    found = search.run()
+    assert made == [(700, SETTINGS.unraced_length(700))]
+    assert found.weights is descents.ended[0]
+    assert monitor.stopping.reason == "max_time"
+
+
+@pytest.mark.parametrize("steps", [1, 100, 700, 3000, 10**6])
+def test_a_longer_descent_without_a_race_takes_shorter_steps(steps):
+    lengths = [SETTINGS.unraced_length(count) for count in (steps, 2 * steps)]
+    assert max(SETTINGS.lengths) * 4 > lengths[0] >= lengths[1] >= min(SETTINGS.lengths)
+
+
 class Misleading:
     """Descents on some rows that say they are ever better and are ever worse over all rows."""
 
@@ -269,7 +313,8 @@ class Misleading:
     n_rows = 2000
 
     def __init__(self, objective, everything):
-        self.objective, self._everything = objective, everything
+        self.objective = self.judging = objective
+        self._everything = everything
         self.ended = []
 
     def descend(self, begin, steps, length, seed):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,12 +13,17 @@ from altrelu_dist.moments.rows import Additive, Array, Block, Floats, Weights
 __all__ = [
     "HiddenGram",
     "HiddenMoments",
+    "Loss",
     "LossAndGradient",
     "LossGradient",
+    "Squares",
     "activate",
     "backward",
     "forward",
+    "parts_of",
 ]
+
+_PART = 2**18  # hidden features at once: the system takes larger arrays back after each use
 
 
 def activate(z: Array, slope: float) -> Array:
@@ -27,11 +33,41 @@ def activate(z: Array, slope: float) -> Array:
     return np.maximum(z, 0, out=z)
 
 
+def parts_of(block: Block, n_hidden: int) -> Iterator[Block]:
+    """The rows in parts, so that the hidden features of each are small."""
+    rows = max(256, _PART // max(1, n_hidden))
+    for start in range(0, len(block.x), rows):
+        yield Block(block.x[start : start + rows], block.y[start : start + rows])
+
+
 @dataclass(frozen=True)
-class LossGradient(Additive):
-    """Sum of squared residuals and its gradient in every weight, without a factor 1/2."""
+class Squares(Additive):
+    """Sum of squared residuals."""
 
     squares: Floats  # (q,)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Sum over rows of ``|f(x) - y|^2``, in a third of the time that the gradient takes too."""
+
+    weights: Weights
+    slope: float = 0.0
+
+    def __call__(self, block: Block) -> Squares:
+        """Contribute one block."""
+        x, y = block
+        weights = self.weights.astype(x.dtype)
+        residual = activate(x @ weights.W, self.slope) @ weights.V
+        residual += x[:, -1:] * weights.c
+        residual -= y
+        return Squares(_squares(residual))
+
+
+@dataclass(frozen=True)
+class LossGradient(Squares):
+    """Sum of squared residuals and its gradient in every weight, without a factor 1/2."""
+
     W: Floats  # (p, h)
     V: Floats  # (h, q)
     c: Floats  # (q,)
@@ -47,12 +83,23 @@ class LossAndGradient:
     def __call__(self, block: Block) -> LossGradient:
         """Contribute one block."""
         weights = self.weights.astype(block.x.dtype)
+        first, *others = (self._part(part, weights) for part in parts_of(block, weights.n_hidden))
+        for other in others:
+            first = first.merge(other)
+        return first
+
+    def _part(self, block: Block, weights: Weights) -> LossGradient:
         features, slopes, residual = forward(block, weights, self.slope)
-        squares = np.einsum("iq,iq->q", residual, residual, dtype=np.float64)
+        squares = _squares(residual)
         into = backward(block, weights, features, slopes, residual)
         return LossGradient(
             squares, *(2.0 * part.astype(np.float64) for part in (into.W, into.V, into.c))
         )
+
+
+def _squares(residual: Array) -> Floats:
+    squares: Floats = np.einsum("iq,iq->q", residual, residual, dtype=np.float64)
+    return squares
 
 
 def forward(block: Block, weights: Weights, slope: float) -> tuple[Array, Array, Array]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,32 +13,57 @@ from altrelu_dist.moments.rows import Floats, Rows
 __all__ = ["Sample", "Sampler", "distinct"]
 
 
-@dataclass(frozen=True)
-class Sample:
-    """Rows drawn from a range, each with its draw."""
+class _Drawn(NamedTuple):
+    """Rows, each with its draw."""
 
     X: NDArray[Any]
     y: NDArray[Any]
     weight: NDArray[Any] | None
     draw: Floats
 
+
+class Sample:
+    """Rows drawn from a range, each with its draw.
+
+    The rows of merged ranges are copied together once, when they are asked for.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, d)
+    y : ndarray of shape (n, q)
+    weight : ndarray of shape (n,), or None
+    draw : ndarray of shape (n,)
+    """
+
+    def __init__(
+        self, X: NDArray[Any], y: NDArray[Any], weight: NDArray[Any] | None, draw: Floats
+    ) -> None:
+        self._parts = [_Drawn(X, y, weight, draw)]
+
     def merge(self, other: Sample) -> Sample:
         """The draws of both ranges."""
-        weight = None
-        if self.weight is not None and other.weight is not None:
-            weight = np.concatenate([self.weight, other.weight])
-        return Sample(
-            np.concatenate([self.X, other.X]),
-            np.concatenate([self.y, other.y]),
-            weight,
-            np.concatenate([self.draw, other.draw]),
-        )
+        both = Sample(*self._parts[0])
+        both._parts = self._parts + other._parts
+        return both
+
+    def drawn(self) -> _Drawn:
+        """X, y, weight and draw of all rows."""
+        if len(self._parts) > 1:
+            X, y, weights, draw = zip(*self._parts, strict=True)
+            weight = None if weights[0] is None else np.concatenate(weights)
+            joined = _Drawn(np.concatenate(X), np.concatenate(y), weight, np.concatenate(draw))
+            self._parts = [joined]
+        return self._parts[0]
+
+    def __getstate__(self) -> dict[str, list[_Drawn]]:
+        """What is sent to another process."""
+        return {"_parts": [self.drawn()]}
 
     def shuffled(self) -> Rows:
         """The rows in the order of their draws: every leading part is itself a random sample."""
-        order = np.argsort(self.draw, kind="stable")
-        weight = None if self.weight is None else self.weight[order]
-        return Rows(0, self.X[order], self.y[order], weight)
+        X, y, weight, draw = self.drawn()
+        order = np.argsort(draw, kind="stable")
+        return Rows(0, X[order], y[order], None if weight is None else weight[order])
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from altrelu_dist.committee.tiles import Encoding
 from altrelu_dist.encoding import Encoder, sketch_columns
 from altrelu_dist.engine import TILE, LocalEngine
 from altrelu_dist.moments.kinks import KinkMoments
-from altrelu_dist.moments.loss import HiddenMoments, LossAndGradient
+from altrelu_dist.moments.loss import HiddenMoments, Loss, LossAndGradient
 from altrelu_dist.moments.pattern import PatternDelta, PatternMoments
 from altrelu_dist.moments.rows import Array, Block, Floats, Rows, Weights
 from altrelu_dist.moments.sample import Sampler, distinct
@@ -218,6 +218,8 @@ class _Bench:
                 return self._of_rows(lambda: x.T @ x)
             case "loss":
                 return self._at_two_widths(self._loss, self._h)
+            case "value":
+                return self._at_two_widths(self._value, self._h)
             case "output":
                 return self._sized(self._h, self._output(self._h))
             case "insert":
@@ -303,6 +305,10 @@ class _Bench:
 
     def _loss(self, h: int) -> float:
         part, kernel = self._affordable("loss", h), LossAndGradient(self._network(h))
+        return _timed(lambda: kernel(part)) / len(part.x)
+
+    def _value(self, h: int) -> float:
+        part, kernel = self._affordable("value", h), Loss(self._network(h))
         return _timed(lambda: kernel(part)) / len(part.x)
 
     def _output(self, h: int) -> float:

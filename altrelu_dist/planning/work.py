@@ -64,6 +64,8 @@ def multiply_adds(kernel: str, p: int, q: int, h: int) -> float:
             return float(p * p)
         case "loss":
             return 2.0 * h * (p + q)
+        case "value":
+            return float(h * (p + q))
         case "output":
             return h * p + (h + 1.0) ** 2 + h * q
         case "tile":
@@ -162,7 +164,7 @@ def _plain(shape: Shape, method: str, rounds: Range | None = None) -> tuple[Stag
     if method == "alternating":
         return (*made, _alternation(shape, local=whole))
     if method == "kronecker":
-        made.append(_rounds(shape, held, rounds))
+        made.append(_rounds(shape, held, held if whole else few, rounds))
         return tuple(made) if whole else (*made, _last_steps(shape, few, local=False))
     if method == "damped":
         steps = trainer._DAMPED_STEPS
@@ -172,7 +174,7 @@ def _plain(shape: Shape, method: str, rounds: Range | None = None) -> tuple[Stag
         return (*made, _steps("layers", shape, n, few, steps, local=whole, hinges=whole))
     return (
         *made,
-        *_search(shape, fewest, held, told=not whole),
+        *_search(shape, fewest, held, held if whole else few, told=not whole),
         _last_steps(shape, few, local=whole),
     )
 
@@ -208,7 +210,7 @@ def _times(call: Call, count: Range) -> Call:
     return replace(call, count=call.count.times(count))
 
 
-def _rounds(shape: Shape, held: int, rounds: Range | None) -> Stage:
+def _rounds(shape: Shape, held: int, judging: int, rounds: Range | None) -> Stage:
     """Kronecker-factored steps in rounds of ever more: from hinges, or so many from a network."""
     settings, h = kronecker.SETTINGS, shape.h
     tile = min(settings.tile_rows(held), held)
@@ -225,7 +227,7 @@ def _rounds(shape: Shape, held: int, rounds: Range | None) -> Stage:
     calls = [
         Call("whiten", held, 0, Range.exactly(1)),
         *([] if begun else _insertion(held, h)),
-        Call("loss", held, h, losses),
+        Call("value", judging, h, losses),
         Call("output", held, h, rounds),
         Call("tile", held, h, steps.times(tile / held)),
         Call("precondition", 0, h, steps),
@@ -258,7 +260,7 @@ def _descent(
     ]
 
 
-def _search(shape: Shape, few: int, held: int, *, told: bool) -> list[Stage]:
+def _search(shape: Shape, few: int, held: int, judging: int, *, told: bool) -> list[Stage]:
     """The race of lengths, the cycles, and L-BFGS to settle."""
     settings, h = schedule.SEARCH, shape.h
     racing = len(kronecker.SETTINGS.lengths)
@@ -268,21 +270,23 @@ def _search(shape: Shape, few: int, held: int, *, told: bool) -> list[Stage]:
         *_insertion(few, h),
         Call("output", few, h, Range.exactly(1)),
         *_kronecker(held, h, racing * raced),
-        Call("loss", few, h, Range.exactly(racing)),
-        Call("loss", held, h, Range.exactly(1)),
+        Call("value", few, h, Range.exactly(racing)),
+        Call("value", judging, h, Range.exactly(1)),
         *_refit(few, held, h),
     ]
     cycles = Range(settings.least_cycles, settings.most_cycles, settings.most_cycles)
     calls = [
         replace(call, count=Range(*(float(number < ends) for ends in cycles)).times(call.count))
         for number in range(settings.most_cycles)
-        for call in _cycle(shape, few, held, number)
+        for call in _cycle(shape, few, held, judging, number)
     ]
     if told:
-        tell = Call("loss", shape.n, h, Range.exactly(1), everywhere=True)
+        tell = Call("value", shape.n, h, Range.exactly(1), everywhere=True)
         most = Range(*(min(search.TOLD, ends) for ends in cycles))
         calls.append(replace(tell, count=most._replace(least=0)))
     settle = _descent(held, h, settings.settling, settings.most_settling)
+    if judging < held:
+        settle.append(Call("value", judging, h, Range.exactly(1)))
     once = Range.exactly(1)
     return [
         Stage("grow", held, (0, h), once, tuple(race)),
@@ -296,7 +300,7 @@ def _refit(few: int, held: int, h: int) -> list[Call]:
     return [Call("output", held, h, Range.exactly(1))] if few == held else []
 
 
-def _cycle(shape: Shape, few: int, held: int, number: int) -> list[Call]:
+def _cycle(shape: Shape, few: int, held: int, judging: int, number: int) -> list[Call]:
     """Neurons are added, then pruned with descents between."""
     settings, h = schedule.SEARCH, shape.h
     grown, scale = settings.grown(h, number), settings.scale(number, held)
@@ -306,7 +310,7 @@ def _cycle(shape: Shape, few: int, held: int, number: int) -> list[Call]:
     ends = 2 if number == 0 else 1  # the last descents, of which two race in the first cycle
     if number > 0:
         calls += _kronecker(held, h, settings.raced(scale))
-        calls.append(Call("loss", held, h, Range.exactly(1)))
+        calls.append(Call("value", judging, h, Range.exactly(1)))
     before = grown
     for leg in legs:
         if leg.neurons < before:
@@ -314,7 +318,7 @@ def _cycle(shape: Shape, few: int, held: int, number: int) -> list[Call]:
             calls.append(Call("remove", 0, before, Range.exactly(1)))
         before = leg.neurons
         calls += _kronecker(held, leg.neurons, leg.steps * (ends if leg is legs[-1] else 1))
-    calls.append(Call("loss", held, h, Range.exactly(ends)))
+    calls.append(Call("value", judging, h, Range.exactly(ends)))
     return calls + _refit(few, held, h)
 
 
@@ -387,8 +391,8 @@ def _alternation(shape: Shape, *, local: bool) -> Stage:
     calls = [
         Call("gram", n, h, built, everywhere),
         Call("delta", n, h, changes, everywhere),
-        Call("loss", n, h, Range.exactly(1), everywhere),
-        Call("loss", n, h, Range.exactly(times), everywhere, rides=True),
+        Call("value", n, h, Range.exactly(1), everywhere),
+        Call("value", n, h, Range.exactly(times), everywhere, rides=True),
         Call("solve", 0, h, Range.exactly(times)),
     ]
     if not local:  # what further rows would be weighed against

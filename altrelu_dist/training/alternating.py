@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from altrelu_dist.moments.loss import HiddenGram, LossAndGradient
+from altrelu_dist.moments.loss import HiddenGram, Loss
 from altrelu_dist.moments.rows import Floats, Weights
 from altrelu_dist.solvers.hidden_layer import solve_hidden
 from altrelu_dist.solvers.output_layer import solve_output
@@ -79,7 +79,7 @@ class Alternation:
         W = self.hidden_step(pattern, weights)
         if not np.isfinite(W).all():
             return self.finish(state._replace(pattern=pattern))
-        true_loss = LossAndGradient(weights, rows.slope)
+        true_loss = Loss(weights, rows.slope)
         pattern, sums = PatternState.at_with(W, rows, true_loss, before=pattern)
         return _evaluated(state, weights, rows.value(sums, weights))._replace(W=W, pattern=pattern)
 
@@ -104,7 +104,7 @@ class Alternation:
             weights, loss = self.objective.refit_output(replace(state.best.weights, W=state.W))
         else:
             weights = self.output_step(state.pattern, state.W)
-            loss, _ = self.objective.evaluate(weights)
+            loss = self.objective.loss(weights)
         return _evaluated(state, weights, loss)._replace(ended=True)
 
     def report(self, state: State) -> Report:

@@ -20,6 +20,7 @@ __all__ = ["Clock"]
 
 T = TypeVar("T")
 
+_ASIDE = 0.1  # of the time allowed, at most, for a last pass over all rows
 _TRIED = 8  # of the first tile such a part is timed, to know how long the tile will take
 
 
@@ -52,6 +53,8 @@ class Clock:
         self.begun = time.perf_counter() if begun is None else begun
         self.first_pass_seconds = 0.0
         self.final_pass_seconds = 0.0  # that the last passes of the run will take
+        self.final_pass_fits = True  # False: it would take too great a part of the time
+        self.closing_seconds = 0.0  # that the run takes after them
         self.blocking_seconds = 0.0  # that the last computation took which nothing can cut short
 
     @property
@@ -71,8 +74,21 @@ class Clock:
     @property
     def seconds_left(self) -> float:
         """Time until the last passes of the run have to begin; inf without a limit."""
-        kept = min(self.final_pass_seconds, self._max_time / 2)
-        return max(0.0, self._max_time - kept - self.seconds)
+        return max(0.0, self._max_time - self._kept - self.seconds)
+
+    @property
+    def _kept(self) -> float:
+        """Time kept back for the end of the run, but at most half of all.
+
+        A network that was trained a little is better than one that was not, in too much time
+        either way.
+        """
+        return min(self.final_pass_seconds + self.closing_seconds, self._max_time / 2)
+
+    def foresee_final_pass(self, seconds: float) -> None:
+        """Keep back the time of a last pass over all rows, or do without one that is too long."""
+        self.final_pass_fits = seconds <= _ASIDE * self._max_time
+        self.final_pass_seconds = seconds if self.final_pass_fits else 0.0
 
     @property
     def seconds_to_the_end(self) -> float:
@@ -96,10 +112,7 @@ class Clock:
         """
         if self._journal.replaying:  # what is known is given at once
             return False
-        # At most half of the time is kept back: a network that was trained a little is better
-        # than one that was not, in too much time either way.
-        kept = min(self.final_pass_seconds, self._max_time / 2)
-        if self.seconds + seconds + kept >= self._max_time:
+        if self.seconds + seconds + self._kept >= self._max_time:
             self._stopping.request("max_time")
         return self._stopping.reason is not None
 

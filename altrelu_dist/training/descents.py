@@ -12,13 +12,15 @@ import numpy as np
 from altrelu_dist.engine import LocalEngine
 from altrelu_dist.moments.rows import Block, Weights
 from altrelu_dist.training.driver import run
-from altrelu_dist.training.kronecker import LOOK, SETTINGS, Descent, KroneckerSettings
+from altrelu_dist.training.kronecker import LOOK, SETTINGS, Descent, KroneckerSettings, State
 from altrelu_dist.training.objective import Objective
 from altrelu_dist.training.whitening import Whitening
 
 __all__ = ["Descents"]
 
-_TIMED = 20  # steps from which the time of one is known
+_TIMED = 20  # steps at most, from which the time of one is known
+_TIMING = 0.005  # of the time that is left, for them
+_LOOKS = 20  # at the curvature, in a descent from which it is known anew
 
 
 class Descents:
@@ -28,6 +30,8 @@ class Descents:
     ----------
     objective : Objective
         Over rows in memory, in random order.
+    judging : Objective
+        Over the rows on which networks are compared.
     few : Objective
         Over enough of them for the output layer's system; the same object if they are all.
     whitening : Whitening
@@ -38,13 +42,15 @@ class Descents:
     def __init__(
         self,
         objective: Objective,
+        judging: Objective,
         few: Objective,
         whitening: Whitening,
         settings: KroneckerSettings = SETTINGS,
     ) -> None:
         engine = objective.engine
         assert isinstance(engine, LocalEngine)
-        self.objective, self._few, self.settings = objective, few, settings
+        self.objective, self.judging = objective, judging
+        self._few, self.settings = few, settings
         self.n_rows = engine.n_rows
         self._descent = Descent(
             tiles=list(_tiles(engine, settings.tile_rows(engine.n_rows))),
@@ -82,10 +88,10 @@ class Descents:
         return ended
 
     def loss(self, weights: Weights) -> float:
-        """The objective over the rows."""
+        """The objective over the rows on which networks are compared."""
         clock = self.objective.monitor.clock
         begun = clock.seconds
-        loss, _ = self.objective.evaluate(weights)
+        loss = self.judging.loss(weights)
         self._loss_seconds = clock.seconds - begun
         return loss
 
@@ -110,20 +116,58 @@ class Descents:
         if not clock.limited or journal.replaying or weights.n_hidden == 0:
             return np.inf
         if self._seconds == 0.0:
-            descent = replace(self._descent, length=self.settings.lengths[-1], steps=_TIMED)
-            begun = clock.seconds
-            state = descent.init(weights)
-            while not descent.done(state):
-                state = descent.step(state)
-            self._seconds = (clock.seconds - begun) / (_TIMED * weights.n_hidden)
-        return max(0.0, clock.seconds_left - self._loss_seconds) / self._seconds
+            self._time(weights)
+        return self._steps_left(weights) * weights.n_hidden
+
+    def _steps_left(self, weights: Weights) -> float:
+        seconds = max(0.0, self.objective.monitor.clock.seconds_left - self._loss_seconds)
+        return seconds / (self._seconds * weights.n_hidden)
+
+    def _halved(self) -> bool:
+        """Make the tiles half as large, if they may be."""
+        tiles = self._descent.tiles
+        rows = round(self.n_rows / len(tiles) / 2)
+        if rows < self.settings.usual_rows:
+            return False
+        assert isinstance(self.objective.engine, LocalEngine)
+        tiles = list(_tiles(self.objective.engine, rows))
+        self._descent = replace(self._descent, tiles=tiles)
+        return True
+
+    def _time(self, weights: Weights) -> None:
+        """Time steps from ``weights``; where there are few, tiles are made smaller."""
+        renewal = self.settings.renewal_of(weights.n_hidden)
+        descent = replace(self._descent, length=self.settings.lengths[-1], steps=renewal)
+        first, state = self._timed(descent, descent.init(weights))  # it looks at the curvature
+        while True:
+            each, _ = self._timed(descent, state)
+            self._seconds = (each + max(0.0, first - each) / renewal) / weights.n_hidden
+            if self._steps_left(weights) >= self.settings.few_steps or not self._halved():
+                return
+            descent = replace(descent, tiles=self._descent.tiles)
+
+    def _timed(self, descent: Descent, begin: State) -> tuple[float, State]:
+        """Seconds of the step from a state, and the next one.
+
+        The first time, which may take longer, counts only if there is no time for others.
+        """
+        clock = self.objective.monitor.clock
+        enough = _TIMING * clock.seconds_left
+        begun = clock.seconds
+        state = descent.step(begin)
+        seconds = clock.seconds - begun
+        taken, begun = 0, clock.seconds
+        while seconds < enough and taken < _TIMED and clock.seconds - begun < enough:
+            descent.step(begin)
+            taken += 1
+        return (clock.seconds - begun) / taken if taken else seconds, state
 
     def _run(self, descent: Descent, begin: Weights) -> Weights:
         clock = self.objective.monitor.clock
         begun = clock.seconds
         with np.errstate(over="ignore", invalid="ignore"):  # of a descent that diverges
             state = run(descent, begin, self.objective, save_every=LOOK)
-        if state.taken == descent.steps:
+        if state.taken == descent.steps >= _LOOKS * self.settings.renewal_of(begin.n_hidden):
             self._seconds = (clock.seconds - begun) / (state.taken * begin.n_hidden)
         if not state.weights.is_finite():
             return begin

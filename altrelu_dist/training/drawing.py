@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from altrelu_dist.engine import Engine
 from altrelu_dist.moments.rows import Rows
-from altrelu_dist.moments.sample import Sampler, distinct
+from altrelu_dist.moments.sample import Sample, Sampler, distinct
 from altrelu_dist.training.monitor import Monitor
 from altrelu_dist.training.validation import DrawBoth, HeldOut
 
@@ -26,8 +24,9 @@ def draw(
         both = engine.reduce(DrawBoth(held_out, sampler), "sample", monitor.clock)
         sample, validation = both.first, both.second.shuffled()
     monitor.counts.count_rows(engine.n_rows, whole=True)
-    if sample.X.nbytes > _LONG:
-        part = replace(sample, draw=sample.draw[: len(sample.X) // _TIMED])
+    X, y, weight, draws = sample.drawn()
+    if X.nbytes > _LONG:
+        part = Sample(X, y, weight, draws[: len(X) // _TIMED])
         monitor.clock.give_up_before(part.shuffled, _TIMED)
     return sample.shuffled(), validation
 

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from altrelu_dist.moments.curvature import kronecker_factors
-from altrelu_dist.moments.loss import backward, forward
+from altrelu_dist.moments.loss import backward, forward, parts_of
 from altrelu_dist.moments.rows import Array, Block, Floats, Weights
 from altrelu_dist.solvers.linalg import Factor
 from altrelu_dist.training.driver import Report
@@ -60,6 +60,11 @@ class KroneckerSettings:
     worth : float
         The part of the loss that a round has to take off for another one to follow.
     most_rounds : int
+    unraced : tuple of float
+        The length of steps where there is no time for a race: so much over the number of steps, and
+        at most the second one. At least it is the middle one of those that race.
+    few_steps : int
+        Where there is time for fewer, tiles are smaller.
     """
 
     lengths: tuple[float, ...] = (0.03, 0.01, 0.003)
@@ -74,6 +79,8 @@ class KroneckerSettings:
     first_steps: int = 3000
     worth: float = 0.03
     most_rounds: int = 6
+    unraced: tuple[float, float] = (50.0, 0.1)
+    few_steps: int = 400
 
     def damping_of(self, n_hidden: int) -> float:
         """For so many neurons."""
@@ -87,6 +94,11 @@ class KroneckerSettings:
         """Rows of a tile: several tiles even where rows are few, larger ones for many rows."""
         few = min(self.usual_rows, max(self.least_rows, n_rows // 4))
         return min(self.most_rows, max(few, n_rows // 100))
+
+    def unraced_length(self, steps: int) -> float:
+        """Of steps without a race: the longer a descent, the shorter the best steps."""
+        path, most = self.unraced
+        return min(most, max(self.lengths[len(self.lengths) // 2], path / steps))
 
     def racing(self, number: int, best: int) -> list[int]:
         """Which lengths race in a round: all at first, then the best one and a neighbour.
@@ -166,12 +178,11 @@ class Descent:
         weights, move, settings = state.weights, state.move, self.settings
         tile = self._tile(state.taken)
         n = np.float32(self.mean_weight * len(tile.x))
-        features, slopes, residual = forward(tile, weights, self.slope)
         if state.inverses is None or state.taken % settings.renewal_of(weights.n_hidden) == 0:
-            state = self._renewed(state, kronecker_factors(tile, weights, features, slopes), n)
+            state = self._renewed(state, tile, n)
         assert state.inverses is not None
         hidden_inverse, output_inverse = state.inverses
-        gradient = backward(tile, weights, features, slopes, residual)
+        gradient = self._gradient(tile, weights)
         g_W, g_O = gradient.W / n, gradient.output / n
         if self.alpha:
             g_W[:-1] += np.float32(self.alpha) * weights.W[:-1]
@@ -216,8 +227,21 @@ class Descent:
         turn, place = divmod(taken, len(self.tiles))
         return self.tiles[int(_order(self.seed, turn, len(self.tiles))[place])]
 
-    def _renewed(self, state: State, sums: tuple[Floats, Floats], n: np.float32) -> State:
+    def _gradient(self, tile: Block, weights: Weights) -> Weights:
+        """Of half the sum of squares over a tile."""
+        total: Weights | None = None
+        for part in parts_of(tile, weights.n_hidden):
+            into = backward(part, weights, *forward(part, weights, self.slope))
+            if total is not None:
+                into = Weights(total.W + into.W, total.V + into.V, total.c + into.c)
+            total = into
+        assert total is not None
+        return total
+
+    def _renewed(self, state: State, tile: Block, n: np.float32) -> State:
         """With the curvature of another tile in the running means."""
+        features, slopes, _ = forward(tile, state.weights, self.slope)
+        sums = kronecker_factors(tile, state.weights, features, slopes)
         hidden, output = sums[0] / n, sums[1] / n
         if state.curvature is not None:
             decay = self.settings.decay

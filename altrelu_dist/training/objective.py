@@ -9,7 +9,14 @@ from typing import Any, TypeVar
 import numpy as np
 
 from altrelu_dist.engine import Engine, LocalEngine
-from altrelu_dist.moments.loss import HiddenGram, HiddenMoments, LossAndGradient, LossGradient
+from altrelu_dist.moments.loss import (
+    HiddenGram,
+    HiddenMoments,
+    Loss,
+    LossAndGradient,
+    LossGradient,
+    Squares,
+)
 from altrelu_dist.moments.rows import Floats, Weights
 from altrelu_dist.solvers.output_layer import output_squares, solve_output
 from altrelu_dist.training.monitor import Monitor
@@ -103,7 +110,11 @@ class Objective:
         sums = self.reduce(LossAndGradient(weights, self.slope), "loss-and-gradient")
         return self.value(sums, weights), sums
 
-    def value(self, sums: LossGradient, weights: Weights) -> float:
+    def loss(self, weights: Weights) -> float:
+        """Objective alone."""
+        return self.value(self.reduce(Loss(weights, self.slope), "loss"), weights)
+
+    def value(self, sums: Squares, weights: Weights) -> float:
         """Objective, from a sum of squares."""
         return float(sums.squares.sum()) / self.weight_sum + self.penalty(weights)
 

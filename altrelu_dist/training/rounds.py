@@ -35,17 +35,17 @@ class Rounds:
         ran_out : bool
             Whether it ended because it had made so many ``rounds``.
         """
-        objective, settings = self._descents.objective, self._descents.settings
-        journal = objective.monitor.journal
+        judging, settings = self._descents.judging, self._descents.settings
+        journal = judging.monitor.journal
         best, loss = 0, journal.step("loss", lambda: self._descents.loss(weights))
         for number in range(rounds):
             before = loss
             step = partial(self._round, number, weights, loss, best)
             weights, loss, best = journal.step("round", step)
-            objective.record(loss, weights, length=settings.lengths[best])
-            if objective.monitor.stopped or loss > (1 - settings.worth) * before:
+            judging.record(loss, weights, length=settings.lengths[best])
+            if judging.monitor.stopped or loss > (1 - settings.worth) * before:
                 return weights, loss, False
-            objective.monitor.counts.fraction = (number + 1) / rounds
+            judging.monitor.counts.fraction = (number + 1) / rounds
         return weights, loss, True
 
     def _round(self, number: int, begin: Weights, least: float, best: int) -> _Round:

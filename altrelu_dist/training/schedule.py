@@ -53,6 +53,8 @@ class SearchSettings:
         leads to pays only with descents after it.
     race_share : float
         Of the time, where it is limited, for the first descents.
+    least_race : float
+        They race only if that is enough for such a part of their steps.
     """
 
     growth_stages: int = 8
@@ -73,6 +75,7 @@ class SearchSettings:
     most_settling: int = 600
     fits: float = 3.0
     race_share: float = 0.1
+    least_race: float = 0.3
 
     def growth(self, n_hidden: int) -> list[int]:
         """Neurons after each stage of the growth."""
@@ -155,16 +158,19 @@ class RowSettings:
         A sample of most rows costs as much as all of them and finds less.
     held_bytes : int
         Most that are kept in memory.
+    visiting : float
+        Of the time, where it is limited: no more are kept than descents visit in that part of it.
     """
 
     a_weight: int = 20
     least: int = 32_768
     most: int = 262_144
-    a_neuron: int = 64
+    a_neuron: int = 16
     damped: int = 4
     held_a_weight: int = 200
     nearly_all: float = 1.25
     held_bytes: int = 2**28
+    visiting: float = 0.25
 
     def stages(self, p: int, q: int, h: int, dtype: np.dtype[Any], n_rows: int) -> RowStages:
         """How many of the rows each stage works on."""
@@ -177,6 +183,13 @@ class RowSettings:
         if n_rows <= self.nearly_all * held:
             held = n_rows
         return RowStages(few, damped, held, n_rows <= self.nearly_all * damped)
+
+    def visited(self, stages: RowStages, seconds: float, row_seconds: float) -> RowStages:
+        """No more rows in memory than there is time for, each of them that many seconds."""
+        if stages.whole or seconds == np.inf:
+            return stages
+        most = int(self.visiting * seconds / max(row_seconds, 1e-12))
+        return stages._replace(held=min(stages.held, max(stages.damped, most)))
 
     def in_memory(self, row_bytes: int, least: int) -> int:
         """How many rows of so many bytes are kept in memory at most, where all that fit are."""

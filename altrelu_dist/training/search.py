@@ -66,10 +66,11 @@ class FullDataBest:
 
     def loss(self, weights: Weights) -> float:
         """The loss over all rows; NaN where it is known already, or a pass is too much."""
-        if self._same or self._left == 0 or self._full.monitor.stopped:
+        monitor = self._full.monitor
+        if self._same or self._left == 0 or monitor.stopped or not monitor.clock.final_pass_fits:
             return np.nan
         self._left -= 1
-        loss, _ = self._full.evaluate(weights)
+        loss = self._full.loss(weights)
         self.best = better(self.best, weights, loss)
         return loss
 
@@ -79,7 +80,7 @@ class Found(NamedTuple):
 
     weights: Weights
     loss: float  # over the rows in memory
-    place: int  # of the best length of steps
+    place: int | None  # of the best length of steps; None: there was no time for a race
     full_loss: float = np.nan  # over all rows, where it was compared
     added: int | None = None  # neurons that the last cycle added; None: it had to end early
 
@@ -130,9 +131,11 @@ class Search:
             steps = self.settings.settling, self.settings.most_settling
             settled = partial(self.settle, objective, found.weights, *steps)
             weights, loss = monitor.journal.step("settle", settled)
+            if self.descents.judging is not objective:
+                loss = self.descents.loss(weights)
             if loss < found.loss:
                 found = Found(weights, loss, found.place)
-            objective.record(found.loss, found.weights)
+            self.descents.judging.record(found.loss, found.weights)
         return Outcome(found.weights, found.loss, ran_out=cycles is not None and made >= cycles)
 
     def _cycles(self, found: Found, most: int) -> tuple[Found, int, bool]:
@@ -156,12 +159,10 @@ class Search:
                 break
         return found, made, False
 
-    def _record(self, found: Found, **details: int) -> None:
-        objective = self.descents.objective
-        length = self.descents.settings.lengths[found.place]
-        objective.record(
-            found.loss, found.weights, overall=found.full_loss, length=length, **details
-        )
+    def _record(self, found: Found, **details: float) -> None:
+        if found.place is not None:
+            details["length"] = self.descents.settings.lengths[found.place]
+        self.descents.judging.record(found.loss, found.weights, overall=found.full_loss, **details)
 
     def _nothing_left(self) -> float:
         """The loss below which there is nothing but rounding."""
@@ -174,18 +175,21 @@ class Search:
         """From hinges through pairs of rows, or another network: descents of several lengths."""
         descents, lengths = self.descents, self.descents.settings.lengths
         if start is None and descents.objective.monitor.validation is not None:
-            begin = self._grown()
+            begin, least = self._grown()
         else:
-            begin = self._started(start)
-        steps = self.settings.raced(self.settings.share(descents.n_rows))
+            begin, least = self._started(start)
+        wanted = self.settings.raced(self.settings.share(descents.n_rows))
         affordable = self.settings.race_share * descents.affordable(begin) / self.n_hidden
-        steps = max(1, int(min(steps, affordable / len(lengths))))
+        steps = int(min(wanted, affordable / len(lengths)))
+        if steps < self.settings.least_race * wanted:
+            self.few.record(least, begin)
+            return Found(begin, least, None)
         best, least, best_place = begin, np.inf, 0
         for place, length in enumerate(lengths):
             if descents.objective.monitor.stopped:
                 break
             ended = descents.descend(begin, steps, length, self._seed())
-            loss, _ = self.few.evaluate(ended)
+            loss = self.few.loss(ended)
             if loss < least:
                 best, least, best_place = ended, loss, place
             self.few.record(least, best, length=lengths[best_place])
@@ -194,14 +198,14 @@ class Search:
         self._record(found)
         return found
 
-    def _started(self, start: Weights | None = None) -> Weights:
+    def _started(self, start: Weights | None = None) -> tuple[Weights, float]:
         """All neurons inserted at once, or a network to go on from made to have as many."""
-        return started(self.few, start, self.n_hidden, self.rng)[0]
+        return started(self.few, start, self.n_hidden, self.rng)
 
-    def _grown(self) -> Weights:
+    def _grown(self) -> tuple[Weights, float]:
         """Neurons inserted in stages with L-BFGS between: of these the best on new rows is kept."""
         few, monitor = self.few, self.few.monitor
-        weights = no_neurons(few)
+        weights, loss = no_neurons(few), np.inf
         for size in self.settings.growth(self.n_hidden):
             more = insert(few, weights, size - weights.n_hidden, self.rng)
             iterations = self.settings.growth_iterations
@@ -209,7 +213,7 @@ class Search:
             weights, loss = monitor.journal.step("growth", descend)
             if not monitor.stopped:
                 few.record(loss, weights, neurons=weights.n_hidden)
-        return weights
+        return weights, loss
 
     def _seed(self) -> int:
         return int(self.rng.integers(2**32))
@@ -219,9 +223,9 @@ class Search:
         settings, descents, h = self.settings, self.descents, self.n_hidden
         monitor = descents.objective.monitor
         scale = settings.scale(number, descents.n_rows)
-        affordable = descents.affordable(found.weights) / settings.work(h, number)
-        if affordable < settings.fits * scale:
-            return self._lengthened(found, affordable, number)
+        affordable = descents.affordable(found.weights)
+        if found.place is None or affordable < settings.fits * scale * settings.work(h, number):
+            return self._lengthened(found, affordable)
         length = descents.settings.lengths[found.place]
         best = found
         if number == 0:
@@ -229,7 +233,7 @@ class Search:
             wide, _ = self.few.refit_output(insert(self.few, found.weights, more, self.rng))
         else:
             steps = settings.raced(scale)
-            other = descents.descend(self._started(), steps, length, self._seed())
+            other = descents.descend(self._started()[0], steps, length, self._seed())
             loss = descents.loss(other)
             if loss < best.loss:
                 best = Found(other, loss, found.place)
@@ -260,17 +264,20 @@ class Search:
         shorter = place + 1 < len(self.descents.settings.lengths)
         return [place, place + 1 if shorter else place - 1]
 
-    def _lengthened(self, found: Found, affordable: float, number: int) -> Found:
+    def _lengthened(self, found: Found, affordable: float) -> Found:
         """No time is left for a cycle: a descent for as long as there is."""
-        descents = self.descents
-        steps = int(affordable * self.settings.work(self.n_hidden, number) / self.n_hidden)
-        # The longer a descent, the shorter the best steps.
-        place = min(found.place + 1, len(descents.settings.lengths) - 1)
-        length = descents.settings.lengths[place]
-        ended = descents.descend(found.weights, max(1, steps), length, self._seed())
+        descents, settings, place = self.descents, self.descents.settings, found.place
+        steps = max(1, int(affordable / self.n_hidden))
+        if place is None:
+            length = settings.unraced_length(steps)
+        else:  # the longer a descent, the shorter the best steps
+            place = min(place + 1, len(settings.lengths) - 1)
+            length = settings.lengths[place]
+        ended = descents.descend(found.weights, steps, length, self._seed())
         loss = descents.loss(ended)
         best = Found(ended, loss, place) if loss < found.loss else found
         done = self._ended(found, best, 0)
+        descents.objective.monitor.stopping.request("max_time")
         return Found(done.weights, done.loss, done.place, done.full_loss)
 
     def _ended(self, found: Found, best: Found, added: int) -> Found:

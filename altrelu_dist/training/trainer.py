@@ -15,12 +15,12 @@ from altrelu_dist.checkpoints.fingerprint import data_fingerprint, digest
 from altrelu_dist.checkpoints.journal import Journal, RandomState
 from altrelu_dist.engine import TILE, Engine, LocalEngine, OutOfTimeError
 from altrelu_dist.errors import ParameterError
-from altrelu_dist.moments.loss import HiddenMoments
+from altrelu_dist.moments.loss import HiddenMoments, Loss, LossAndGradient
 from altrelu_dist.moments.refusals import check_summary
-from altrelu_dist.moments.rows import Floats, Rows, Scaler, Together, Weights
+from altrelu_dist.moments.rows import Block, Floats, Rows, Scaler, Together, Weights
 from altrelu_dist.moments.sample import Sampler
 from altrelu_dist.moments.summary import Summary, summarise
-from altrelu_dist.threads import one_blas_thread
+from altrelu_dist.threads import n_threads, one_blas_thread
 from altrelu_dist.training import schedule
 from altrelu_dist.training.alternating import ITERATIONS, alternate, random_directions
 from altrelu_dist.training.damped import LARGEST_SYSTEM, descend
@@ -70,6 +70,7 @@ class Stages(NamedTuple):
 
     everything: Objective
     held: Objective
+    judging: Objective  # on which networks are compared
     few: Objective  # enough rows for the weights of both layers
     fewest: Objective  # enough for the output layer, and to choose neurons
 
@@ -180,6 +181,9 @@ def _train(
     p, q = summary.features.mean.size + 1, summary.targets.mean.size
     h = parameters.n_hidden
     sizes = schedule.ROWS.stages(p, q, h, dtype, summary.weighted)
+    if monitor.clock.limited:
+        seconds = _row_seconds(monitor, p, q, h, dtype)
+        sizes = schedule.ROWS.visited(sizes, monitor.clock.seconds_left, seconds)
     whole, rows = sizes.whole, sizes.drawn(parameters.method)
     validation: Rows | None = None
     if whole:
@@ -241,7 +245,10 @@ def _train(
     )
     held = everything if sample is None else everything.over(sample)
     few = _leading(held, sizes.few)
-    stages = Stages(everything, held, few, _leading(few, schedule.ROWS.fewest(h)))
+    judging = held if sample is None else few
+    stages = Stages(everything, held, judging, few, _leading(few, schedule.ROWS.fewest(h)))
+    if monitor.clock.limited:
+        _foresee_the_end(stages, p, q, h)
     squares = summary.targets.squares * everything.weight_sum
     squares /= summary.targets.weight * float(summary.targets.variance.sum())
     before = None if begin is None else _known(everything, begin, h)
@@ -270,6 +277,36 @@ def _train(
     return Trained(weights, scaler, summary, gram)
 
 
+def _row_seconds(monitor: Monitor, p: int, q: int, h: int, dtype: np.dtype[np.floating]) -> float:
+    """Seconds that a descent takes for a row, from a tile of the gradient."""
+    tile = Block(np.ones((TILE, p), dtype), np.zeros((TILE, q), dtype))
+    network = Weights(np.ones((p, h)), np.ones((h, q)), np.ones(q))
+    begun = monitor.clock.seconds
+    LossAndGradient(network)(tile)
+    return (monitor.clock.seconds - begun) / TILE
+
+
+def _foresee_the_end(stages: Stages, p: int, q: int, h: int) -> None:
+    """Time a tile of what a run ends with, so that its time is kept back."""
+    everything, held, fewest = stages.everything, stages.held, stages.fewest
+    clock, client = everything.monitor.clock, everything.engine.client
+    if not isinstance(held.engine, LocalEngine):
+        return
+    tile = held.engine.tiles[0]
+    network = Weights(np.ones((p, h)), np.ones((h, q)), np.ones(q))
+
+    def seconds(statistic: Callable[[Block], object]) -> float:
+        begun = clock.seconds
+        statistic(tile)
+        return (clock.seconds - begun) / len(tile.x)
+
+    clock.closing_seconds = seconds(HiddenMoments(network.W)) * fewest.engine.n_rows / n_threads()
+    if held is not everything:
+        threads = n_threads() if client is None else max(1, sum(client.nthreads().values()))
+        computing = seconds(Loss(network)) * everything.engine.n_rows / threads
+        clock.foresee_final_pass(clock.first_pass_seconds + computing)
+
+
 def _known(everything: Objective, start: Weights, h: int) -> Outcome | None:
     """A network to go on from, if the run may end with it too: nothing is lost by going on."""
     if start.n_hidden > h:
@@ -277,7 +314,7 @@ def _known(everything: Objective, start: Weights, h: int) -> Outcome | None:
     everything.monitor.begin_stage("warm")
 
     def told() -> float:
-        loss, _ = everything.evaluate(start)
+        loss = everything.loss(start)
         everything.record(loss, start)
         return loss
 
@@ -286,14 +323,14 @@ def _known(everything: Objective, start: Weights, h: int) -> Outcome | None:
 
 def _search(problem: Problem, parameters: Parameters) -> Outcome:
     """Neuron search on rows in memory, damped steps on all."""
-    everything, held, _, few = problem.stages
+    everything, held, judging, _, few = problem.stages
     monitor = everything.monitor
     rng = _random(parameters.seed, monitor.journal, problem.start)
     whitening = Whitening.of(held)
     best = FullDataBest(everything, held)
     monitor.journal.attach("overall", best)
     settle = partial(quasi_newton, whitening=whitening)
-    descents = Descents(held, few, whitening)
+    descents = Descents(held, judging, few, whitening)
     found = Search(few, descents, best, parameters.n_hidden, rng, settle).run(
         parameters.max_iter, problem.start
     )
@@ -303,22 +340,33 @@ def _search(problem: Problem, parameters: Parameters) -> Outcome:
     if known and _too_late(problem, found.weights):
         assert best.best is not None
         return found._replace(loss=best.best.loss)
-    weights, loss = _last_steps(problem, found.weights, whitening, rng)
+    weights, loss = _last_steps(problem, found.weights, found.loss, whitening, rng)
     if best.best is not None and best.best.loss < loss:
         weights, loss = best.best.weights, best.best.loss
     return Outcome(weights, loss, found.ran_out)  # the last steps are few by design
 
 
 def _last_steps(
-    problem: Problem, weights: Weights, whitening: Whitening, rng: np.random.Generator
+    problem: Problem,
+    weights: Weights,
+    judged: float,
+    whitening: Whitening,
+    rng: np.random.Generator,
 ) -> tuple[Weights, float]:
-    """A few layer solves over all rows; where the network is too wide for them, L-BFGS steps."""
+    """A few layer solves over all rows; where the network is too wide for them, L-BFGS steps.
+
+    ``judged`` is the loss over some of the rows. It is the one that counts where a pass over all
+    rows would take too great a part of the time.
+    """
     everything, few = problem.stages.everything, problem.stages.few
     everything.monitor.begin_stage("layers")
 
     def layers() -> tuple[Weights, float]:
+        if not everything.monitor.clock.final_pass_fits:
+            problem.stages.judging.record(judged, weights, overall=judged)
+            return weights, judged
         if _too_late(problem, weights):  # the loss over all rows has to be known
-            loss, _ = everything.evaluate(weights)
+            loss = everything.loss(weights)
             everything.record(loss, weights)
             return weights, loss
         if weights.W.size > _MOST_BLOCKS * LARGEST_SYSTEM:
@@ -342,18 +390,18 @@ def _too_late(problem: Problem, weights: Weights) -> bool:
 
 def _kronecker(problem: Problem, parameters: Parameters) -> Outcome:
     """Kronecker-factored steps from hinges through pairs of rows, then layer solves on all rows."""
-    everything, held, _, few = problem.stages
+    everything, held, judging, _, few = problem.stages
     monitor = everything.monitor
     rng = _random(parameters.seed, monitor.journal, problem.start)
     monitor.begin_stage("rounds")
     whitening = Whitening.of(held)
-    rounds = Rounds(Descents(held, few, whitening), parameters.seed)
+    rounds = Rounds(Descents(held, judging, few, whitening), parameters.seed)
     begin = partial(started, few, problem.start, parameters.n_hidden, rng)
     weights, _ = monitor.journal.step("start", begin)
     most = SETTINGS.most_rounds if parameters.max_iter is None else parameters.max_iter
     weights, loss, ran_out = rounds.descend(weights, most)
     if held is not everything:
-        weights, loss = _last_steps(problem, weights, whitening, rng)
+        weights, loss = _last_steps(problem, weights, loss, whitening, rng)
     return Outcome(weights, loss, ran_out)
 
 

@@ -219,12 +219,20 @@ def threads_of(where: str) -> int:
     return int(where.rpartition("-")[2]) if where.startswith("workers") else 1
 
 
-def settings_of(method: str, most: int) -> list[list[float]]:
+def settings_of(method: str, options: argparse.Namespace) -> list[list[float]]:
     """What a method is run with, the best of which counts."""
     if method not in OTHERS:
         return [[]]
+    if method == "adam" and options.adam:
+        return list(options.adam)
     adams = [(rate, batch) for batch in ADAM_BATCHES for rate in ADAM_RATES]
-    return [list(setting) for setting in (adams if method == "adam" else XGBOOST)[:most]]
+    some = (adams if method == "adam" else XGBOOST)[: options.settings]
+    return [list(setting) for setting in some]
+
+
+def rate_and_batch(text: str) -> list[float]:
+    rate, batch = text.split(",")
+    return [float(rate), int(batch)]
 
 
 def plan(options: argparse.Namespace) -> list[Cell]:
@@ -250,7 +258,7 @@ def plan(options: argparse.Namespace) -> list[Cell]:
                 | width
                 | {"method": method, "where": where, "threads": n, "setting": setting}
                 for where, n in zip(places, threads, strict=True)
-                for setting in settings_of(method, options.settings)
+                for setting in settings_of(method, options)
             ]
     return cells
 
@@ -391,6 +399,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--where", nargs="+", choices=PLACES, default=["memory"], help="(default memory)")
     add("--to-the-end", action="store_true", help="ours also without a time limit")
     add("--settings", type=int, default=6, help="settings of Adam, XGBoost at most (default all)")
+    said = "rates and batches of Adam, as 0.01,512 (default six)"
+    add("--adam", nargs="+", type=rate_and_batch, metavar="RATE,BATCH", help=said)
     add("--memory", default="1GiB", help="of a worker (default 1GiB)")
     add("--seed", type=int, default=0)
     add("--folder", type=Path, help="where stores are made, and kept (default: a temporary one)")

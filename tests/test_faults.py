@@ -114,7 +114,7 @@ def assert_same_run(model, expected):
 PHASES = {
     "summary": ("summary", "executing"),
     "gram": ("pattern-gram", "executing"),
-    "loss": ("loss-and-gradient", "executing"),
+    "loss": ("loss", "executing"),
     "merge": ("-merge-", "executing"),
     "merged": ("-merge-", "memory"),
     "weights": ("-weights-", "memory"),
@@ -357,7 +357,7 @@ def test_a_pass_that_kills_its_workers_every_time_is_one_error(
 ):
     """Nothing is lost by it, and nothing of it is left on the scheduler."""
     client, kept = impatient.client, {"checkpoint": tmp_path / "run", "checkpoint_interval": 0}
-    client.register_plugin(Deadly("loss-and-gradient"))
+    client.register_plugin(Deadly("loss"))
     begun = time.monotonic()
     with pytest.raises(ClusterError, match="workers died again and again"):
         fitted(store, client=client, **kept)

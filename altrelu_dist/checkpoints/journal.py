@@ -169,6 +169,24 @@ class Journal:
             self._saved_stage = stage
         return made
 
+    def decided(self, name: str, choose: Callable[[], T]) -> T:
+        """What a run chose by the time that it had, which a run that goes on has not: as a step.
+
+        Journals of before choices were kept do not have it: it is chosen anew.
+
+        Parameters
+        ----------
+        name : str
+        choose : callable
+            Its result is of values that a checkpoint can hold.
+        """
+        with self._entered(name) as path:
+            known = path in self._records
+        if self.replaying and not known:
+            return choose()
+        self._counts[-1][name] -= 1  # the step enters it again
+        return self.step(name, choose)
+
     def save_point(self, state: Callable[[], Any], *, stopping: bool = False) -> None:
         """Save where the loop of this step is, if it is time to, or the run is ``stopping``.
 

@@ -243,14 +243,14 @@ class Committee:
         if self.parameters.max_iter is not None:
             rounds = rounds[: self.parameters.max_iter]
         for number, most in enumerate(rounds):
+            if self.monitor.stopped:
+                return
             before = pool.loss
             going = [racer for racer in racers if not racer.resting]
             going = sorted(going, key=lambda each: each.loss)[:most]
             if number == 1:
                 begun = self._followers(racers)
                 going, racers = going + begun, racers + begun
-            if self.monitor.stopped:
-                return
             for racer, trained in zip(going, self._train(going, number, pool), strict=True):
                 self._judge(racer, number, trained, pool)
             if pool.loss > (1 - settings.worth_of_all) * before:
@@ -261,8 +261,8 @@ class Committee:
     def _followers(self, racers: list[_Racer]) -> list[_Racer]:
         """The kinds that begin after the first round."""
         pieces = min(1, self.encoder.n_pieces)
-        racers = sorted(racers, key=lambda racer: racer.loss)
-        best = next((racer for racer in racers if racer.kind.pieces == pieces), None)
+        coarse = [racer for racer in racers if racer.kind.pieces == pieces]
+        best = min(coarse, key=lambda racer: racer.loss, default=None)
         if best is None or best.group is None:
             return []
         self._factors = self._focus(best.kind, best.group)

@@ -52,8 +52,9 @@ class Descents:
         self.objective, self.judging = objective, judging
         self._few, self.settings = few, settings
         self.n_rows = engine.n_rows
+        self._tile_rows = settings.tile_rows(engine.n_rows)
         self._descent = Descent(
-            tiles=list(_tiles(engine, settings.tile_rows(engine.n_rows))),
+            tiles=list(_tiles(engine, self._tile_rows)),
             inverse_gram=(whitening.out @ whitening.out.T).astype(np.float32),
             mean_weight=objective.weight_sum / engine.n_rows,
             alpha=objective.alpha,
@@ -123,15 +124,25 @@ class Descents:
         seconds = max(0.0, self.objective.monitor.clock.seconds_left - self._loss_seconds)
         return seconds / (self._seconds * weights.n_hidden)
 
+    @property
+    def tile_rows(self) -> int:
+        """Rows of a tile."""
+        return self._tile_rows
+
+    def cut(self, tile_rows: int) -> None:
+        """Cut the rows into tiles of another size."""
+        if tile_rows == self._tile_rows:
+            return
+        assert isinstance(self.objective.engine, LocalEngine)
+        tiles = list(_tiles(self.objective.engine, tile_rows))
+        self._descent, self._tile_rows = replace(self._descent, tiles=tiles), tile_rows
+
     def _halved(self) -> bool:
         """Make the tiles half as large, if they may be."""
-        tiles = self._descent.tiles
-        rows = round(self.n_rows / len(tiles) / 2)
+        rows = self._tile_rows // 2
         if rows < self.settings.usual_rows:
             return False
-        assert isinstance(self.objective.engine, LocalEngine)
-        tiles = list(_tiles(self.objective.engine, rows))
-        self._descent = replace(self._descent, tiles=tiles)
+        self.cut(rows)
         return True
 
     def _time(self, weights: Weights) -> None:

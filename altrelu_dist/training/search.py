@@ -173,15 +173,24 @@ class Search:
 
     def _race(self, start: Weights | None) -> Found:
         """From hinges through pairs of rows, or another network: descents of several lengths."""
-        descents, lengths = self.descents, self.descents.settings.lengths
-        if start is None and descents.objective.monitor.validation is not None:
+        if start is None and self.descents.objective.monitor.validation is not None:
             begin, least = self._grown()
         else:
             begin, least = self._started(start)
-        wanted = self.settings.raced(self.settings.share(descents.n_rows))
-        affordable = self.settings.race_share * descents.affordable(begin) / self.n_hidden
-        steps = int(min(wanted, affordable / len(lengths)))
-        if steps < self.settings.least_race * wanted:
+        return self._lengths_raced(begin, least)
+
+    def _lengths_raced(self, begin: Weights, least: float) -> Found:
+        """Descents of several lengths, if there is time for them."""
+        descents, settings, lengths = self.descents, self.settings, self.descents.settings.lengths
+
+        def affordable() -> tuple[int, int]:
+            wanted = settings.raced(settings.share(descents.n_rows))
+            steps = int(min(wanted, self._steps_of_a_race(begin)))
+            return steps if steps >= settings.least_race * wanted else 0, descents.tile_rows
+
+        steps, tile_rows = descents.objective.monitor.journal.decided("steps", affordable)
+        descents.cut(tile_rows)
+        if not steps:
             self.few.record(least, begin)
             return Found(begin, least, None)
         best, least, best_place = begin, np.inf, 0
@@ -197,6 +206,11 @@ class Search:
         found = Found(weights, loss, best_place)
         self._record(found)
         return found
+
+    def _steps_of_a_race(self, begin: Weights) -> float:
+        """Steps for each length that a race has time for."""
+        affordable = self.settings.race_share * self.descents.affordable(begin)
+        return affordable / (self.n_hidden * len(self.descents.settings.lengths))
 
     def _started(self, start: Weights | None = None) -> tuple[Weights, float]:
         """All neurons inserted at once, or a network to go on from made to have as many."""
@@ -223,9 +237,18 @@ class Search:
         settings, descents, h = self.settings, self.descents, self.n_hidden
         monitor = descents.objective.monitor
         scale = settings.scale(number, descents.n_rows)
-        affordable = descents.affordable(found.weights)
-        if found.place is None or affordable < settings.fits * scale * settings.work(h, number):
-            return self._lengthened(found, affordable)
+
+        def longer() -> tuple[int, int]:
+            affordable = descents.affordable(found.weights)
+            fits = affordable >= settings.fits * scale * settings.work(h, number)
+            return 0 if fits else max(1, int(affordable / h)), descents.tile_rows
+
+        steps, tile_rows = monitor.journal.decided("steps", longer)
+        descents.cut(tile_rows)
+        if steps:
+            return self._lengthened(found, steps)
+        if found.place is None:  # of a run that goes on: now there is time for a race
+            return self._lengths_raced(found.weights, found.loss)._replace(added=0)
         length = descents.settings.lengths[found.place]
         best = found
         if number == 0:
@@ -264,10 +287,9 @@ class Search:
         shorter = place + 1 < len(self.descents.settings.lengths)
         return [place, place + 1 if shorter else place - 1]
 
-    def _lengthened(self, found: Found, affordable: float) -> Found:
+    def _lengthened(self, found: Found, steps: int) -> Found:
         """No time is left for a cycle: a descent for as long as there is."""
         descents, settings, place = self.descents, self.descents.settings, found.place
-        steps = max(1, int(affordable / self.n_hidden))
         if place is None:
             length = settings.unraced_length(steps)
         else:  # the longer a descent, the shorter the best steps
@@ -277,6 +299,8 @@ class Search:
         loss = descents.loss(ended)
         best = Found(ended, loss, place) if loss < found.loss else found
         done = self._ended(found, best, 0)
+        if descents.affordable(done.weights) >= steps * self.n_hidden:
+            return done  # of a run that goes on: it has more time now
         descents.objective.monitor.stopping.request("max_time")
         return Found(done.weights, done.loss, done.place, done.full_loss)
 

@@ -181,9 +181,14 @@ def _train(
     p, q = summary.features.mean.size + 1, summary.targets.mean.size
     h = parameters.n_hidden
     sizes = schedule.ROWS.stages(p, q, h, dtype, summary.weighted)
-    if monitor.clock.limited:
+
+    def held_rows() -> int:
+        if sizes.whole or not monitor.clock.limited:
+            return sizes.held
         seconds = _row_seconds(monitor, p, q, h, dtype)
-        sizes = schedule.ROWS.visited(sizes, monitor.clock.seconds_left, seconds)
+        return schedule.ROWS.visited(sizes, monitor.clock.seconds_left, seconds).held
+
+    sizes = sizes._replace(held=monitor.journal.decided("rows", held_rows))
     whole, rows = sizes.whole, sizes.drawn(parameters.method)
     validation: Rows | None = None
     if whole:
@@ -251,7 +256,7 @@ def _train(
         _foresee_the_end(stages, p, q, h)
     squares = summary.targets.squares * everything.weight_sum
     squares /= summary.targets.weight * float(summary.targets.variance.sum())
-    before = None if begin is None else _known(everything, begin, h)
+    before = None if begin is None else _known(stages, begin, h)
     try:
         found = _METHODS[parameters.method](Problem(stages, p, squares, begin), parameters)
     except OutOfTimeError:
@@ -280,9 +285,10 @@ def _train(
 def _row_seconds(monitor: Monitor, p: int, q: int, h: int, dtype: np.dtype[np.floating]) -> float:
     """Seconds that a descent takes for a row, from a tile of the gradient."""
     tile = Block(np.ones((TILE, p), dtype), np.zeros((TILE, q), dtype))
-    network = Weights(np.ones((p, h)), np.ones((h, q)), np.ones(q))
+    kernel = LossAndGradient(Weights(np.ones((p, h)), np.ones((h, q)), np.ones(q)))
+    kernel(tile)  # the first time takes longer
     begun = monitor.clock.seconds
-    LossAndGradient(network)(tile)
+    kernel(tile)
     return (monitor.clock.seconds - begun) / TILE
 
 
@@ -296,6 +302,7 @@ def _foresee_the_end(stages: Stages, p: int, q: int, h: int) -> None:
     network = Weights(np.ones((p, h)), np.ones((h, q)), np.ones(q))
 
     def seconds(statistic: Callable[[Block], object]) -> float:
+        statistic(tile)  # the first time takes longer
         begun = clock.seconds
         statistic(tile)
         return (clock.seconds - begun) / len(tile.x)
@@ -307,13 +314,21 @@ def _foresee_the_end(stages: Stages, p: int, q: int, h: int) -> None:
         clock.foresee_final_pass(clock.first_pass_seconds + computing)
 
 
-def _known(everything: Objective, start: Weights, h: int) -> Outcome | None:
-    """A network to go on from, if the run may end with it too: nothing is lost by going on."""
+def _known(stages: Stages, start: Weights, h: int) -> Outcome | None:
+    """A network to go on from, if the run may end with it too: nothing is lost by going on.
+
+    Its loss is over the rows that the loss of the run will be over.
+    """
     if start.n_hidden > h:
         return None
+    everything = stages.everything
     everything.monitor.begin_stage("warm")
 
     def told() -> float:
+        if not everything.monitor.clock.final_pass_fits:
+            loss = stages.judging.loss(start)
+            stages.judging.record(loss, start, overall=loss)
+            return loss
         loss = everything.loss(start)
         everything.record(loss, start)
         return loss

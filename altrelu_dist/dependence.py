@@ -163,14 +163,15 @@ def _losses(network: Network, X: NDArray[Any], y: NDArray[Any], weight: Floats) 
 
 
 def _least(network: Network, y: Floats, weight: Floats) -> Floats:
-    """MSE, or mean loss, of the best constant for each target: (q,)."""
+    """MSE, or mean loss, of the best constant for each target: (q,); 0 where it does not vary."""
     loss = loss_of_network(network.info)
     y = np.broadcast_to(y, (len(y), network.n_targets))  # several quantiles are of one target
     if loss is None:
         each = (y - weight @ y / weight.sum()) ** 2
     else:
         each = loss.value(loss.constant(y, weight), y)
-    least: Floats = weight @ each / weight.sum()
+    varies = np.ptp(y[weight > 0], axis=0) > 0
+    least: Floats = np.where(varies, weight @ each / weight.sum(), 0.0)
     return least
 
 

@@ -45,7 +45,7 @@ class TargetScore:
         loss of its level, or the Poisson deviance, which is NaN where a target is negative.
     d2 : float, optional
         Share of the loss of the best constant for these rows that the predictions take off; NaN
-        where that is 0.
+        for a target that does not vary.
     share_below : float, optional
         Of a quantile, the share of targets at or below it.
     coverage : float, optional
@@ -213,7 +213,7 @@ def evaluate(
         if loss is not None:
             mean_loss = float(errors.losses[t]) / total
             least = _least(loss, errors.values[min(t, len(errors.values) - 1)], t)
-            d2 = 1 - float(errors.losses[t]) / least if least > 0 else math.nan
+            d2 = 1 - float(errors.losses[t]) / least if variance > 0 and least > 0 else math.nan
         scores.append(
             TargetScore(
                 target=name,

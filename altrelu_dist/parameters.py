@@ -115,6 +115,11 @@ def checked_levels(
                     f"is {level!r}; expected a level above 0 and below 1, or a list of some",
                     parameter="quantile",
                 )
+        if repeated := [level for level in sorted(set(levels)) if levels.count(level) > 1]:
+            raise ParameterError(
+                f"has {', '.join(map(str, repeated))} more than once; give each level once",
+                parameter="quantile",
+            )
         if not levels or sorted(set(levels)) != levels:
             raise ParameterError(f"is {levels!r}; expected levels that rise", parameter="quantile")
     if loss != SQUARES:

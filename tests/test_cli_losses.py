@@ -19,8 +19,10 @@ from sklearn.metrics import (
 )
 
 from altrelu_dist import AltReLUClassifier, AltReLURegressor, Network, evaluate, evaluate_classes
+from altrelu_dist.dependence import importance_of
 from altrelu_dist.errors import DataError, ParameterError
 from altrelu_dist.losses import Huber
+from altrelu_dist.moments.rows import Rows
 
 PLAIN = ("--workers", 0, "--hidden", 3, "--method", "damped", "--max-iter", 2)
 HELD = (*PLAIN, "--early-stopping", "--validation-fraction", 0.3)
@@ -152,7 +154,10 @@ def test_weighted_and_lazy_scores_are_those_of_rows_that_are_repeated():
         (("--quantile", 0.1), "quantile.*is for"),
         (("--loss", "quantile", "--quantile", 1.5), "above 0 and below 1"),
         (("--loss", "huber", "--method", "alternating"), "least squares"),
-        (("--loss", "quantile", "--quantile", 0.1, "--quantile", 0.1), "levels that rise"),
+        (
+            ("--loss", "quantile", "--quantile", 0.5, "--quantile", 0.5),
+            "has 0.5 more than once; give each level once",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused(more, words):
@@ -192,3 +197,19 @@ def test_a_run_that_is_resumed_has_its_loss():
     assert [one["target"] for one in told["targets"]["train"]] == ["far_0.1", "far_0.9"]
     text = refuses("train", "--resume", "run", "--overwrite", "--quantile", 0.5)
     assert "levels was (0.1, 0.9) and is (0.5,)" in text
+
+
+@pytest.mark.parametrize("loss", ["poisson", "huber", "quantile"])
+@pytest.mark.parametrize("value", [0.0, 3.0])
+def test_no_share_of_the_loss_is_explained_of_a_target_that_does_not_vary(loss, value):
+    X, y = frame()[["a", "b"]].to_numpy(), frame()["wet"].to_numpy()
+    options = {"loss": loss, "method": "damped", "max_iter": 1, "random_state": 0}
+    network = AltReLURegressor(2, **options).fit(X, y).network_
+    constant, weight = np.append(np.full(len(y) - 1, value), 7.0), np.ones(len(y))
+    weight[-1] = 0  # of no row that counts
+    (score,) = evaluate(network, X, constant, weight)
+    assert score.mean_loss > 0
+    assert np.isnan(score.d2)
+    (found,) = importance_of(network, Rows(0, X, constant[:, None], weight), repeats=1)
+    assert np.isnan(found.mean).all()
+    assert evaluate(network, X, y)[0].d2 < 1

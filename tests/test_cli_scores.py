@@ -81,8 +81,32 @@ def test_why_a_score_is_not_defined_is_said():
     result = passes("report", "m.zarr", "negative.csv", "--out", "r.html")
     assert "no deviance and no D2 of z" in result.stderr
     frame().head(1).to_csv("one.csv", index=False)
-    assert "no R2 of z: it does not vary in these rows" in evaluated("one.csv").stderr
+    assert "no D2 and no R2 of z: there is one row" in evaluated("one.csv").stderr
     assert evaluated("t.csv").stderr.count("no ") == 0
+
+
+@pytest.mark.parametrize(("loss", "words"), [("squared_error", "no R2"), ("quantile", "no D2"),
+                                             ("huber", "no D2 and no R2")])  # fmt: skip
+def test_only_scores_that_are_shown_are_explained(loss, words):
+    train("t.csv", "y", options=(*QUICK, "--loss", loss))
+    frame().assign(y=3.0).to_csv("constant.csv", index=False)
+    result = evaluated("constant.csv")
+    said = [line for line in result.stderr.splitlines() if line.startswith("no ")]
+    assert said == [f"{words} of y: it does not vary in these rows"]
+    assert result.stdout.count("?") == len(words.split(" and "))
+
+
+def test_train_says_of_which_part_a_score_is_not_defined():
+    made = frame().assign(kind=["down", *["up"] * 299], y=3.0)
+    made.to_csv("t.csv", index=False)
+    options = (*QUICK, "--test-fraction", 0.2)
+    told = train("t.csv", "kind", options=options).stderr
+    assert [line for line in told.splitlines() if "not defined" in line] == [
+        "test: AUC is not defined: the rows are of one class"
+    ]
+    told = train("t.csv", "y", options=options).stderr
+    lines = [line for line in told.splitlines() if "no R2" in line]
+    assert [line.partition(":")[0] for line in lines] == ["train", "test"]
 
 
 def test_classes_of_which_none_is_known_are_no_scores():

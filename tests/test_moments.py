@@ -38,7 +38,7 @@ from altrelu_dist.moments import (
     packed_size,
     summarise,
 )
-from altrelu_dist.moments.loss import Loss, backward, forward, parts_of
+from altrelu_dist.moments.loss import SquaredLoss, backward, forward, parts_of
 from altrelu_dist.moments.pattern import WIDE
 from altrelu_dist.training.pattern_state import PatternState
 
@@ -197,7 +197,7 @@ def test_loss_is_the_sum_of_squares(n, d, h, q, slope, dtype, weighted):
     by_target = (residual(wide, weights, slope) ** 2).sum(axis=0)
     assert sums.squares == pytest.approx(by_target, **close)
     assert all(part.dtype == np.float64 for part in (sums.squares, sums.W, sums.V, sums.c))
-    assert Loss(weights, slope)(block).squares == pytest.approx(by_target, **close)
+    assert SquaredLoss(weights, slope)(block).squares == pytest.approx(by_target, **close)
 
 
 @pytest.mark.parametrize("q", [1, 2])

@@ -80,7 +80,8 @@ def evaluate(
             passes += 1
         memory = measure(client)
     seconds = time.perf_counter() - start
-    for line in [*unseen_lines(unknown), *score_lines(scores)]:
+    loss = network.info.get("loss", SQUARES)
+    for line in [*unseen_lines(unknown), *score_lines(scores, loss)]:
         output.warn(line)
     output.result(
         {
@@ -96,6 +97,6 @@ def evaluate(
             "peak_memory": memory.total,
             "memory": memory.record(),
         },
-        table_of({"all": scores}, network.info.get("loss", SQUARES), level),
+        table_of({"all": scores}, loss, level),
         f"{seconds_text(seconds)}, peak memory {memory_text(memory)}",
     )

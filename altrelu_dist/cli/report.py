@@ -48,6 +48,7 @@ def report(
     """
     from altrelu_dist.cli.page import page
     from altrelu_dist.diagnosis import diagnose
+    from altrelu_dist.loss_names import SQUARES
     from altrelu_dist.memory import measure
     from altrelu_dist.network import Network
     from altrelu_dist.outputs import check_apart, check_output, write_beside
@@ -98,7 +99,7 @@ def report(
         if found.missing_targets:
             each = ", ".join(f"{name} ({n:,})" for name, n in found.missing_targets.items())
             warned.append(f"rows without a target are left out: {each}")
-        warned += score_lines(found.scores)
+        warned += score_lines(found.scores, network.info.get("loss", SQUARES))
         for line in warned:
             output.warn(line)
         text = page(

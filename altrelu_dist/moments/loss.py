@@ -13,9 +13,9 @@ from altrelu_dist.moments.rows import Additive, Array, Block, Floats, Weights
 __all__ = [
     "HiddenGram",
     "HiddenMoments",
-    "Loss",
     "LossAndGradient",
     "LossGradient",
+    "SquaredLoss",
     "Squares",
     "activate",
     "backward",
@@ -48,7 +48,7 @@ class Squares(Additive):
 
 
 @dataclass(frozen=True)
-class Loss:
+class SquaredLoss:
     """Sum over rows of ``|f(x) - y|^2``, in a third of the time that the gradient takes too."""
 
     weights: Weights

@@ -12,8 +12,8 @@ __all__ = ["ONE_THREAD", "PASSES", "Call", "Range", "Shape", "Stage"]
 
 # The statistics that are passes over rows, which a run counts.
 PASSES = (
-    *("summary", "sample", "whiten", "loss", "value", "output", "tile", "gram", "delta", "kinks"),
-    "member",
+    *("summary", "sample", "whiten", "loss", "loss-and-gradient", "output", "tile"),
+    *("gram", "delta", "kinks", "member"),
 )
 # What passes over rows in memory one tile after the other, each of them on one thread.
 ONE_THREAD = ("encode", "line", "turn", "member", "judge", "weigh", "fold")

@@ -144,7 +144,7 @@ class Plan:
     def record(self) -> dict[str, Any]:
         """All of it, for JSON."""
         record: dict[str, Any] = _plain(asdict(self))
-        del record["rates"]["shape"]
+        del record["rates"]["shape"], record["rates"]["costs"]  # which only the code can read
         return record
 
 
@@ -242,12 +242,12 @@ def plan(
         only=only,
         classes=classes,
     )
-    check_one_target(levels, shape.q // n_levels)
     if data is not None and data.classes is not None and loss != SQUARES:
         raise ParameterError(
             f"is for targets that are numbers; {data.target_names[0]} has classes",
             parameter="loss",
         )
+    check_one_target(levels, shape.q // n_levels)
     stages = stages_of(shape, method, loss)  # refuses before anything is measured
     solver = solver_bytes(shape, blocks, method, resident(), n_threads())
     check_solver(shape, solver, client_memory or machine_memory())

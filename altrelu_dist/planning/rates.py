@@ -18,7 +18,7 @@ from altrelu_dist.committee.tiles import Encoding
 from altrelu_dist.encoding import Encoder, sketch_columns
 from altrelu_dist.engine import TILE, LocalEngine
 from altrelu_dist.moments.kinks import KinkMoments
-from altrelu_dist.moments.loss import HiddenMoments, Loss, LossAndGradient
+from altrelu_dist.moments.loss import HiddenMoments, LossAndGradient, SquaredLoss
 from altrelu_dist.moments.pattern import PatternDelta, PatternMoments
 from altrelu_dist.moments.rows import Array, Block, Floats, Rows, Weights
 from altrelu_dist.moments.sample import Sampler, distinct
@@ -175,7 +175,7 @@ class _Bench:
     def __init__(self, shape: Shape, rng: np.random.Generator) -> None:
         self._p, self._q = min(shape.p, _COLUMNS), min(shape.q, _TARGETS)
         self._h = min(shape.h, _NEURONS)
-        rows = int(_MOST_WORK / multiply_adds("loss", self._p, self._q, self._h))
+        rows = int(_MOST_WORK / multiply_adds("loss-and-gradient", self._p, self._q, self._h))
         self._rows = int(np.clip(rows, _LEAST_ROWS, TILE))
         self._shape = shape
         self._raw, self._rng = self._random(shape, TILE, rng), rng
@@ -196,7 +196,7 @@ class _Bench:
         engine = LocalEngine([self._block] * 2 * threads, 2 * threads * self._rows)
         kernel = LossAndGradient(self._network(self._h))
         alone = _timed(lambda: kernel(self._block), time.perf_counter) * 2 * threads
-        together = _timed(lambda: engine.reduce(kernel, "loss"), time.perf_counter)
+        together = _timed(lambda: engine.reduce(kernel, "loss-and-gradient"), time.perf_counter)
         return threads, float(np.clip(alone / together, 1.0, threads))
 
     def costs(self, kernels: Collection[str]) -> dict[str, Cost]:
@@ -216,10 +216,10 @@ class _Bench:
                 return self._of_rows(lambda: self._scaler(raw))
             case "whiten":
                 return self._of_rows(lambda: x.T @ x)
+            case "loss-and-gradient":
+                return self._at_two_widths(self._loss_and_gradient, self._h)
             case "loss":
                 return self._at_two_widths(self._loss, self._h)
-            case "value":
-                return self._at_two_widths(self._value, self._h)
             case "output":
                 return self._sized(self._h, self._output(self._h))
             case "insert":
@@ -303,12 +303,12 @@ class _Bench:
         engine = LocalEngine([block], len(block.x))
         return Objective(engine, Monitor(), 0.0, 0.0, True, float(len(block.x)), self._h)
 
-    def _loss(self, h: int) -> float:
-        part, kernel = self._affordable("loss", h), LossAndGradient(self._network(h))
+    def _loss_and_gradient(self, h: int) -> float:
+        part, kernel = self._affordable("loss-and-gradient", h), LossAndGradient(self._network(h))
         return _timed(lambda: kernel(part)) / len(part.x)
 
-    def _value(self, h: int) -> float:
-        part, kernel = self._affordable("value", h), Loss(self._network(h))
+    def _loss(self, h: int) -> float:
+        part, kernel = self._affordable("loss", h), SquaredLoss(self._network(h))
         return _timed(lambda: kernel(part)) / len(part.x)
 
     def _output(self, h: int) -> float:
@@ -349,7 +349,7 @@ class _Bench:
         """One function value in a quasi-Newton descent, less what it is made of beside."""
         objective = self._objective(_LEAST_ROWS)
         network, whitening = self._network(h), Whitening.of(objective)
-        objective.reduce(LossAndGradient(network), "loss")
+        objective.reduce(LossAndGradient(network), "loss-and-gradient")
         before = objective.monitor.counts.passes
         begun = time.thread_time()
         quasi_newton(objective, network, _ITERATIONS, whitening=whitening)

@@ -46,9 +46,11 @@ _STEPS = 65
 # Function values that one iteration of the quasi-Newton method takes, its line search included.
 _VALUES_AN_ITERATION = 1.03
 # Rounds of Kronecker-factored steps: each makes twice the steps of the one before.
-_ROUNDS = (2, 4)
-# Fits of another loss that are typical after that of squares.
-_FITS = 4
+_ROUNDS = (2, 3)
+# Typical of another loss, from runs of it on few rows: fits after that of squares, and the damped
+# steps of each, which goes on from a network.
+_FITS = {"quantile": 8, "huber": 4, "poisson": 4}
+_STEPS_AGAIN = 15
 
 
 def _pairs(m: int) -> int:
@@ -62,9 +64,9 @@ def multiply_adds(kernel: str, p: int, q: int, h: int) -> float:
             return 2.0 * (p + q)
         case "whiten":
             return float(p * p)
-        case "loss":
+        case "loss-and-gradient":
             return 2.0 * h * (p + q)
-        case "value":
+        case "loss":
             return float(h * (p + q))
         case "output":
             return h * p + (h + 1.0) ** 2 + h * q
@@ -146,12 +148,12 @@ def stages_of(shape: Shape, method: str, loss: str = SQUARES) -> tuple[Stage, ..
         drawn = _drawing(n, held, ("distinct",))
         return committee.stages(shape, (_look("summary", n), drawn), by_loss=loss != SQUARES)
     if loss != SQUARES:
-        return _reweighted(shape, method)
+        return _reweighted(shape, method, loss)
     return _plain(shape, method)
 
 
-def _plain(shape: Shape, method: str, rounds: Range | None = None) -> tuple[Stage, ...]:
-    """The stages of a plain network of squares; of Kronecker-factored steps so many rounds."""
+def _plain(shape: Shape, method: str, *, again: bool = False) -> tuple[Stage, ...]:
+    """The stages of a plain network of squares; again: of a fit that goes on from a network."""
     h, p, q, n = shape.h, shape.p, shape.q, shape.n
     sizes = schedule.ROWS.stages(p, q, h, shape.dtype, n)
     whole = sizes.whole
@@ -164,14 +166,19 @@ def _plain(shape: Shape, method: str, rounds: Range | None = None) -> tuple[Stag
     if method == "alternating":
         return (*made, _alternation(shape, local=whole))
     if method == "kronecker":
-        made.append(_rounds(shape, held, held if whole else few, rounds))
+        made.append(_rounds(shape, held, held if whole else few, again=again))
         return tuple(made) if whole else (*made, _last_steps(shape, few, local=False))
     if method == "damped":
         steps = trainer._DAMPED_STEPS
         if few < held or not whole:
-            made.append(_steps("sample", shape, few, few, steps, local=True, hinges=True))
+            hinges = not again
+            made.append(
+                _steps("sample", shape, few, few, steps, local=True, hinges=hinges, again=again)
+            )
             steps = trainer._LAST_STEPS
-        return (*made, _steps("layers", shape, n, few, steps, local=whole, hinges=whole))
+        hinges = whole and not again
+        last = _steps("layers", shape, n, few, steps, local=whole, hinges=hinges, again=again)
+        return (*made, last)
     return (
         *made,
         *_search(shape, fewest, held, held if whole else few, told=not whole),
@@ -188,17 +195,17 @@ def _last_steps(shape: Shape, few: int, *, local: bool) -> Stage:
     return Stage("layers", n, (h, h), Range.exactly(steps), tuple(calls))
 
 
-def _reweighted(shape: Shape, method: str) -> tuple[Stage, ...]:
+def _reweighted(shape: Shape, method: str, loss: str) -> tuple[Stage, ...]:
     """A fit of squares, and fits of the parabolas of the loss: each a run of its own."""
     n, h = shape.n, shape.h
     squares = [call for stage in _plain(shape, method) for call in stage.calls]
-    again = "damped" if method == "damped" else "kronecker"
-    one = [call for stage in _plain(shape, again, Range.exactly(1)) for call in stage.calls]
+    method = "damped" if method == "damped" else "kronecker"
+    one = [call for stage in _plain(shape, method, again=True) for call in stage.calls]
     # The rows of each pass over the data are predicted for their working targets and weights.
     one += [replace(call, kernel="loss", neurons=h, rides=True) for call in one if call.everywhere]
     once = Range.exactly(1)
     one.append(Call("loss", n, h, once, everywhere=True))
-    fits = Range(1, _FITS, MOST_FITS + MOST_STEEP)
+    fits = Range(1, _FITS[loss], MOST_FITS + MOST_STEEP)
     return (
         _look("summary", n),
         Stage("squares", n, (h, h), once, (*_look("sample", n).calls, *squares)),
@@ -210,24 +217,23 @@ def _times(call: Call, count: Range) -> Call:
     return replace(call, count=call.count.times(count))
 
 
-def _rounds(shape: Shape, held: int, judging: int, rounds: Range | None) -> Stage:
-    """Kronecker-factored steps in rounds of ever more: from hinges, or so many from a network."""
+def _rounds(shape: Shape, held: int, judging: int, *, again: bool) -> Stage:
+    """Kronecker-factored steps in rounds of ever more from hinges, or one from a network."""
     settings, h = kronecker.SETTINGS, shape.h
-    tile = min(settings.tile_rows(held), held)
+    tile = _tile(held)
     made: list[float] = [0.0]  # steps after so many rounds
     descents = [0]
     for number in range(settings.most_rounds):
         racing = len(settings.racing(number, 0))
         made.append(made[-1] + racing * settings.round_steps(number, held))
         descents.append(descents[-1] + racing)
-    begun = rounds is not None
-    rounds = rounds or Range(*_ROUNDS, settings.most_rounds)
+    rounds = Range.exactly(1) if again else Range(*_ROUNDS, settings.most_rounds)
     steps = Range(*(made[int(count)] for count in rounds))
     losses = Range(*(float(descents[int(count)] + 1) for count in rounds))
     calls = [
         Call("whiten", held, 0, Range.exactly(1)),
-        *([] if begun else _insertion(held, h)),
-        Call("value", judging, h, losses),
+        *([] if again else _insertion(held, h)),
+        Call("loss", judging, h, losses),
         Call("output", held, h, rounds),
         Call("tile", held, h, steps.times(tile / held)),
         Call("precondition", 0, h, steps),
@@ -253,7 +259,7 @@ def _descent(
     # Most descents end at their least: few go on lowering the loss as fast as going on asks for.
     values = Range(least, least, most or least).times(_VALUES_AN_ITERATION)
     return [
-        Call("loss", rows, h, values, everywhere),
+        Call("loss-and-gradient", rows, h, values, everywhere),
         Call("iterate", 0, h, values),
         Call("metric", 0, h, values),
         Call("output", rows, h, Range.exactly(2), everywhere),
@@ -270,8 +276,8 @@ def _search(shape: Shape, few: int, held: int, judging: int, *, told: bool) -> l
         *_insertion(few, h),
         Call("output", few, h, Range.exactly(1)),
         *_kronecker(held, h, racing * raced),
-        Call("value", few, h, Range.exactly(racing)),
-        Call("value", judging, h, Range.exactly(1)),
+        Call("loss", few, h, Range.exactly(racing)),
+        Call("loss", judging, h, Range.exactly(1)),
         *_refit(few, held, h),
     ]
     cycles = Range(settings.least_cycles, settings.most_cycles, settings.most_cycles)
@@ -281,12 +287,12 @@ def _search(shape: Shape, few: int, held: int, judging: int, *, told: bool) -> l
         for call in _cycle(shape, few, held, judging, number)
     ]
     if told:
-        tell = Call("value", shape.n, h, Range.exactly(1), everywhere=True)
+        tell = Call("loss", shape.n, h, Range.exactly(1), everywhere=True)
         most = Range(*(min(search.TOLD, ends) for ends in cycles))
         calls.append(replace(tell, count=most._replace(least=0)))
     settle = _descent(held, h, settings.settling, settings.most_settling)
     if judging < held:
-        settle.append(Call("value", judging, h, Range.exactly(1)))
+        settle.append(Call("loss", judging, h, Range.exactly(1)))
     once = Range.exactly(1)
     return [
         Stage("grow", held, (0, h), once, tuple(race)),
@@ -310,7 +316,7 @@ def _cycle(shape: Shape, few: int, held: int, judging: int, number: int) -> list
     ends = 2 if number == 0 else 1  # the last descents, of which two race in the first cycle
     if number > 0:
         calls += _kronecker(held, h, settings.raced(scale))
-        calls.append(Call("value", judging, h, Range.exactly(1)))
+        calls.append(Call("loss", judging, h, Range.exactly(1)))
     before = grown
     for leg in legs:
         if leg.neurons < before:
@@ -318,17 +324,21 @@ def _cycle(shape: Shape, few: int, held: int, judging: int, number: int) -> list
             calls.append(Call("remove", 0, before, Range.exactly(1)))
         before = leg.neurons
         calls += _kronecker(held, leg.neurons, leg.steps * (ends if leg is legs[-1] else 1))
-    calls.append(Call("value", judging, h, Range.exactly(ends)))
+    calls.append(Call("loss", judging, h, Range.exactly(ends)))
     return calls + _refit(few, held, h)
 
 
 def _kronecker(held: int, h: int, steps: int) -> list[Call]:
     """Kronecker-factored steps on tiles."""
-    tile = min(kronecker.SETTINGS.tile_rows(held), held)
     return [
-        Call("tile", held, h, Range.exactly(steps * tile / held)),
+        Call("tile", held, h, Range.exactly(steps * _tile(held) / held)),
         Call("precondition", 0, h, Range.exactly(steps)),
     ]
+
+
+def _tile(held: int) -> float:
+    """Rows of a step: the rows are in tiles of equal size."""
+    return held / max(1, round(held / kronecker.SETTINGS.tile_rows(held)))
 
 
 def _insertion(rows: int, h: int) -> list[Call]:
@@ -346,6 +356,7 @@ def _steps(
     *,
     local: bool,
     hinges: bool = False,
+    again: bool = False,
 ) -> Stage:
     """Damped steps; loss and gradient from all rows, curvature from few of them."""
     h, p = shape.h, shape.p
@@ -356,7 +367,8 @@ def _steps(
     tried = Range(min(6, steps), steps, steps)
     counted = Range(1, tried.typical / 2, tried.most)
     if steps > trainer._LAST_STEPS:
-        tried = Range(min(6, steps), min(_STEPS, steps), steps)
+        typical = _STEPS_AGAIN if again else _STEPS
+        tried = Range(min(6, steps), min(typical, steps), steps)
         counted = Range(5, 0.75 * tried.typical, tried.most)
     # Of other neurons each time, or of many columns, moments are built anew.
     if width < h or p > WIDE:
@@ -365,7 +377,7 @@ def _steps(
         built = Range(*(1 + (count - 1) / _BUILDS for count in counted))
         changes = Range(*(count - each for count, each in zip(counted, built, strict=True)))
     calls = [
-        Call("loss", n, h, tried.plus(Range.exactly(1)), everywhere),
+        Call("loss-and-gradient", n, h, tried.plus(Range.exactly(1)), everywhere),
         Call("gram", few, width, built),
         Call("delta", few, width, changes),
         Call("kinks", few, width, counted),
@@ -391,8 +403,8 @@ def _alternation(shape: Shape, *, local: bool) -> Stage:
     calls = [
         Call("gram", n, h, built, everywhere),
         Call("delta", n, h, changes, everywhere),
-        Call("value", n, h, Range.exactly(1), everywhere),
-        Call("value", n, h, Range.exactly(times), everywhere, rides=True),
+        Call("loss", n, h, Range.exactly(1), everywhere),
+        Call("loss", n, h, Range.exactly(times), everywhere, rides=True),
         Call("solve", 0, h, Range.exactly(times)),
     ]
     if not local:  # what further rows would be weighed against

@@ -42,6 +42,7 @@ __all__ = [
     "scores_of",
     "shown_scores",
     "table_of",
+    "undefined_lines",
 ]
 
 # What the network of a committee knows of itself.
@@ -143,17 +144,34 @@ def _class_lines(score: ClassScore) -> list[str]:
     return lines
 
 
-def score_lines(scores: Scores) -> list[str]:
-    """What is said of rows that do not count, and of scores that these rows do not define."""
+def undefined_lines(scores: Scores, loss: str = SQUARES) -> list[str]:
+    """Why scores that are shown of a network of a loss are not defined by these rows."""
     if not isinstance(scores, list):
-        one_class = ["AUC is not defined: the rows are of one class"] if isnan(scores.auc) else []
-        return [*_class_lines(scores), *one_class]
-    lines = []
-    if lost := [one.target for one in scores if one.mean_loss is not None and isnan(one.mean_loss)]:
-        lines.append(f"no deviance and no D2 of {listed(lost)}: it has negative values")
-    if lost := [one.target for one in scores if isnan(one.r2)]:
-        lines.append(f"no R2 of {listed(lost)}: it does not vary in these rows")
-    return lines
+        return ["AUC is not defined: the rows are of one class"] if isnan(scores.auc) else []
+    shown = shown_scores(loss)
+    targets: dict[str, list[str]] = {}  # by what is said of them
+    for one in scores:
+        names = {name: heading for heading, name in shown.items() if _lost(one, name)}
+        if "mean_loss" in names:
+            negative = [names.pop(name) for name in ("mean_loss", "d2") if name in names]
+            said = f"no {' and no '.join(negative)} of {{}}: it has negative values"
+            targets.setdefault(said, []).append(one.target)
+        if names:
+            why = "there is one row" if one.rows == 1 else "it does not vary in these rows"
+            said = f"no {' and no '.join(names.values())} of {{}}: {why}"
+            targets.setdefault(said, []).append(one.target)
+    return [said.format(listed(of)) for said, of in targets.items()]
+
+
+def _lost(score: TargetScore, name: str) -> bool:
+    value = getattr(score, name)
+    return value is not None and isnan(value)
+
+
+def score_lines(scores: Scores, loss: str = SQUARES) -> list[str]:
+    """What is said of rows that do not count, and of scores that these rows do not define."""
+    of_rows = [] if isinstance(scores, list) else _class_lines(scores)
+    return [*of_rows, *undefined_lines(scores, loss)]
 
 
 def expected_classes_text(info: Mapping[str, Any], test: ClassScore | None = None) -> str:

@@ -258,7 +258,7 @@ class Prepared:
             As `AltReLURegressor.fit` and `Network.save`.
         """
         from altrelu_dist.memory import measure
-        from altrelu_dist.runs.scores import score_lines
+        from altrelu_dist.runs.scores import undefined_lines
 
         options, model, parts = self.options, self.model, self.parts
         data = parts["train"]
@@ -290,9 +290,9 @@ class Prepared:
         except (ClusterError, KeyboardInterrupt, Terminated):
             output.warn(f"the network is in {saved}, its scores are not known")
             raise
-        for each in scores.values():
-            for line in score_lines(each) if isinstance(each, list) else ():
-                output.warn(line)
+        for name, each in scores.items():
+            for line in undefined_lines(each, options.loss):
+                output.warn(f"{self._part(name)}: {line}")
         memory = measure(client, model.peak_memory_)
         self._tell(output, saved, scores, memory, interrupted=interrupted)
         if failure is not None:
@@ -324,6 +324,19 @@ class Prepared:
             level = measured_level(network) if name == "test" else None
             return evaluate(network, rows.X, *rows.known_targets(), client=client, level=level)
         return evaluate_classes(network, rows.X, rows.y, rows.sample_weight, client=client)
+
+    def _part(self, name: str) -> str:
+        """What the scores of a part of the data are said to be of."""
+        return "train, held out" if self._stopping and name == "train" else name
+
+    @property
+    def _stopping(self) -> bool:
+        """Whether rows of the training are held out to choose the network."""
+        from altrelu_dist.parameters import resolved
+
+        asked = self.options
+        method, _ = resolved(asked.method, asked.hidden, asked.max_size)
+        return asked.early_stopping and method != "committee"
 
     @property
     def small(self) -> bool:
@@ -379,7 +392,7 @@ class Prepared:
         options, model = self.options, self.model
         method, hidden = resolved(options.method, options.hidden, options.max_size)
         committee = method == "committee"
-        stopping = options.early_stopping and not committee
+        stopping = self._stopping
         last, info = model.history_[-1], model.network_.info
         # The least training loss is not that of a network chosen by its validation loss.
         least = math.nan if stopping else last["loss"]
@@ -447,10 +460,7 @@ class Prepared:
         shown: Any = f"{what} {number(least)}"
         if scores:
             shown = table_of(
-                {
-                    "train, held out" if stopping and name == "train" else name: each
-                    for name, each in scores.items()
-                },
+                {self._part(name): each for name, each in scores.items()},
                 loss,
                 measured_level(model.network_) if "test" in scores else None,
             )

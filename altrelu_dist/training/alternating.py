@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from altrelu_dist.moments.loss import HiddenGram, Loss
+from altrelu_dist.moments.loss import HiddenGram, SquaredLoss
 from altrelu_dist.moments.rows import Floats, Weights
 from altrelu_dist.solvers.hidden_layer import solve_hidden
 from altrelu_dist.solvers.output_layer import solve_output
@@ -79,7 +79,7 @@ class Alternation:
         W = self.hidden_step(pattern, weights)
         if not np.isfinite(W).all():
             return self.finish(state._replace(pattern=pattern))
-        true_loss = Loss(weights, rows.slope)
+        true_loss = SquaredLoss(weights, rows.slope)
         pattern, sums = PatternState.at_with(W, rows, true_loss, before=pattern)
         return _evaluated(state, weights, rows.value(sums, weights))._replace(W=W, pattern=pattern)
 

@@ -12,9 +12,9 @@ from altrelu_dist.engine import Engine, LocalEngine
 from altrelu_dist.moments.loss import (
     HiddenGram,
     HiddenMoments,
-    Loss,
     LossAndGradient,
     LossGradient,
+    SquaredLoss,
     Squares,
 )
 from altrelu_dist.moments.rows import Floats, Weights
@@ -112,7 +112,7 @@ class Objective:
 
     def loss(self, weights: Weights) -> float:
         """Objective alone."""
-        return self.value(self.reduce(Loss(weights, self.slope), "loss"), weights)
+        return self.value(self.reduce(SquaredLoss(weights, self.slope), "loss"), weights)
 
     def value(self, sums: Squares, weights: Weights) -> float:
         """Objective, from a sum of squares."""

@@ -15,7 +15,7 @@ from altrelu_dist.checkpoints.fingerprint import data_fingerprint, digest
 from altrelu_dist.checkpoints.journal import Journal, RandomState
 from altrelu_dist.engine import TILE, Engine, LocalEngine, OutOfTimeError
 from altrelu_dist.errors import ParameterError
-from altrelu_dist.moments.loss import HiddenMoments, Loss, LossAndGradient
+from altrelu_dist.moments.loss import HiddenMoments, LossAndGradient, SquaredLoss
 from altrelu_dist.moments.refusals import check_summary
 from altrelu_dist.moments.rows import Block, Floats, Rows, Scaler, Together, Weights
 from altrelu_dist.moments.sample import Sampler
@@ -310,7 +310,7 @@ def _foresee_the_end(stages: Stages, p: int, q: int, h: int) -> None:
     clock.closing_seconds = seconds(HiddenMoments(network.W)) * fewest.engine.n_rows / n_threads()
     if held is not everything:
         threads = n_threads() if client is None else max(1, sum(client.nthreads().values()))
-        computing = seconds(Loss(network)) * everything.engine.n_rows / threads
+        computing = seconds(SquaredLoss(network)) * everything.engine.n_rows / threads
         clock.foresee_final_pass(clock.first_pass_seconds + computing)
 
 

@@ -42,7 +42,7 @@ class ClassScore:
     ----------
     target : str
     rows : int
-        That have a class.
+        That have a class, and a positive weight.
     accuracy : float
         Share of the weight of rows whose class is predicted. One that the network does not know
         never is.
@@ -183,7 +183,7 @@ class _Statistic:
             float(weight @ (known & (chosen(logits) == code))),
             float(of_known.sum()),
             float(of_known @ log_loss(logits, inside.astype(np.float64))),
-            int(np.count_nonzero(~lost)),
+            int(np.count_nonzero(~lost & (weight > 0))),
             int(np.count_nonzero(lost)),
             np.bincount(named, minlength=self.n_further + 1),
             tuple(

@@ -253,7 +253,7 @@ def evaluate_classes(
     if not math.isfinite(found.loss):
         summary = engine.prepared(rows_with_target).reduce(summarise, "summary")
         gaps = False if network.encoder is None else network.encoder.lacking
-        check_summary(summary, network.feature_names, None, gaps=gaps)
+        check_summary(summary, network.feature_names, None, gaps=gaps, kinds=network.columns)
         raise DataError("the network's outputs on these rows are too large to be scored")
     unknown = dict(zip([*further, "others"], found.unknown.tolist(), strict=True))
     unknown = {name: count for name, count in unknown.items() if count}

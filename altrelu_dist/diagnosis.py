@@ -255,7 +255,7 @@ def diagnose(
             if len(network.quantiles) > 1:
                 engine = engine.prepared(Repeated(len(network.quantiles)))
         known = None if network.classes is None else len(network.classes)
-        sample = engine.reduce(_Drawn(SAMPLE, random_state, known), "sample").sample.shuffled()
+        sample = engine.reduce(_Draw(SAMPLE, random_state, known), "sample").sample.shuffled()
         if not len(sample.X):
             raise DataError("no row of the data is of a class that the network knows")
         residuals: tuple[Residuals, ...] = ()
@@ -338,7 +338,7 @@ def _cut(sample: Sample, most: int) -> _Few:
 
 
 @dataclass(frozen=True)
-class _Drawn:
+class _Draw:
     """So many rows with weight, each as likely as any other, in whatever chunks they come."""
 
     most: int

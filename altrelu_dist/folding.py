@@ -108,7 +108,8 @@ def folded(network: Network, engine: Engine, alpha: float) -> Network:
         if not (np.isfinite(more.gram).all() and np.isfinite(more.residual).all()):
             summary = engine.reduce(summarise, "summary")
             gaps = False if network.encoder is None else network.encoder.lacking
-            check_summary(summary, network.feature_names, network.target_names, gaps=gaps)
+            names = network.feature_names, network.target_names
+            check_summary(summary, *names, gaps=gaps, kinds=network.columns)
             raise DataError("X or y holds values that are too large to be squared; rescale them")
         gram = more.gram if network.hidden_gram is None else network.hidden_gram + more.gram
         ridge = np.append(np.full(network.n_hidden, alpha), 0.0)

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import dask.dataframe as dd
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from commands import passes, refuses
 from oracles import same
 
 from altrelu_dist import AltReLURegressor, open_dataset
-from altrelu_dist.errors import DataError
+from altrelu_dist.data.columns import Found, LevelCounts, OtherKindError, coded
+from altrelu_dist.data.source import Wanted
+from altrelu_dist.data.tables import coding_of
+from altrelu_dist.data.zarr_store import ZarrSource
+from altrelu_dist.encoding.raw import RawColumn
+from altrelu_dist.errors import DataError, MissingValuesError, Remedy
+from altrelu_dist.moments.refusals import check_summary
+from altrelu_dist.moments.rows import Rows
+from altrelu_dist.moments.summary import summarise
 
 QUICK = ("--workers", 0, "--hidden", 2, "--method", "damped", "--max-iter", 1)
 SPELLINGS = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S.%f", "%Y-%m-%dT%H:%M:%SZ")
@@ -70,6 +81,60 @@ def test_texts_of_times_are_times_in_tables(table):
     same(found.predict(written(SPELLINGS[2])[[*X]]), found.predict(X))
 
 
+def with_zones(row, text):
+    """A text of a time, of every other row with a zone, of every seventh in another one."""
+    if row % 7 == 0:
+        there = pd.Timestamp(text) + pd.Timedelta(hours=2)
+        return f"{there:%Y-%m-%dT%H:%M:%S}+02:00"
+    return text + "Z" * (row % 2)
+
+
+def in_lines(data):
+    data.to_json("text.jsonl", orient="records", lines=True, double_precision=15)
+    return open_dataset("text.jsonl", target="y")
+
+
+def in_csv(data):
+    data.to_csv("text.csv", index=False)
+    return open_dataset("text.csv", target="y")
+
+
+@pytest.mark.parametrize("read", [in_a_file, in_a_store, in_lines, in_csv])
+def test_each_text_says_whether_it_has_a_zone_and_an_empty_one_is_missing(read):
+    data = written(SPELLINGS[0])
+    data["when"] = [with_zones(row, text) for row, text in enumerate(data["when"])]
+    data.loc[9, "when"] = ""
+    found = read(data)
+    assert [column.kind for column in found.columns] == ["number", "levels", "time"]
+    expected = frame()["when"].to_numpy("M8[s]").astype(float)
+    expected[9] = np.nan
+    np.testing.assert_array_equal(found.X.compute()[:, 2], expected)
+
+
+@pytest.mark.parametrize(
+    ("column", "are_times"),
+    [
+        (["2024-01-01", "2024-01-01 10:00Z", "", None, "2024-01-01 10:00-02:30"], True),
+        (["2024-01-01", "2024-01-01 10:00Z", "", None, "2024-01"], False),
+        (["", None, ""], False),
+        ([None, None], False),
+    ],
+)
+def test_whether_texts_are_times_follows_from_the_rows_alone(column, are_times):
+    def counts(texts):
+        made = LevelCounts()
+        made.add(pa.chunked_array([pa.array(texts, pa.string())]), numeric=False)
+        return made
+
+    assert counts(column).are_times is are_times
+    for order in permutations(column):
+        nothing = LevelCounts()  # as of a file in which the column has no value, and no type
+        nothing.add(pa.chunked_array([pa.nulls(2)]), numeric=True)
+        for text in order:
+            nothing.merge(counts([text]))
+        assert nothing.are_times is are_times
+
+
 def test_one_text_that_is_no_time_makes_them_texts():
     data = written("%Y-%m-%d")
     data.loc[7, "when"] = "soon"
@@ -117,8 +182,67 @@ def test_numbers_where_texts_were_are_refused_and_missing_values_are_not(ending)
         assert "town" in line
         assert "expected texts" in line
     wrote(np.nan)
-    if ending != "zarr":
-        told = passes("predict", "m.zarr", f"n.{ending}", "--out", "p.csv").stderr
-        assert "200 rows have missing" in told
+    told = passes("predict", "m.zarr", f"n.{ending}", "--out", "p.csv").stderr
+    assert "200 rows have missing" in told
     with pytest.raises(DataError, match="expected texts such as"):
         AltReLURegressor.load("m.zarr").predict(frame().assign(town=7)[["a", "town", "when"]])
+
+
+@pytest.mark.parametrize("missing", [{"town": None}, {"when": None}, {"town": None, "when": None}])
+@pytest.mark.parametrize("dtype", ["float64", "string"])
+def test_columns_that_lack_all_values_pass_for_any_kind_in_a_store(missing, dtype):
+    columns = open_dataset("t.parquet", target="y").columns
+    data = frame()
+    for name in missing:
+        data[name] = pd.Series([None] * len(data), dtype=dtype)
+    in_a_store(data)
+    source = ZarrSource.open("text.zarr", Wanted())
+    known = dict(zip(source.feature_names, columns, strict=True))
+    (part,) = source.with_columns(known).parts()
+    found = pd.DataFrame(part.X.read(0, len(data)), columns=[*known])
+    assert [*found.columns[found.isna().all()]] == [*missing]
+
+
+def test_numbers_are_refused_where_texts_or_times_were_in_a_store_of_numbers():
+    in_a_store(frame().assign(town=7.0, when=None).astype({"when": "float64"}))
+    source = ZarrSource.open("text.zarr", Wanted())
+    columns = open_dataset("t.parquet", target="y").columns
+    (part,) = source.with_columns(dict(zip(source.feature_names, columns, strict=True))).parts()
+    with pytest.raises(DataError, match=r"text\.zarr: column town holds numbers; expected texts"):
+        part.X.read(0, 9)
+
+
+@pytest.mark.parametrize("texts", [["7"], ["7", "Rome"], [None, "Rome"]])
+def test_numbers_where_texts_were_are_known_by_type_and_levels_not_by_the_block(texts):
+    column = pa.chunked_array([pa.array(texts, pa.string())])
+    levels = RawColumn("levels", ("Rome", "Oslo"))
+
+    def codes(column, *, empty):
+        found = Found("number", np.dtype(float), "double", as_text=True, empty=empty)
+        return coded(column, coding_of("t.csv", "town", found, levels), np.dtype(float))
+
+    with pytest.raises(OtherKindError, match="holds numbers; expected texts such as 'Rome'"):
+        codes(column, empty=False)
+    assert np.isnan(codes(pa.chunked_array([pa.nulls(2, pa.string())]), empty=False)).all()
+    expected = [{"7": -1, "Rome": 0, None: np.nan}[text] for text in texts]
+    np.testing.assert_array_equal(codes(column, empty=True), expected)
+
+
+def test_the_mean_is_advised_only_where_it_can_fill():
+    passes("train", "t.parquet", "--target", "y", "--out", "m.zarr", *QUICK)
+    some, none = np.arange(200) % 2 == 0, np.zeros(200, dtype=bool)
+    for name, there, advised in [("a", some, True), ("town", none, False), ("when", none, False)]:
+        data = frame()
+        data[name] = data[name].where(there)
+        data.to_parquet("text.parquet", index=False)
+        line = refuses("evaluate", "m.zarr", "text.parquet")
+        assert f"in {name} (" in line
+        assert ("--impute mean" in line) is advised
+    kinds = (RawColumn(), RawColumn("levels", ("Rome",)), RawColumn("time"))
+    for j, kind in enumerate(kinds):
+        X = np.ones((4, 3))
+        X[0, j] = np.nan
+        summary = summarise(Rows(0, X, np.ones((4, 1)), None))
+        with pytest.raises(MissingValuesError) as told:
+            check_summary(summary, None, None, kinds=kinds)
+        assert (Remedy.IMPUTE in told.value.remedies) is (kind.kind == "number")

@@ -26,7 +26,7 @@ from sklearn.metrics import confusion_matrix, r2_score
 from altrelu_dist import AltReLURegressor, Network, diagnose, evaluate, plots
 from altrelu_dist.cli import page as pages
 from altrelu_dist.dependence import importance_of, partial_dependence
-from altrelu_dist.diagnosis import _Drawn
+from altrelu_dist.diagnosis import _Draw
 from altrelu_dist.inputs import engine_of
 from altrelu_dist.moments.rows import Rows
 from altrelu_dist.runs.columns import open_for, targets_of
@@ -218,7 +218,7 @@ def test_the_sample_is_random_and_bounded_and_leaves_out_rows_without_weight():
     n = 20_000
     X, weight = np.arange(n, dtype=float)[:, None], np.ones(n)
     weight[:5000] = 0
-    found = engine_of(X, X, weight).reduce(_Drawn(1000, 0, None), "sample")
+    found = engine_of(X, X, weight).reduce(_Draw(1000, 0, None), "sample")
     drawn = found.sample.drawn().X[:, 0]
     assert len(drawn) == len(set(drawn)) == 1000
     assert drawn.min() >= 5000

@@ -631,7 +631,7 @@ def _fitted_on_both():
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        ({"town": 3.0}, "column town holds float64; expected texts such as 'Bonn'"),
+        ({"town": 3.0}, "column town holds numbers; expected texts such as 'Bonn'"),
         ({"size": "big"}, "column size holds text; expected numbers"),
     ],
 )

@@ -33,6 +33,7 @@ FEW_ROWS = 50  # in which all values may differ though they are no ids
 ID_SHARE = 0.5  # of the rows with a value: a text column with more distinct ones names its rows
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _DAY = 86_400
+_ZONE = "[ T].*[Z+-]"  # is in the text of a time that has one; that of a date has none
 _INTEGER = re.compile(r"[+-]?[0-9]{1,400}")
 _BOOLEANS = {"true": "1", "false": "0"}
 
@@ -55,16 +56,23 @@ class Found(NamedTuple):
         """Whether it holds numbers as they are, and no durations."""
         return self.kind == "number" and not self.words.startswith("duration")
 
+    @property
+    def plain_words(self) -> str:
+        """Of the type, without what is known to Arrow and NumPy alone."""
+        if self.kind == "number":
+            return "numbers" if self.is_plain else "durations"
+        return "times" if self.kind == "time" else self.words
+
 
 class Coding(NamedTuple):
     """How a column becomes numbers: what it is, and whether its texts are those of numbers.
 
-    `other` is the type of numbers that the levels do not hold: only missing ones are read then.
+    `other` says that it holds numbers, and no level is one: only missing values are read then.
     """
 
     column: RawColumn
     numeric: bool = False
-    other: str = ""
+    other: bool = False
 
 
 class OtherKindError(ValueError):
@@ -92,7 +100,7 @@ class LevelCounts:
         self.rows = 0  # that have a value
         self.counts: dict[str, int] | None = {}  # None: more than a column of levels can have
         self._bytes = 0
-        self._times = True  # so far
+        self._times: bool | None = None  # whether all texts so far are; None: only empty ones
 
     def add(self, column: Any, *, numeric: bool = False) -> None:
         """Count the values of an Arrow column; of a `numeric` one each number under one text."""
@@ -101,14 +109,14 @@ class LevelCounts:
             counts = np.bincount(places.drop_null(), minlength=len(values))
             used = np.flatnonzero(counts)
             texts = _texts_of(values.take(used))
-            self._times = self._times and not numeric and _times_of(texts) is not None
+            self._see(_are_times(texts, numeric=numeric))
             for text, count in zip(texts.to_pylist(), counts[used].tolist(), strict=True):
                 if text is not None:
                     self._count((number_text(text) or text) if numeric else text, count)
 
     def merge(self, other: LevelCounts) -> LevelCounts:
         """The counts of both, in this one."""
-        self._times = self._times and other._times
+        self._see(other._times)
         if other.counts is None:
             self.counts = None
             self.rows += other.rows
@@ -125,6 +133,11 @@ class LevelCounts:
             made._count(text, count * rows)
         return made
 
+    def _see(self, times: bool | None) -> None:
+        """Note whether further texts are times."""
+        if times is not None:
+            self._times = times and self._times is not False
+
     def _count(self, text: str, count: int) -> None:
         self.rows += count
         if self.counts is None:
@@ -137,8 +150,8 @@ class LevelCounts:
 
     @property
     def are_times(self) -> bool:
-        """Whether the texts are times, as ISO 8601 writes them."""
-        return self._times and self.rows > 0
+        """Whether the texts are times, as ISO 8601 writes them, or empty, but not all empty."""
+        return self._times is True
 
     @property
     def is_id(self) -> bool:
@@ -268,25 +281,37 @@ def _seconds_of_texts(column: Any) -> Array:
         texts = _plain_texts(chunk)
         times = _times_of(texts)
         if times is None:
-            text = next(t for t in texts if t.is_valid and _times_of(_array_of(t)) is None)
+            other = next(text for text in texts if _times_of(_array_of(text)) is None)
             raise OtherKindError(
-                f"holds the text {text.as_py()!r:.60}; expected times, such as 2024-02-29 13:00"
+                f"holds the text {other.as_py()!r:.60}; expected times, such as 2024-02-29 13:00"
             )
         seconds.append(seconds_of(pa.chunked_array([times])))
     return np.concatenate([*seconds, np.empty(0)])
 
 
 def _times_of(texts: Any) -> Any:
-    """An Arrow array of texts as times, all with a zone or all without; None if one is no time."""
+    """An Arrow array of texts as times in UTC, empty ones as missing; None if one is no time."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    for zone in (None, "UTC"):
-        try:
-            return pc.cast(texts, pa.timestamp("us", zone))
-        except pa.ArrowInvalid:
-            continue
-    return None
+    texts = pc.if_else(pc.equal(texts, ""), None, texts)
+    zoned = pc.match_substring_regex(texts, _ZONE)
+    try:
+        with_zone = pc.cast(pc.if_else(zoned, texts, None), pa.timestamp("us", "UTC"))
+        without = pc.cast(pc.if_else(zoned, None, texts), pa.timestamp("us"))
+    except pa.ArrowInvalid:
+        return None
+    ticks = pc.coalesce(pc.cast(with_zone, pa.int64()), pc.cast(without, pa.int64()))
+    return pc.cast(ticks, pa.timestamp("us"))
+
+
+def _are_times(texts: Any, *, numeric: bool) -> bool | None:
+    """Whether all texts of an Arrow array that are not empty are times; None if there is none."""
+    import pyarrow.compute as pc
+
+    if not pc.any(pc.not_equal(texts, "")).as_py():
+        return None
+    return not numeric and _times_of(texts) is not None
 
 
 def _array_of(value: Any) -> Any:
@@ -307,10 +332,10 @@ def _codes_of(column: Any, coding: Coding, dtype: DType) -> Array:
         texts = _texts_of(values)
         places = pc.index_in(texts, value_set=known).fill_null(UNSEEN).to_numpy().astype(dtype)
         there = texts.is_valid().to_numpy(zero_copy_only=False)
-        if coding.other and there.any() and (places[there] == UNSEEN).all():
+        if coding.other and there.any():
             raise OtherKindError(
-                f"holds {coding.other}; expected texts such as {coding.column.levels[0]!r:.40}, as "
-                "in the data of the fit"
+                f"holds numbers; expected texts such as {coding.column.levels[0]!r:.40}, as in the "
+                "data of the fit"
             )
         places[~there] = np.nan
         if coding.numeric and (unseen := np.flatnonzero(places == UNSEEN)).size:

@@ -75,7 +75,7 @@ class CsvLayout(Layout):
 
         types = {
             "levels": pa.dictionary(pa.int32(), pa.string()),
-            "time": pa.timestamp("us"),
+            "time": pa.string(),
             "number": pa.float64(),
         }
         read_as = {

@@ -68,10 +68,8 @@ class JsonLayout(Layout):
         types = {}
         for name, kind in kinds.items():
             found = self.found[name]
-            if kind == "levels" and (found.kind != "number" or found.empty):
+            if kind == "time" or (kind == "levels" and (found.kind != "number" or found.empty)):
                 types[name] = pa.string()
-            elif kind == "time":
-                types[name] = pa.timestamp("us")
             else:
                 types[name] = pa.bool_() if found.dtype == bool else pa.float64()
         return self.parse(data, first_row, pa.schema(types))

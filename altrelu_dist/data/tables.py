@@ -293,16 +293,17 @@ def coding_of(address: str, name: str, found: Found, column: RawColumn) -> Codin
     number = found.kind == "number"
     if column.kind == "levels" and found.kind is not None and (number or found.as_text):
         levels = column.levels
-        other = number and levels and not any(number_text(level) is not None for level in levels)
-        return Coding(column, numeric=number, other=found.words if other else "")
+        typed = number and not found.empty
+        other = typed and levels and all(number_text(level) is None for level in levels)
+        return Coding(column, numeric=number, other=bool(other))
     if found.kind == column.kind or found.empty:
         return Coding(column)
-    if column.kind == "time" and found.kind == "levels" and not found.as_text:
+    if column.kind == "time" and found.kind == "levels":
         return Coding(column)
     if column.kind == "number":
         raise not_numeric(address, "feature", [name], {name: found})
     expected = "texts" if column.kind == "levels" else "times"
-    raise DataError(f"{address}: column {name} holds {found.words}; expected {expected}")
+    raise DataError(f"{address}: column {name} holds {found.plain_words}; expected {expected}")
 
 
 def index_of(schema: Any) -> tuple[str, ...]:

@@ -56,12 +56,16 @@ _FEW_CHUNKS = 8  # smaller chunks where there would be fewer than this to share 
 
 @dataclass(frozen=True)
 class ZarrRows(RowReader):
-    """An array of a Zarr store; where convert wrote it (`own`), no chunk may be missing."""
+    """An array of a Zarr store; where convert wrote it (`own`), no chunk may be missing.
+
+    Values of the columns in `lacking` are all missing; each goes with what is said if one is not.
+    """
 
     array: str
     own: bool
     packing: Packing | None = None
     recoded: Mapping[int, Array] = field(default_factory=dict)
+    lacking: Mapping[int, str] = field(default_factory=dict)
 
     def read(self, start: int, stop: int) -> Array:
         """Rows start to stop; the checksums of their chunks are tested on the way."""
@@ -80,6 +84,9 @@ class ZarrRows(RowReader):
             raise self._damaged(start, stop, one_line(error)) from error
         if self.own and _has_holes(block, array.fill_value):
             raise self._damaged(start, stop, "missing")
+        for j, other in self.lacking.items():
+            if not np.isnan(block[:, j]).all():
+                raise DataError(f"{self.address}: {other}")
         for j, codes in self.recoded.items():
             there = ~np.isnan(block[:, j])
             block[there, j] = codes[block[there, j].astype(int)]
@@ -147,6 +154,7 @@ class ZarrSource(ArraySource):
     packings: Mapping[str, Packing]
     raw_columns: RawColumns | None = None
     recoded: Mapping[int, Array] = field(default_factory=dict)
+    lacking: Mapping[int, str] = field(default_factory=dict)
     labels: tuple[str | int | float | bool, ...] | None = None
 
     @property
@@ -165,24 +173,29 @@ class ZarrSource(ArraySource):
         return self.raw_columns
 
     def with_columns(self, columns: Mapping[str, RawColumn]) -> ZarrSource:
-        """The same, with the codes of other levels than those that convert found."""
-        if self.raw_columns is None:
+        """The same, with the codes of other levels than those that convert found.
+
+        Where a column lacked all values it found numbers, or no level: such a column may be any.
+        """
+        if not self.own or (self.raw_columns is None and all_numbers([*columns.values()])):
             return super().with_columns(columns)
-        found, recoded = list(self.raw_columns), {}
+        found = list(self.raw_columns or (RawColumn() for _ in self.feature_names))
+        recoded, lacking = {}, {}
         for j, name in enumerate(self.feature_names):
             mine, wanted = found[j], columns.get(name, found[j])
             if mine.kind != wanted.kind:
                 words = {"number": "numbers", "levels": "texts", "time": "times"}
-                raise DataError(
-                    f"{self.address}: column {name} holds {words[mine.kind]}; expected "
-                    f"{words[wanted.kind]}"
-                )
-            if mine.levels != wanted.levels:
+                other = f"column {name} holds {words[mine.kind]}; expected {words[wanted.kind]}"
+                if wanted.kind == "number" or mine.kind == "time" or mine.levels:
+                    raise DataError(f"{self.address}: {other}")
+                lacking[j] = other
+                found[j] = wanted
+            elif mine.levels != wanted.levels:
                 places = {level: place for place, level in enumerate(wanted.levels)}
                 codes = [places.get(level, UNSEEN) for level in mine.levels]
                 recoded[j] = np.array([*codes, UNSEEN])  # the last is that of UNSEEN itself
                 found[j] = wanted
-        return replace(self, raw_columns=tuple(found), recoded=recoded)
+        return replace(self, raw_columns=tuple(found), recoded=recoded, lacking=lacking)
 
     @classmethod
     def open(cls, address: str, wanted: Wanted) -> ZarrSource:
@@ -242,9 +255,11 @@ class ZarrSource(ArraySource):
 
     def reader(self, name: str, shape: tuple[int, ...], dtype: DType) -> ZarrRows:
         """Reader of one array."""
-        recoded = self.recoded if name == self.names[0] else {}
         packing = self.packings.get(name)
-        return ZarrRows(self.address, shape, dtype, name, self.own, packing, recoded)
+        rows = ZarrRows(self.address, shape, dtype, name, self.own, packing)
+        if name != self.names[0]:
+            return rows
+        return replace(rows, recoded=self.recoded, lacking=self.lacking)
 
     def chunks(self, rows: int) -> tuple[int, ...]:
         """Stored chunks, those of other writers put together to about 16 MiB."""

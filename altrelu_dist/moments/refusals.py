@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from altrelu_dist.encoding import Encoder
+from altrelu_dist.encoding.raw import RawColumns, all_numbers
 from altrelu_dist.errors import DataError, MissingTargetsError, MissingValuesError, Remedy
 from altrelu_dist.moments.rows import Rows
 from altrelu_dist.moments.summary import Columns, Summary, columns_of
@@ -60,8 +61,12 @@ def check_summary(
     target_names: Sequence[str] | None,
     *,
     gaps: bool | NDArray[np.bool_] = False,
+    kinds: RawColumns | None = None,
 ) -> None:
     """Refuse rows that cannot be fitted or scored; ``gaps`` says which features may be missing.
+
+    Their mean is advised for those that are missing only if it can fill them all: not where one
+    lacks every value, or is of texts or times by its ``kinds``.
 
     Raises
     ------
@@ -83,8 +88,11 @@ def check_summary(
         raise error
     missing = np.where(gaps, 0.0, summary.features.bad)
     if missing.any():
-        columns = replace(summary.features, bad=missing)
-        raise _not_finite("X", columns, feature_names, MissingValuesError)
+        features = replace(summary.features, bad=missing)
+        filled = not (missing == summary.rows).any() and all_numbers(
+            [kinds[j] for j in np.flatnonzero(missing)] if kinds is not None else None
+        )
+        raise _not_finite("X", features, feature_names, MissingValuesError, filled=filled)
     if summary.bad_weights or summary.low_weight < 0:
         raise DataError("sample_weight holds values that are negative or not finite; remove them")
     if not summary.features.weight > 0:
@@ -116,13 +124,16 @@ def _not_finite(
     columns: Columns,
     names: Sequence[str] | None,
     kind: type[DataError] = DataError,
+    *,
+    filled: bool = True,
 ) -> DataError:
-    """The error for columns that have values which are not finite."""
+    """The error for columns with values not finite; ``filled`` if means can replace them."""
     found = np.flatnonzero(columns.bad)
     listed = ", ".join(f"{_name(i, names)} ({int(columns.bad[i])})" for i in found[:5])
     more = f" and {len(found) - 5} more columns" if len(found) > 5 else ""
     first = int(columns.first_bad[found].min())
-    fill = (Remedy.IMPUTE,) if what == "X" else ()  # a target that is made up teaches nothing
+    # A target that is made up teaches nothing.
+    fill = (Remedy.IMPUTE,) if what == "X" and filled else ()
     return kind(
         f"{what} contains NaN or infinity: {int(columns.bad.sum())} values, in {listed}{more}, the "
         f"first in row {first}",

@@ -202,7 +202,8 @@ def evaluate(
     if errors.targets.bad.any() or not np.isfinite(errors.squares).all():
         summary = engine.reduce(summarise, "summary")
         gaps = False if network.encoder is None else network.encoder.lacking
-        check_summary(summary, network.feature_names, network.target_names, gaps=gaps)
+        names_of = network.feature_names, network.target_names
+        check_summary(summary, *names_of, gaps=gaps, kinds=network.columns)
         raise DataError("the network's errors on these rows are too large to be squared")
     names = network.target_names or tuple(f"y{t}" for t in range(network.n_targets))
     loss, scores = loss_of_network(network.info), []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -84,3 +85,37 @@ def test_the_one_column_that_matters_is_found(monkeypatch):
     score = model.score(X[600:], y[600:])
     assert any(group["name"].startswith("focused") for group in model.network_.info["groups"])
     assert score > 0.85
+
+
+@pytest.mark.parametrize(("pace", "kinds"), [(1e-6, 4), (2e-3, 1)])
+def test_a_round_has_the_kinds_and_steps_that_there_is_time_for(pace, kinds, monkeypatch):
+    seen = []
+
+    class Timed(Committee):
+        def __init__(self, *args, **more):
+            super().__init__(*args, replace(COMMITTEE, n_hidden=4, n_folds=2), **more)
+
+        @property
+        def _pace(self):
+            return pace if seen else 0.0
+
+        @_pace.setter
+        def _pace(self, value):
+            pass
+
+        def _train(self, going, number, most, pool):
+            found = super()._train(going, number, most, pool)
+            seen.append(([racer.kind.name for racer in going], most, found[0].ended))
+            return found
+
+    monkeypatch.setattr(fitting, "Committee", Timed)
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((300, 2))
+    y = np.sin(3 * X[:, 0]) + np.abs(X[:, 1])
+    AltReLURegressor(max_iter=2, max_time=20, random_state=0).fit(X, y)
+    (first, every, _), (second, most, ended) = seen
+    assert len(first) == 4
+    assert len(second) == kinds
+    assert ended
+    assert every == math.inf
+    assert most == math.inf if kinds > 1 else 1 <= most < 2 * COMMITTEE.first_steps

@@ -49,6 +49,7 @@ from altrelu_dist.training.trainer import Parameters
 
 __all__ = ["Committee"]
 
+_OF_TIME = 0.9  # that is left: the rest is for what comes after the steps of a round
 _GRAM_TILE = 2048
 _GRAM_ROWS = 16_384  # whose hidden features stand for all rows where further ones are folded in
 
@@ -101,6 +102,7 @@ class Committee:
         self._whitenings: dict[tuple[int, ...], Array] = {}  # by blocks of the encoder
         # By what kinds take, and the number of rows: all in memory, or those that judge.
         self._encoded: dict[tuple[str, int], EncodedTiles] = {}
+        self._pace = 0.0  # seconds of a step for each encoded column, once known
         self._factors: Array | None = None  # of focused columns, once there are members
 
     def fit(
@@ -248,15 +250,48 @@ class Committee:
             before = pool.loss
             going = [racer for racer in racers if not racer.resting]
             going = sorted(going, key=lambda each: each.loss)[:most]
-            if number == 1:
-                begun = self._followers(racers)
-                going, racers = going + begun, racers + begun
-            for racer, trained in zip(going, self._train(going, number, pool), strict=True):
+            begun = self._followers(racers) if number == 1 else []
+            racers = racers + begun
+            going, most_steps = self._in_time(going, begun, number)
+            found = self._train(going, number, most_steps, pool)
+            # Journals of before columns were focused have a kind less.
+            for racer, trained in zip(going, found, strict=False):
                 self._judge(racer, number, trained, pool)
             if pool.loss > (1 - settings.worth_of_all) * before:
                 return
         if len(rounds) < len(settings.racing) and not self.monitor.stopped:
             self.monitor.stopping.request("max_iter")
+
+    def _in_time(
+        self, going: list[_Racer], begun: list[_Racer], number: int
+    ) -> tuple[list[_Racer], float]:
+        """The kinds of a round that there is time for, and their steps at most.
+
+        A round that ends is worth more than a longer one that is cut off. If not all have time, the
+        best goes first, then those that begin.
+        """
+        settings, clock, journal = self.settings, self.monitor.clock, self.monitor.journal
+        n_tiles = max(1, round(self.n_rows / settings.rows_of_tile(self.n_rows)))
+        wanted = settings.steps(number, self.n_rows, n_tiles)
+        order = [*going[:1], *begun, *going[1:]]
+        columns = np.cumsum([self._columns(racer.kind) for racer in order])
+
+        def affordable() -> tuple[int, float]:
+            if not (self._pace and order):
+                return len(order), math.inf
+            steps = _OF_TIME * clock.seconds_left / (self._pace * columns)
+            fitting = int(np.count_nonzero(steps >= wanted))
+            return max(1, fitting), math.inf if fitting else max(1.0, float(steps[0]))
+
+        if not (clock.limited or journal.replaying):
+            return going + begun, math.inf
+        kinds, steps = journal.decided("kinds", affordable)
+        chosen = {racer.number for racer in order[:kinds]}
+        return [racer for racer in going + begun if racer.number in chosen], steps
+
+    def _columns(self, kind: Kind) -> int:
+        """Encoded columns that members of a kind take."""
+        return self.encoder.take(self.encoder.with_pieces(kind.pieces)).n_columns + 1
 
     def _followers(self, racers: list[_Racer]) -> list[_Racer]:
         """The kinds that begin after the first round."""
@@ -279,13 +314,13 @@ class Committee:
         sources = np.concatenate([block.sources for block in encoding.encoder.blocks])
         return factors(x, seen, sources, self.parameters.negative_slope, settings.focus_floor)
 
-    def _train(self, going: list[_Racer], number: int, pool: Pool) -> list[Trained]:
+    def _train(self, going: list[_Racer], number: int, most: float, pool: Pool) -> list[Trained]:
         """Train the members of some kinds, all of them side by side."""
-        made = partial(self._trained, going, number, pool)
+        made = partial(self._trained, going, number, most, pool)
         found = self.monitor.journal.step(f"round-{number}", made)
         return [Trained(Group(*last), Group(*best), ended) for last, best, ended in found]
 
-    def _trained(self, going: list[_Racer], number: int, pool: Pool) -> list[Trained]:
+    def _trained(self, going: list[_Racer], number: int, most: float, pool: Pool) -> list[Trained]:
         """The same, where it is not known from a checkpoint."""
         self._renew_rows(number)
         self.monitor.begin_stage("members")
@@ -313,14 +348,20 @@ class Committee:
                 slope=parameters.negative_slope,
                 dropout=racer.kind.dropout,
                 settings=settings,
-                steps=settings.steps(number, self.n_rows, len(tiles)),
+                steps=int(min(most, settings.steps(number, self.n_rows, len(tiles)))),
                 seed=seed,
                 loss=self.loss,
             )
             descents += [replace(descent, first=first) for first, _ in parts]
             groups += [group.part(*ends) for ends in parts]
+        begun = self.monitor.clock.seconds
         states = run(SideBySide(descents, self._place), groups, self).states
         each = len(parts)
+        taken = sum(
+            state.taken * self._columns(racer.kind)
+            for racer, state in zip(going, states[::each], strict=True)
+        )
+        self._pace = (self.monitor.clock.seconds - begun) / max(1, taken)
         return [
             Trained(
                 Group.of_parts([state.group for state in states[at : at + each]]),

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from altrelu_dist.committee.members import Group, GroupDescent, GroupState
+from altrelu_dist.errors import CheckpointError
 from altrelu_dist.threads import n_threads, one_blas_thread
 from altrelu_dist.training.driver import Report
 
@@ -129,6 +130,11 @@ class SideBySide:
 
     def restore(self, saved: Mapping[str, Any]) -> SideState:
         """The state of a checkpoint."""
+        if len(saved["states"]) != len(self.descents):
+            raise CheckpointError(
+                f"the checkpoint has {len(saved['states'])} groups of members in a round of "
+                f"{len(self.descents)} now: an older version wrote it; begin anew"
+            )
         states = zip(self.descents, saved["states"], strict=True)
         return SideState(tuple(each.restore(one) for each, one in states), saved["taken"])
 

@@ -131,7 +131,7 @@ class Journal:
         self._last = next(reversed(self._records), None)
         self._at_point = self._point is not None
 
-    def step(self, name: str, compute: Callable[[], T]) -> T:
+    def step(self, name: str, compute: Callable[[], T], *, required: bool = True) -> T:
         """What a step ends in: as it is known, or by making it.
 
         Parameters
@@ -139,6 +139,8 @@ class Journal:
         name : str
         compute : callable
             Makes the step. Its result is of values that a checkpoint can hold.
+        required : bool, default True
+            False for a step that journals of older versions do not have: it is made then.
         """
         if self._store is None:
             return compute()
@@ -152,7 +154,7 @@ class Journal:
                         self._restore(self._states)
                 return result  # type: ignore[no-any-return]
             leads_on = any(known.startswith(f"{path}/") for known in self._records)
-            if self._last is not None and not leads_on:
+            if self._last is not None and not leads_on and required:
                 raise CheckpointError(f"{self._address}: does not fit: it has no step {path!r}")
             self._late = self._late or self._stopped()
             made = compute()
@@ -168,24 +170,6 @@ class Journal:
             self.save()
             self._saved_stage = stage
         return made
-
-    def decided(self, name: str, choose: Callable[[], T]) -> T:
-        """What a run chose by the time that it had, which a run that goes on has not: as a step.
-
-        Journals of before choices were kept do not have it: it is chosen anew.
-
-        Parameters
-        ----------
-        name : str
-        choose : callable
-            Its result is of values that a checkpoint can hold.
-        """
-        with self._entered(name) as path:
-            known = path in self._records
-        if self.replaying and not known:
-            return choose()
-        self._counts[-1][name] -= 1  # the step enters it again
-        return self.step(name, choose)
 
     def save_point(self, state: Callable[[], Any], *, stopping: bool = False) -> None:
         """Save where the loop of this step is, if it is time to, or the run is ``stopping``.

@@ -274,7 +274,7 @@ class Committee:
         n_tiles = max(1, round(self.n_rows / settings.rows_of_tile(self.n_rows)))
         wanted = settings.steps(number, self.n_rows, n_tiles)
         order = [*going[:1], *begun, *going[1:]]
-        columns = np.cumsum([self._columns(racer.kind) for racer in order])
+        columns = np.cumsum([self._encoding(racer.kind).n_columns for racer in order])
 
         def affordable() -> tuple[int, float]:
             if not (self._pace and order):
@@ -285,13 +285,13 @@ class Committee:
 
         if not (clock.limited or journal.replaying):
             return going + begun, math.inf
-        kinds, steps = journal.decided("kinds", affordable)
+        kinds, steps = journal.step("kinds", affordable, required=False)
         chosen = {racer.number for racer in order[:kinds]}
         return [racer for racer in going + begun if racer.number in chosen], steps
 
-    def _columns(self, kind: Kind) -> int:
-        """Encoded columns that members of a kind take."""
-        return self.encoder.take(self.encoder.with_pieces(kind.pieces)).n_columns + 1
+    def _encoding(self, kind: Kind) -> Encoding:
+        """The encoded columns that members of a kind take, neither whitened nor focused."""
+        return Encoding(self.encoder.take(self.encoder.with_pieces(kind.pieces)), self.scaler)
 
     def _followers(self, racers: list[_Racer]) -> list[_Racer]:
         """The kinds that begin after the first round."""
@@ -309,7 +309,7 @@ class Committee:
         settings = self.settings
         encoding = self._tiles(kind, self.judged).encoding
         few = self.judged.part(0, min(settings.compared_rows, len(self.judged.X)))
-        x = Encoding(encoding.encoder, self.scaler)(few).x
+        x = self._encoding(kind)(few).x
         seen = group._replace(W=encoding.hidden_weights(group.W).astype(np.float32))
         sources = np.concatenate([block.sources for block in encoding.encoder.blocks])
         return factors(x, seen, sources, self.parameters.negative_slope, settings.focus_floor)
@@ -358,7 +358,7 @@ class Committee:
         states = run(SideBySide(descents, self._place), groups, self).states
         each = len(parts)
         taken = sum(
-            state.taken * self._columns(racer.kind)
+            state.taken * self._encoding(racer.kind).n_columns
             for racer, state in zip(going, states[::each], strict=True)
         )
         self._pace = (self.monitor.clock.seconds - begun) / max(1, taken)
@@ -442,7 +442,7 @@ class Committee:
         if key in self._encoded:
             return self._encoded[key]
         settings, blocks = self.settings, self.encoder.with_pieces(kind.pieces)
-        encoding = Encoding(self.encoder.take(blocks), self.scaler)
+        encoding = self._encoding(kind)
         size = settings.rows_of_tile(self.n_rows)
         paced = self.monitor.clock.paced
         if kind.whitened:

@@ -49,7 +49,7 @@ class Squares(Additive):
 
 @dataclass(frozen=True)
 class SquaredLoss:
-    """Sum over rows of ``|f(x) - y|^2``, in a third of the time that the gradient takes too."""
+    """Sum over rows of ``|f(x) - y|^2``, without the gradient."""
 
     weights: Weights
     slope: float = 0.0

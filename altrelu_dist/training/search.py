@@ -185,10 +185,13 @@ class Search:
 
         def affordable() -> tuple[int, int]:
             wanted = settings.raced(settings.share(descents.n_rows))
-            steps = int(min(wanted, self._steps_of_a_race(begin)))
+            in_time = settings.race_share * descents.affordable(begin) / self.n_hidden
+            steps = int(min(wanted, in_time / len(lengths)))
             return steps if steps >= settings.least_race * wanted else 0, descents.tile_rows
 
-        steps, tile_rows = descents.objective.monitor.journal.decided("steps", affordable)
+        steps, tile_rows = descents.objective.monitor.journal.step(
+            "steps", affordable, required=False
+        )
         descents.cut(tile_rows)
         if not steps:
             self.few.record(least, begin)
@@ -206,11 +209,6 @@ class Search:
         found = Found(weights, loss, best_place)
         self._record(found)
         return found
-
-    def _steps_of_a_race(self, begin: Weights) -> float:
-        """Steps for each length that a race has time for."""
-        affordable = self.settings.race_share * self.descents.affordable(begin)
-        return affordable / (self.n_hidden * len(self.descents.settings.lengths))
 
     def _started(self, start: Weights | None = None) -> tuple[Weights, float]:
         """All neurons inserted at once, or a network to go on from made to have as many."""
@@ -243,7 +241,7 @@ class Search:
             fits = affordable >= settings.fits * scale * settings.work(h, number)
             return 0 if fits else max(1, int(affordable / h)), descents.tile_rows
 
-        steps, tile_rows = monitor.journal.decided("steps", longer)
+        steps, tile_rows = monitor.journal.step("steps", longer, required=False)
         descents.cut(tile_rows)
         if steps:
             return self._lengthened(found, steps)

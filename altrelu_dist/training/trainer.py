@@ -23,6 +23,7 @@ from altrelu_dist.moments.summary import Summary, summarise
 from altrelu_dist.threads import n_threads, one_blas_thread
 from altrelu_dist.training import schedule
 from altrelu_dist.training.alternating import ITERATIONS, alternate, random_directions
+from altrelu_dist.training.clock import Clock
 from altrelu_dist.training.damped import LARGEST_SYSTEM, descend
 from altrelu_dist.training.descents import Descents
 from altrelu_dist.training.drawing import distinct_rows, draw
@@ -185,10 +186,10 @@ def _train(
     def held_rows() -> int:
         if sizes.whole or not monitor.clock.limited:
             return sizes.held
-        seconds = _row_seconds(monitor, p, q, h, dtype)
+        seconds = _gradient_seconds(monitor.clock, p, q, h, dtype)
         return schedule.ROWS.visited(sizes, monitor.clock.seconds_left, seconds).held
 
-    sizes = sizes._replace(held=monitor.journal.decided("rows", held_rows))
+    sizes = sizes._replace(held=monitor.journal.step("rows", held_rows, required=False))
     whole, rows = sizes.whole, sizes.drawn(parameters.method)
     validation: Rows | None = None
     if whole:
@@ -282,14 +283,18 @@ def _train(
     return Trained(weights, scaler, summary, gram)
 
 
-def _row_seconds(monitor: Monitor, p: int, q: int, h: int, dtype: np.dtype[np.floating]) -> float:
-    """Seconds that a descent takes for a row, from a tile of the gradient."""
-    tile = Block(np.ones((TILE, p), dtype), np.zeros((TILE, q), dtype))
-    kernel = LossAndGradient(Weights(np.ones((p, h)), np.ones((h, q)), np.ones(q)))
+def _seconds_a_row(clock: Clock, kernel: Callable[[Block], object], tile: Block) -> float:
+    """Seconds that a kernel takes for a row of a tile."""
     kernel(tile)  # the first time takes longer
-    begun = monitor.clock.seconds
+    begun = clock.seconds
     kernel(tile)
-    return (monitor.clock.seconds - begun) / TILE
+    return (clock.seconds - begun) / len(tile.x)
+
+
+def _gradient_seconds(clock: Clock, p: int, q: int, h: int, dtype: np.dtype[np.floating]) -> float:
+    """Seconds that the gradient takes for a row, as a step of a descent does."""
+    tile = Block(np.ones((TILE, p), dtype), np.zeros((TILE, q), dtype))
+    return _seconds_a_row(clock, LossAndGradient(_ones(p, q, h)), tile)
 
 
 def _foresee_the_end(stages: Stages, p: int, q: int, h: int) -> None:
@@ -298,20 +303,19 @@ def _foresee_the_end(stages: Stages, p: int, q: int, h: int) -> None:
     clock, client = everything.monitor.clock, everything.engine.client
     if not isinstance(held.engine, LocalEngine):
         return
-    tile = held.engine.tiles[0]
-    network = Weights(np.ones((p, h)), np.ones((h, q)), np.ones(q))
-
-    def seconds(statistic: Callable[[Block], object]) -> float:
-        statistic(tile)  # the first time takes longer
-        begun = clock.seconds
-        statistic(tile)
-        return (clock.seconds - begun) / len(tile.x)
-
-    clock.closing_seconds = seconds(HiddenMoments(network.W)) * fewest.engine.n_rows / n_threads()
+    tile, network = held.engine.tiles[0], _ones(p, q, h)
+    closing = _seconds_a_row(clock, HiddenMoments(network.W), tile)
+    clock.closing_seconds = closing * fewest.engine.n_rows / n_threads()
     if held is not everything:
         threads = n_threads() if client is None else max(1, sum(client.nthreads().values()))
-        computing = seconds(SquaredLoss(network)) * everything.engine.n_rows / threads
+        computing = _seconds_a_row(clock, SquaredLoss(network), tile)
+        computing *= everything.engine.n_rows / threads
         clock.foresee_final_pass(clock.first_pass_seconds + computing)
+
+
+def _ones(p: int, q: int, h: int) -> Weights:
+    """Weights to time a kernel with."""
+    return Weights(np.ones((p, h)), np.ones((h, q)), np.ones(q))
 
 
 def _known(stages: Stages, start: Weights, h: int) -> Outcome | None:

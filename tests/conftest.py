@@ -7,9 +7,11 @@ import shutil
 import signal
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, settings
 
+from altrelu_dist.engine import DaskEngine
 from altrelu_dist.training.schedule import RowSettings
 
 # What helpers assert is shown in full, as what tests assert.
@@ -44,6 +46,42 @@ def pytest_xdist_setupnodes():
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def data(rng):
+    """Rows that an estimator learns in few steps."""
+    from estimators import smooth_rows
+
+    return smooth_rows(rng)
+
+
+@pytest.fixture
+def frame(data):
+    """The same features with names."""
+    return pd.DataFrame(data[0], columns=["height", "weight", "age"])
+
+
+@pytest.fixture
+def in_process(data):
+    """A quick estimator of them."""
+    from estimators import quick
+
+    return quick().fit(*data)
+
+
+@pytest.fixture
+def dask_passes(monkeypatch):
+    """The names of the passes that Dask makes."""
+    names = []
+    reduce = DaskEngine.reduce
+
+    def noting(self, statistic, name, hurry=None):
+        names.append(name)
+        return reduce(self, statistic, name, hurry)
+
+    monkeypatch.setattr(DaskEngine, "reduce", noting)
+    return names
 
 
 FEW_ROWS = RowSettings(least=2048, a_weight=1, held_a_weight=700)

@@ -10,7 +10,6 @@ import pytest
 from commands import passes, refuses
 
 from altrelu_dist import Network
-from altrelu_dist.engine import DaskEngine
 
 QUICK = ("--workers", 0, "--hidden", 3, "--method", "damped", "--max-iter", 2)
 LOST = {"y": range(30), "z": range(20, 40)}  # rows without this target
@@ -60,18 +59,13 @@ def test_rows_without_a_target_are_no_rows_of_training_or_of_scores(targets):
 
 
 @pytest.mark.parametrize(("data", "passes_made"), [("t.csv", 2), ("lacking.csv", 4)])
-def test_the_passes_that_evaluate_says_are_those_that_it_made(data, passes_made, monkeypatch):
+def test_the_passes_that_evaluate_says_are_those_that_it_made(data, passes_made, dask_passes):
     train("t.csv", "y")
-    made = []
-    reduce = DaskEngine.reduce
-
-    def counting(self, statistic, name, hurry=None):
-        made.append(name)
-        return reduce(self, statistic, name, hurry)
-
-    monkeypatch.setattr(DaskEngine, "reduce", counting)
+    dask_passes.clear()
     told = json.loads(evaluated(data, "--json").stdout)
-    assert told["passes"] == len(made) + 1 == passes_made  # and one for levels that are not known
+    assert (
+        told["passes"] == len(dask_passes) + 1 == passes_made
+    )  # and one for levels that are not known
 
 
 def test_why_a_score_is_not_defined_is_said():

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import zarr
-from estimators import assert_same, quick, smooth_rows
+from estimators import assert_same, quick
 from oracles import same
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -33,21 +33,6 @@ from altrelu_dist.errors import (
     ParameterError,
 )
 from altrelu_dist.training import METHODS
-
-
-@pytest.fixture
-def data(rng):
-    return smooth_rows(rng)
-
-
-@pytest.fixture
-def frame(data):
-    return pd.DataFrame(data[0], columns=["height", "weight", "age"])
-
-
-@pytest.fixture
-def in_process(data):
-    return quick().fit(*data)
 
 
 @parametrize_with_checks(

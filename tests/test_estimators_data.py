@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import scipy.sparse
 import zarr
-from estimators import assert_same, quick, smooth_rows
+from estimators import assert_same, quick
 from oracles import same
 
 from altrelu_dist import AltReLURegressor
@@ -18,21 +18,6 @@ from altrelu_dist.errors import (
     DataError,
     ParameterError,
 )
-
-
-@pytest.fixture
-def data(rng):
-    return smooth_rows(rng)
-
-
-@pytest.fixture
-def frame(data):
-    return pd.DataFrame(data[0], columns=["height", "weight", "age"])
-
-
-@pytest.fixture
-def in_process(data):
-    return quick().fit(*data)
 
 
 def test_numpy_in_numpy_out(data, in_process):

@@ -26,7 +26,7 @@ from processes import environment
 
 from altrelu_dist import AltReLURegressor, inputs
 from altrelu_dist.checkpoints.store import CheckpointStore
-from altrelu_dist.engine import TILE, DaskEngine
+from altrelu_dist.engine import TILE
 from altrelu_dist.training import schedule
 
 ROWS = 3 * TILE + 1234
@@ -110,20 +110,6 @@ def expected(case):
     return digest(fitted(case))
 
 
-@pytest.fixture
-def passes(monkeypatch):
-    """The names of the passes that Dask makes."""
-    names = []
-    reduce = DaskEngine.reduce
-
-    def noting(self, statistic, name, hurry=None):
-        names.append(name)
-        return reduce(self, statistic, name, hurry)
-
-    monkeypatch.setattr(DaskEngine, "reduce", noting)
-    return names
-
-
 @pytest.fixture(params=["streamed", "cached"])
 def kept(request, monkeypatch):
     """Whether the cluster keeps the rows, or reads them each pass."""
@@ -135,9 +121,9 @@ def kept(request, monkeypatch):
 @pytest.mark.parametrize(
     "chunk", [0, *(pytest.param(chunk, marks=pytest.mark.slow) for chunk in (ROWS, 2500))]
 )
-def test_on_dask_without_a_client(case, chunk, passes):
+def test_on_dask_without_a_client(case, chunk, dask_passes):
     assert digest(fitted(case, chunk)) == expected(case)
-    assert len(passes) >= 2
+    assert len(dask_passes) >= 2
 
 
 # --- clusters ---------------------------------------------------------------------------------
@@ -166,22 +152,22 @@ SOME = ("search, float64, weighted", "damped, float64, stopping early", "alterna
 NOT_HELD = [case for case in CASES if "held" not in case]
 
 
-def assert_the_same_there(client, kept, passes, cases):
+def assert_the_same_there(client, kept, dask_passes, cases):
     for case in cases:
         assert digest(fitted(case, 2500, client=client)) == expected(case), (case, kept)
-        assert "summary" in passes, case
-        passes.clear()
+        assert "summary" in dask_passes, case
+        dask_passes.clear()
 
 
 @pytest.mark.cluster
-def test_on_workers_in_threads(threads, kept, passes):
-    assert_the_same_there(threads, kept, passes, SOME)
+def test_on_workers_in_threads(threads, kept, dask_passes):
+    assert_the_same_there(threads, kept, dask_passes, SOME)
 
 
 @pytest.mark.cluster
-def test_on_worker_processes(processes, kept, passes):
+def test_on_worker_processes(processes, kept, dask_passes):
     pids = processes.run(os.getpid)
-    assert_the_same_there(processes, kept, passes, NOT_HELD if len(pids) == 2 else SOME)
+    assert_the_same_there(processes, kept, dask_passes, NOT_HELD if len(pids) == 2 else SOME)
     assert len(pids) == len(set(pids.values()))
 
 

@@ -93,7 +93,8 @@ def test_a_round_has_the_kinds_and_steps_that_there_is_time_for(pace, kinds, mon
 
     class Timed(Committee):
         def __init__(self, *args, **more):
-            super().__init__(*args, replace(COMMITTEE, n_hidden=4, n_folds=2), **more)
+            few = replace(COMMITTEE, n_hidden=4, n_folds=2, racing=(4, 2))
+            super().__init__(*args, few, **more)
 
         @property
         def _pace(self):
@@ -112,7 +113,8 @@ def test_a_round_has_the_kinds_and_steps_that_there_is_time_for(pace, kinds, mon
     rng = np.random.default_rng(0)
     X = rng.standard_normal((300, 2))
     y = np.sin(3 * X[:, 0]) + np.abs(X[:, 1])
-    AltReLURegressor(max_iter=2, max_time=20, random_state=0).fit(X, y)
+    model = AltReLURegressor(max_time=20, random_state=0).fit(X, y)
+    assert model.stop_reason_ == ("converged" if kinds == 4 else "max_time")
     (first, every, _), (second, most, ended) = seen
     assert len(first) == 4
     assert len(second) == kinds

@@ -103,6 +103,7 @@ class Committee:
         # By what kinds take, and the number of rows: all in memory, or those that judge.
         self._encoded: dict[tuple[str, int], EncodedTiles] = {}
         self._pace = 0.0  # seconds of a step for each encoded column, once known
+        self._shortened = False  # whether a round had less than all its kinds and steps
         self._factors: Array | None = None  # of focused columns, once there are members
 
     def fit(
@@ -161,6 +162,8 @@ class Committee:
                     unit = self.loss.unit(self.scaler) / self.scaler.target_center.size
                     self.monitor.counts.unit = unit
                 self._race(round(effective))
+                if self._shortened:
+                    self.monitor.stopping.request("max_time")
 
     def _summary(
         self,
@@ -286,6 +289,7 @@ class Committee:
         if not (clock.limited or journal.replaying):
             return going + begun, math.inf
         kinds, steps = journal.step("kinds", affordable, required=False)
+        self._shortened |= clock.limited and (kinds < len(order) or steps < wanted)
         chosen = {racer.number for racer in order[:kinds]}
         return [racer for racer in going + begun if racer.number in chosen], steps
 

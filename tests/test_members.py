@@ -302,7 +302,7 @@ def test_members_are_trained_here_where_all_workers_pause(monkeypatch, thread_cl
 def test_turns_over_the_rows_are_passes():
     X, y = made(200)  # one tile
     model = quick().fit(X, y)
-    kinds, steps = len(COMMITTEE.kinds), COMMITTEE.steps(0, 200, 1)
+    kinds, steps = len(COMMITTEE.kinds), COMMITTEE.steps(0, 1)
     assert model.n_passes_ == 2 + kinds * steps
 
 

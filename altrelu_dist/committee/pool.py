@@ -79,7 +79,7 @@ class Candidate:
         both: Floats = np.hstack([line, -line])
         both[-1] = 0.0
         sides = np.eye(line.shape[1]) / (1 + slope)
-        return both, np.vstack([sides, -sides]), line[-1]
+        return self.encoding.hidden_weights(both), np.vstack([sides, -sides]), line[-1]
 
 
 class Pool:

@@ -31,7 +31,7 @@ from altrelu_dist.committee.members import (
 from altrelu_dist.committee.pool import Candidate, Pool
 from altrelu_dist.committee.settings import COMMITTEE, CommitteeSettings, Kind
 from altrelu_dist.committee.side_by_side import Here, Place, SideBySide, released
-from altrelu_dist.committee.tiles import EncodedTiles, Encoding, whitening
+from altrelu_dist.committee.tiles import EncodedTiles, Encoding, whitening, with_hats
 from altrelu_dist.encoding import ColumnSketch, Encoder, RawColumns, numeric, sketch_columns
 from altrelu_dist.engine import Engine, OutOfTimeError
 from altrelu_dist.losses import loss_of, positive, working
@@ -105,6 +105,7 @@ class Committee:
         self._pace = 0.0  # seconds of a step for each encoded column, once known
         self._shortened = False  # whether a round had less than all its kinds and steps
         self._factors: Array | None = None  # of focused columns, once there are members
+        self._values = False  # whether the ridge line gained from the values of repeated columns
 
     def fit(
         self,
@@ -141,7 +142,7 @@ class Committee:
             self.summary, self.scaler = summary, summary.scaler(np.dtype(np.float64))
             if self.loss is not None:
                 self.loss.check_least(summary.targets.low)
-            self.encoder = _learnt(sketch, self.settings, raw)
+            self.encoder, self._pieces = _learnt(sketch, summary.weighted, self.settings, raw)
             check_validation(self.validation, self.encoder, feature_names)
             self.monitor.counts.unit = self.scaler.target_scale**2 / summary.targets.mean.size
             varies = bool((summary.targets.variance > 0).any())
@@ -240,10 +241,7 @@ class Committee:
         self._weigh("line", 0)
         if not folds:
             return
-        racers = [
-            _Racer(kind, number)
-            for number, kind in enumerate(settings.taking(self.encoder.n_pieces))
-        ]
+        racers = [_Racer(kind, number) for number, kind in enumerate(settings.taking(self._pieces))]
         rounds = settings.racing
         if self.parameters.max_iter is not None:
             rounds = rounds[: self.parameters.max_iter]
@@ -254,13 +252,16 @@ class Committee:
             going = [racer for racer in racers if not racer.resting]
             going = sorted(going, key=lambda each: each.loss)[:most]
             begun = self._followers(racers) if number == 1 else []
-            racers = racers + begun
+            racers = going + begun
+            if not racers:
+                return
             going, most_steps = self._in_time(going, begun, number)
             found = self._train(going, number, most_steps, pool)
             # Journals of before columns were focused have a kind less.
             for racer, trained in zip(going, found, strict=False):
                 self._judge(racer, number, trained, pool)
-            if pool.loss > (1 - settings.worth_of_all) * before:
+            enough = pool.loss > (1 - settings.worth_of_all) * before
+            if enough and number + 1 >= settings.least_rounds:
                 return
         if len(rounds) < len(settings.racing) and not self.monitor.stopped:
             self.monitor.stopping.request("max_iter")
@@ -275,7 +276,7 @@ class Committee:
         """
         settings, clock, journal = self.settings, self.monitor.clock, self.monitor.journal
         n_tiles = max(1, round(self.n_rows / settings.rows_of_tile(self.n_rows)))
-        wanted = settings.steps(number, self.n_rows, n_tiles)
+        wanted = settings.steps(number, n_tiles)
         order = [*going[:1], *begun, *going[1:]]
         columns = np.cumsum([self._encoding(racer.kind).n_columns for racer in order])
 
@@ -293,19 +294,28 @@ class Committee:
         chosen = {racer.number for racer in order[:kinds]}
         return [racer for racer in going + begun if racer.number in chosen], steps
 
+    def _blocks(self, kind: Kind) -> tuple[int, ...]:
+        """Those of the encoder that members of a kind take."""
+        if kind.values:
+            return self.encoder.with_pieces(kind.pieces, self.encoder.n_pieces)
+        return self.encoder.with_pieces(kind.pieces)
+
     def _encoding(self, kind: Kind) -> Encoding:
         """The encoded columns that members of a kind take, neither whitened nor focused."""
-        return Encoding(self.encoder.take(self.encoder.with_pieces(kind.pieces)), self.scaler)
+        encoder = self.encoder.take(self._blocks(kind))
+        return Encoding(encoder, self.scaler, with_hats(encoder) if kind.values else None)
 
     def _followers(self, racers: list[_Racer]) -> list[_Racer]:
         """The kinds that begin after the first round."""
-        pieces = min(1, self.encoder.n_pieces)
+        pieces = min(1, self._pieces)
         coarse = [racer for racer in racers if racer.kind.pieces == pieces]
         best = min(coarse, key=lambda racer: racer.loss, default=None)
         if best is None or best.group is None:
             return []
         self._factors = self._focus(best.kind, best.group)
-        kinds = self.settings.followers(best.kind if pieces else None, self.encoder.n_pieces)
+        kinds = self.settings.followers(
+            best.kind if pieces else None, self._pieces, values=self._values
+        )
         return [_Racer(kind, len(racers) + more) for more, kind in enumerate(kinds)]
 
     def _focus(self, kind: Kind, group: Group) -> Array:
@@ -352,7 +362,7 @@ class Committee:
                 slope=parameters.negative_slope,
                 dropout=racer.kind.dropout,
                 settings=settings,
-                steps=int(min(most, settings.steps(number, self.n_rows, len(tiles)))),
+                steps=int(min(most, settings.steps(number, len(tiles)))),
                 seed=seed,
                 loss=self.loss,
             )
@@ -387,7 +397,7 @@ class Committee:
         """Take what a kind became into the pool."""
         settings, kind, slope = self.settings, racer.kind, self.parameters.negative_slope
         tiles = self._tiles(kind, self.judged)
-        blocks, judged = self.encoder.with_pieces(kind.pieces), list(tiles.all())
+        blocks, judged = self._blocks(kind), list(tiles.all())
         compared = _leading(judged, settings.compared_rows)
         losses = []
         for name, group in (("last", trained.last), ("best", trained.best)):
@@ -445,7 +455,7 @@ class Committee:
         key = _name(kind), len(rows.X)
         if key in self._encoded:
             return self._encoded[key]
-        settings, blocks = self.settings, self.encoder.with_pieces(kind.pieces)
+        settings, blocks = self.settings, self._blocks(kind)
         encoding = self._encoding(kind)
         size = settings.rows_of_tile(self.n_rows)
         paced = self.monitor.clock.paced
@@ -453,7 +463,7 @@ class Committee:
             if blocks not in self._whitenings:  # the same in every round
                 plain = EncodedTiles(self.judged, encoding, size, 0, paced=paced)
                 self._whitenings[blocks] = whitening(plain.all(), settings.floor)
-            encoding = replace(encoding, whitening=self._whitenings[blocks])
+            encoding = replace(encoding, mixing=self._whitenings[blocks])
         if kind.focused:
             encoding = replace(encoding, factors=self._factors)
         left = settings.encoded_bytes - sum(tiles.kept_bytes for tiles in self._encoded.values())
@@ -462,14 +472,13 @@ class Committee:
         return made
 
     def _begin_pool(self, folds: int) -> Pool:
-        """The ridge lines of the standardised columns, and of the coarse pieces beside them."""
+        """The ridge lines: of the standardised columns, with coarse pieces, and with values too."""
         settings, slope = self.settings, self.parameters.negative_slope
         pool: Pool | None = None
-        for pieces in range(min(1, self.encoder.n_pieces) + 1):
-            blocks = self.encoder.with_pieces(pieces)
-            if pieces and self.encoder.take(blocks).n_columns > settings.line_columns:
+        losses: list[float] = []
+        for kind in settings.lines(self._pieces, values=self.encoder.n_pieces > self._pieces):
+            if losses and self._encoding(kind).n_columns > settings.line_columns:
                 break
-            kind = Kind(f"line-{pieces}", pieces)
             tiles = self._tiles(kind, self.rows)
             lines = self._lines(tiles, folds)
             judged = list(self._tiles(kind, self.judged).all())
@@ -481,7 +490,10 @@ class Committee:
                 self.pool = pool
             said = line_predictions(judged, lines)
             each = by_line(_leading(judged, settings.compared_rows), lines)
-            pool.add(Candidate(kind.name, tiles.encoding, blocks, lines, said, each))
+            blocks = self._blocks(kind)
+            loss = pool.add(Candidate(kind.name, tiles.encoding, blocks, lines, said, each))
+            self._values = kind.values and loss < (1 - settings.worth_of_values) * min(losses)
+            losses.append(loss)
         assert pool is not None
         return pool
 
@@ -527,8 +539,8 @@ class Committee:
 
 def _name(kind: Kind) -> str:
     """Of the columns that a kind takes."""
-    how = "-whitened" if kind.whitened else "-focused" if kind.focused else ""
-    return f"{kind.pieces}{how}"
+    how = ("whitened", kind.whitened), ("focused", kind.focused), ("values", kind.values)
+    return "-".join([str(kind.pieces), *(name for name, is_so in how if is_so)])
 
 
 def _leading(tiles: Sequence[tuple[int, Block]], rows: int) -> list[tuple[int, Block]]:
@@ -536,12 +548,26 @@ def _leading(tiles: Sequence[tuple[int, Block]], rows: int) -> list[tuple[int, B
     return [(start, block) for start, block in tiles if start < rows]
 
 
-def _learnt(sketch: ColumnSketch, settings: CommitteeSettings, raw: RawColumns | None) -> Encoder:
-    """Standardised columns, and pieces as fine as the number of columns allows."""
+def _learnt(
+    sketch: ColumnSketch, n_rows: int, settings: CommitteeSettings, raw: RawColumns | None
+) -> tuple[Encoder, int]:
+    """Standardised columns, pieces as fine as the number of columns allows, and repeated values.
+
+    And how many blocks of pieces there are, but for that of the values.
+    """
     distinct = np.where(sketch.exact, sketch.counts, np.iinfo(np.intp).max)
     cut = (distinct > 2) & (sketch.deviation > 0) & (True if raw is None else numeric(raw))
 
     def count(intervals: int) -> int:
         return int(np.minimum(distinct - 1, intervals)[cut].sum())
 
-    return Encoder.learn(sketch, settings.intervals(count), raw)
+    intervals = settings.intervals(count)
+    repeated = cut & (distinct > settings.coarse + 1) & (distinct <= n_rows / settings.rows_a_value)
+    encoder = Encoder.learn(
+        sketch,
+        intervals,
+        raw,
+        repeated=np.flatnonzero(repeated).tolist() if intervals else (),
+        most_values=settings.value_columns,
+    )
+    return encoder, len(intervals)

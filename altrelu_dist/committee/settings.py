@@ -22,6 +22,8 @@ class Kind:
         Whether their columns are made uncorrelated, which lets steps go deeper, and fit more noise.
     focused : bool
         Whether columns count by how much they mattered to members of the first round.
+    values : bool
+        Whether they also take hats at the values of columns that repeat them.
     dropout : float
         Part of the hidden neurons that each step leaves out, for each row others.
     """
@@ -30,6 +32,7 @@ class Kind:
     pieces: int
     whitened: bool = False
     focused: bool = False
+    values: bool = False
     dropout: float = 0.0
 
 
@@ -40,8 +43,9 @@ class CommitteeSettings:
     Parameters
     ----------
     kinds : tuple of Kind
-        Those that race. After the first round two more follow: the best of those with coarse
-        pieces, but with fine ones; and one with coarse pieces whose columns are focused.
+        Those that race. After the first round more follow: the best of those with coarse pieces,
+        but with fine ones; one with coarse pieces whose columns are focused; and, where the ridge
+        line gained from the values of repeated columns, one with these.
     n_folds : int
         Members of a kind; each is trained on all rows but those of its own fold.
     together : int
@@ -60,12 +64,20 @@ class CommitteeSettings:
         Most columns of these blocks: fewer intervals where there are many columns.
     line_columns : int
         Most columns of the ridge line of the coarse pieces: its time is cubic in them.
+    rows_a_value : int
+        A column is repeated if it has more values than a coarse block has knots, and so many rows
+        for each.
+    value_columns : int
+        Most columns of the values of repeated columns.
+    worth_of_values : float
+        The part of its out-of-fold loss that these have to take off the ridge line.
     first_steps : int
         Of each member in the first round; twice as many in each further one.
-    least_steps : int
-        Where rows are few: in the first round as many as rows, but at least so many.
     racing : tuple of int
-        How many kinds take part in each round, beside those that begin in it.
+        How many kinds take part in each round, beside those that begin in it. Those that do not are
+        out of the race.
+    least_rounds : int
+        Rounds after which the race may end.
     worth : float
         The part of its out-of-fold loss that a round has to take off for the kind to go on.
     worth_of_all : float
@@ -117,14 +129,17 @@ class CommitteeSettings:
     coarse_columns: int = 2048
     fine_columns: int = 768
     line_columns: int = 1200
-    first_steps: int = 200
-    least_steps: int = 100
-    racing: tuple[int, ...] = (4, 2, 2, 1, 1)
+    rows_a_value: int = 3
+    value_columns: int = 512
+    worth_of_values: float = 0.01
+    first_steps: int = 64
+    racing: tuple[int, ...] = (4, 2, 2, 1, 1, 1)
+    least_rounds: int = 4
     worth: float = 0.01
-    worth_of_all: float = 0.002
+    worth_of_all: float = 0.005
     looks: int = 10
     kept: int = 2
-    tile_rows: int = 256
+    tile_rows: int = 512
     most_tile_rows: int = 1024
     tiles: int = 400
     floor: float = 0.1
@@ -134,23 +149,33 @@ class CommitteeSettings:
     rate: float = 0.3
     momentum: float = 0.9
     decay: float = 0.9
-    renewal: int = 20
+    renewal: int = 10
     judged_rows: int = 65_536
     looked_rows: int = 16_384
     compared_rows: int = 4096
     output_ridge: float = 1.0
     encoded_bytes: int = 2**29
 
-    def followers(self, best: Kind | None, pieces: int) -> tuple[Kind, ...]:
+    def followers(
+        self, best: Kind | None, pieces: int, *, values: bool = False
+    ) -> tuple[Kind, ...]:
         """The kinds that begin after the first round, where there are so many blocks of pieces.
 
         ``best`` is the best of those with coarse pieces, if any took part.
         """
-        focused = Kind("focused", min(1, pieces), focused=True)
-        if best is None or pieces < 2:
-            return (focused,)
-        name = best.name.replace("coarse", "fine")
-        return replace(best, name=name, pieces=2), focused
+        found = [Kind("focused", min(1, pieces), focused=True)]
+        if best is not None and pieces > 1:
+            name = best.name.replace("coarse", "fine")
+            found.insert(0, replace(best, name=name, pieces=2))
+        if values:
+            dropout = 0.0 if best is None else best.dropout
+            found.append(Kind("values", min(2, pieces), values=True, dropout=dropout))
+        return tuple(found)
+
+    def lines(self, pieces: int, *, values: bool) -> list[Kind]:
+        """The columns of the ridge lines."""
+        found = [Kind("line-0", 0), Kind("line-1", 1)][: 1 + pieces]
+        return found + [Kind("line-values", min(1, pieces), values=True)] * values
 
     @property
     def most_neurons(self) -> int:
@@ -205,10 +230,9 @@ class CommitteeSettings:
         """Rows of a step."""
         return min(self.most_tile_rows, max(self.tile_rows, n_rows // self.tiles))
 
-    def steps(self, number: int, n_rows: int, n_tiles: int) -> int:
+    def steps(self, number: int, n_tiles: int) -> int:
         """Steps of a round; the last ones see every row at least once."""
-        first = min(self.first_steps, max(self.least_steps, n_rows))
-        steps: int = first * 2**number
+        steps: int = self.first_steps * 2**number
         return max(steps, n_tiles) if number >= 2 else steps
 
     def first_rows(self, n_hidden: int) -> int:

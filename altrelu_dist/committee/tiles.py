@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from itertools import pairwise, takewhile
 
 import numpy as np
+from scipy.sparse import block_diag, csr_array, eye_array
 
 from altrelu_dist.encoding import Encoder
+from altrelu_dist.encoding.pieces import PieceColumns
 from altrelu_dist.moments.rows import Array, Block, Floats, Rows, Scaler
 
-__all__ = ["EncodedTiles", "Encoding", "whitening"]
+__all__ = ["EncodedTiles", "Encoding", "whitening", "with_hats"]
 
 
 @dataclass(frozen=True)
@@ -23,15 +25,15 @@ class Encoding:
     encoder : Encoder
     scaler : Scaler
         Of the targets and the row weights.
-    whitening : ndarray of shape (m, m), optional
-        What the encoded columns are multiplied by.
+    mixing : ndarray or csr_array of shape (m, m), optional
+        What the encoded columns are multiplied by: made uncorrelated, or hats instead of pieces.
     factors : ndarray of shape (m,), optional
         One for each encoded column.
     """
 
     encoder: Encoder
     scaler: Scaler
-    whitening: Array | None = None
+    mixing: Array | csr_array | None = None
     factors: Array | None = None
 
     @property
@@ -42,8 +44,8 @@ class Encoding:
     def __call__(self, rows: Rows) -> Block:
         """Encode some rows, in float32; the last column is the root of the row's weight."""
         features = self.encoder.transform(rows.X, np.float32)
-        if self.whitening is not None:
-            features = features @ self.whitening
+        if self.mixing is not None:
+            features = features @ self.mixing
         if self.factors is not None:
             features = features * self.factors
         x = np.empty((len(features), features.shape[1] + 1), np.float32)
@@ -60,8 +62,8 @@ class Encoding:
         weights: Floats = W.astype(np.float64)
         if self.factors is not None:
             weights[:-1] *= self.factors[:, None]
-        if self.whitening is not None:
-            weights[:-1] = self.whitening.astype(np.float64) @ weights[:-1]
+        if self.mixing is not None:
+            weights[:-1] = self.mixing.astype(np.float64) @ weights[:-1]
         return weights
 
 
@@ -124,6 +126,15 @@ class EncodedTiles:
     def _ends(self) -> Iterator[tuple[int, int]]:
         """First row of each tile, and of the next."""
         return pairwise(self.starts)
+
+
+def with_hats(encoder: Encoder) -> csr_array:
+    """The map that makes hats of the last block of pieces, and leaves all other columns."""
+    parts = [eye_array(block.n_columns, format="csr") for block in encoder.blocks]
+    pieces = {k: block for k, block in enumerate(encoder.blocks) if isinstance(block, PieceColumns)}
+    last = max(pieces)
+    parts[last] = pieces[last].hats()
+    return csr_array(block_diag(parts, format="csr"), dtype=np.float32)
 
 
 def whitening(tiles: Iterator[tuple[int, Block]], floor: float) -> Array:

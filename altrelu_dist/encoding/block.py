@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from altrelu_dist.errors import ModelFileError
 from altrelu_dist.moments.rows import Floats
 
-__all__ = ["Arrays", "ColumnBlock", "column_numbers", "finite", "positive"]
+__all__ = ["LEAST_SCALE", "Arrays", "ColumnBlock", "column_numbers", "finite", "positive"]
 
 Arrays = Mapping[str, NDArray[Any]]
+
+LEAST_SCALE = 1 / 6  # of an indicator: none is above 6, as no standardised column is
 
 
 class ColumnBlock(Protocol):

@@ -53,15 +53,22 @@ class Encoder:
 
     @classmethod
     def learn(
-        cls, sketch: ColumnSketch, pieces: Sequence[int] = (16,), raw: RawColumns | None = None
+        cls,
+        sketch: ColumnSketch,
+        pieces: Sequence[int] = (16,),
+        raw: RawColumns | None = None,
+        *,
+        repeated: Sequence[int] = (),
+        most_values: int = 512,
     ) -> Encoder:
         """Encode columns as their distribution suggests.
 
         Block 0 holds the standardised columns, clipped at 6 standard deviations. The next blocks,
         one for each of ``pieces``, hold piecewise-linear features on quantile knots, centred, and
         scaled so that their variances sum to those of block 0 and of the indicators of levels.
-        These indicators, waves of times and indicators of missing values follow, a block each,
-        where there are such columns. Constant columns are in none of them.
+        One more has its knots at the most frequent values of ``repeated`` columns. These
+        indicators, waves of times and indicators of missing values follow, a block each, where
+        there are such columns. Constant columns are in none of them.
 
         Parameters
         ----------
@@ -72,6 +79,10 @@ class Encoder:
             more has a knot at each; one with two values is in block 0 alone.
         raw : tuple of RawColumn, optional
             What the columns hold; by default numbers.
+        repeated : sequence of int
+            Columns of numbers all of whose values the sketch has.
+        most_values : int
+            Features of their values at most.
 
         Returns
         -------
@@ -96,6 +107,8 @@ class Encoder:
         # Pieces weigh as much as all else, or many indicators would drown those of few numbers.
         variance = standard.variance(sketch) + levels.variance
         fine = [PieceColumns.learn(sketch, int(most), variance, numbers) for most in pieces]
+        if repeated:
+            fine.append(PieceColumns.of_values(sketch, repeated, most_values, variance))
         others: tuple[ColumnBlock, ...] = (
             levels,
             TimeColumns.learn(sketch, raw),
@@ -123,12 +136,12 @@ class Encoder:
         """Number of the blocks of piecewise-linear features, which follow block 0."""
         return sum(isinstance(block, PieceColumns) for block in self.blocks)
 
-    def with_pieces(self, number: int) -> tuple[int, ...]:
-        """Numbers of all blocks, but of those of pieces only this one, counted from 1; 0: none."""
+    def with_pieces(self, *numbers: int) -> tuple[int, ...]:
+        """Numbers of all blocks, but of those of pieces only these, counted from 1; 0: none."""
         return tuple(
             at
             for at, block in enumerate(self.blocks)
-            if at == number or not isinstance(block, PieceColumns)
+            if at in numbers or not isinstance(block, PieceColumns)
         )
 
     def take(self, blocks: Iterable[int]) -> Encoder:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from altrelu_dist.encoding.block import Arrays, column_numbers, finite
+from altrelu_dist.encoding.block import LEAST_SCALE, Arrays, column_numbers, finite
 from altrelu_dist.encoding.raw import MOST_LEVELS, RawColumns
 from altrelu_dist.encoding.sketch import ColumnSketch
 from altrelu_dist.errors import ModelFileError
@@ -17,7 +17,6 @@ from altrelu_dist.moments.rows import Floats
 __all__ = ["LevelColumns"]
 
 _MOST_COLUMNS = 512  # of all raw columns together
-_LEAST_SCALE = 1 / 6  # so that no indicator is above 6, as no standardised column is
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +82,7 @@ class LevelColumns:
     @property
     def scale(self) -> Floats:
         """What each indicator is divided by, once it is centred."""
-        return np.maximum(np.sqrt(self.center * (1 - self.center)), _LEAST_SCALE)
+        return np.maximum(np.sqrt(self.center * (1 - self.center)), LEAST_SCALE)
 
     @property
     def variance(self) -> float:

@@ -13,8 +13,9 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
-from altrelu_dist.encoding.block import Arrays, column_numbers, finite, positive
+from altrelu_dist.encoding.block import LEAST_SCALE, Arrays, column_numbers, finite, positive
 from altrelu_dist.encoding.sketch import ColumnSketch
 from altrelu_dist.errors import ModelFileError
 from altrelu_dist.moments.rows import Floats
@@ -66,6 +67,40 @@ class PieceColumns:
         varying = np.flatnonzero((sketch.deviation > 0) & numbers)
         every = {int(column): _knots(sketch, int(column), intervals) for column in varying}
         chosen = {column: knots for column, knots in every.items() if len(knots) >= _LEAST_KNOTS}
+        return cls._of_knots(sketch, chosen, variance)
+
+    @classmethod
+    def of_values(
+        cls, sketch: ColumnSketch, columns: Sequence[int], most: int, variance: float
+    ) -> PieceColumns:
+        """Knots at the most frequent values of some columns.
+
+        Parameters
+        ----------
+        sketch : ColumnSketch
+        columns : sequence of int
+            With at least as many values as a column with features has knots, all of them known.
+        most : int
+            Features, at most, of all columns together: each has its most frequent values, and none
+            has fewer than another, unless it has no more.
+        variance : float
+            What the variances of all features are to sum to.
+        """
+        counts = sketch.counts[list(columns)]
+        each = int(counts.max(initial=_LEAST_KNOTS))
+        while each > _LEAST_KNOTS and (np.minimum(counts, each) - 1).sum() > most:
+            each -= 1
+        chosen = {}
+        for column in columns:
+            values, weights = sketch.points(column)
+            frequent = np.argsort(-weights, kind="stable")[:each]
+            chosen[column] = values[np.sort(frequent)]
+        return cls._of_knots(sketch, chosen, variance)
+
+    @classmethod
+    def _of_knots(
+        cls, sketch: ColumnSketch, chosen: dict[int, Floats], variance: float
+    ) -> PieceColumns:
         centers = []
         spread = 0.0
         for column, knots in chosen.items():
@@ -109,6 +144,28 @@ class PieceColumns:
         out -= self.center
         out *= self.factor
         return out
+
+    def hats(self) -> csr_array:
+        """What the encoded columns are multiplied by to become hats, standardised.
+
+        The hat of a knot is 1 there, 0 at the others, and linear between: the difference of two
+        features. That of the first knot of a column follows from the others, and is left out. Those
+        of rare values are less than standardised.
+
+        Returns
+        -------
+        csr_array of shape (n_columns, n_columns)
+        """
+        last = np.zeros(self.n_columns, dtype=bool)
+        last[np.cumsum(self.n_knots - 1) - 1] = True
+        share = self.center - np.where(last, 0.0, np.append(self.center[1:], 0.0))
+        scale = np.maximum(np.sqrt(np.clip(share * (1 - share), 0, None)), LEAST_SCALE)
+        place = np.arange(self.n_columns)
+        inner = place[~last]
+        factors = 1 / (self.factor * scale)
+        values = np.concatenate([factors, -factors[inner]])
+        rows, columns = np.concatenate([place, inner + 1]), np.concatenate([place, inner])
+        return csr_array((values, (rows, columns)), shape=(self.n_columns,) * 2)
 
     def names_out(self, feature_names: Sequence[str]) -> list[str]:
         """The column and the interval, as in ``"age 37.5 to 42"``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from altrelu_dist.committee import COMMITTEE, Kind, line, run
@@ -11,6 +12,7 @@ from altrelu_dist.training import schedule
 __all__ = ["Sizes", "sizes_of", "stages"]
 
 _ONCE = Range.exactly(1)
+_SELDOM = Range(0.0, 0.0, 1.0)
 _NEWTON = Range(2, 6, line._MOST_STEPS)  # steps of a line of another loss than the square
 _PARTS = 64  # shares of a race are rounded to such parts: their sums are exact
 _FLOAT32 = 4
@@ -33,6 +35,8 @@ class Sizes:
     columns : tuple of int
         Of an encoded row, the one included: standardised, with the coarse pieces, with the fine
         ones. Columns are taken as continuous.
+    values : int
+        Further columns of members that take the values of repeated columns, at most.
     """
 
     held: int
@@ -40,6 +44,12 @@ class Sizes:
     folds: int
     h: int
     columns: tuple[int, ...]
+    values: int
+
+    def of(self, kind: Kind) -> int:
+        """Columns that members of a kind take."""
+        pieces = min(kind.pieces, len(self.columns) - 1)
+        return self.columns[pieces] + self.values * kind.values
 
     @property
     def neurons(self) -> int:
@@ -68,7 +78,8 @@ def sizes_of(shape: Shape) -> Sizes:
 
     pieces = (0, *map(count, COMMITTEE.intervals(count)))
     columns = tuple(d + 1 + more for more in pieces)
-    return Sizes(held, whole, COMMITTEE.folds(held), COMMITTEE.member_size(held), columns)
+    values = min(COMMITTEE.value_columns, n // COMMITTEE.rows_a_value * d) if pieces[1:] else 0
+    return Sizes(held, whole, COMMITTEE.folds(held), COMMITTEE.member_size(held), columns, values)
 
 
 def stages(shape: Shape, looks: tuple[Stage, Stage], *, by_loss: bool) -> tuple[Stage, ...]:
@@ -96,51 +107,64 @@ def stages(shape: Shape, looks: tuple[Stage, Stage], *, by_loss: bool) -> tuple[
         "members",
         sizes.held,
         (size, groups * size),
-        Range(1, rounds, rounds),  # the race may end after each of them
+        Range(1, (COMMITTEE.least_rounds + rounds) / 2, rounds),
         (*_race(sizes), *_folding(sizes, groups), *_renewals(sizes, shape, rounds)),
     )
     return summary, sample, members
 
 
 def _lines(sizes: Sizes, of_loss: int) -> list[Call]:
-    """The ridge lines, of the standardised columns and of the coarse pieces beside them.
+    """The ridge lines: of the standardised columns, and with more beside them where there are few.
 
     Those of another loss are the ends of Newton's steps, each with the moments of ``of_loss``
     targets; the first lines are found twice.
     """
     calls = []
-    for first, p in enumerate(sizes.columns[:2]):
-        times = _ONCE
+    kinds = COMMITTEE.lines(len(sizes.columns) - 1, values=sizes.values > 0)
+    for number, kind in enumerate(kinds):
+        p, times = sizes.of(kind), _ONCE
+        if number and p > COMMITTEE.line_columns + 1:
+            break
         if of_loss:
-            times = _NEWTON.times(of_loss).plus(_ONCE).times(line._CHOICES * (1 if first else 2))
+            times = _NEWTON.times(of_loss).plus(_ONCE).times(line._CHOICES * (1 if number else 2))
         encoded = 1 if sizes.kept(p) else max(3, round(times.typical))
-        calls += [
+        made = [
             Call("encode", encoded * sizes.held, 0, _ONCE, columns=p),
             Call("line", sizes.held, 0, times, columns=p),
             Call("eigen", 0, 0, Range.exactly(sizes.folds), columns=p),
         ]
+        calls += [_times(call, _SELDOM) for call in made] if kind.values else made
     return calls
 
 
 def _race(sizes: Sizes) -> list[Call]:
-    """The rounds: which kinds are best is known only to the data, so that each is as likely."""
+    """The rounds: which kinds are best is known only to the data, so that each is as likely.
+
+    Whether a round that may be left out takes place is taken as even.
+    """
     racers = list(COMMITTEE.taking(len(sizes.columns) - 1))
     racers = racers[: COMMITTEE.racing[0]]
     calls = [call for kind in racers for call in _round(sizes, kind, 0, len(racers), begins=True)]
+    chances = dict.fromkeys(racers, 1.0)  # to take part in the round before
     for number, most in enumerate(COMMITTEE.racing[1:], start=1):
         going = min(most, len(racers))
         begin: tuple[Kind, ...] = ()
         if number == 1:
             coarse = [kind for kind in racers if kind.pieces == 1]
             best = replace(coarse[0], whitened=all(k.whitened for k in coarse)) if coarse else None
-            begin = COMMITTEE.followers(best, len(sizes.columns) - 1)
-        beside = going + len(begin)
-        share = _PARTS * going // len(racers) / _PARTS
+            begin = COMMITTEE.followers(best, len(sizes.columns) - 1, values=sizes.values > 0)
+        usual = [kind for kind in begin if not kind.values]  # of columns that repeat no values
+        beside = going + len(usual)
+        left = going / sum(chances.values())
+        takes_place = 1.0 if number < COMMITTEE.least_rounds else 0.5
         for place, kind in enumerate(sorted(racers, key=lambda each: _cost(sizes, each))):
+            chances[kind] = chances.get(kind, 0.0) * left
+            share = math.floor(_PARTS * takes_place * chances[kind]) / _PARTS
             count = Range(0.0, share, float(place >= len(racers) - going))
             calls += [_times(call, count) for call in _round(sizes, kind, number, beside)]
-        once = Range(0.0, 1.0, 1.0)
         for kind in begin:
+            chances[kind] = float(kind in usual)
+            once = Range(0.0, 1.0, 1.0) if kind in usual else _SELDOM
             made = _round(sizes, kind, number, beside, begins=True)
             calls += [_times(call, once) for call in made]
         racers += begin
@@ -149,7 +173,7 @@ def _race(sizes: Sizes) -> list[Call]:
 
 def _cost(sizes: Sizes, kind: Kind) -> tuple[int, bool]:
     """What the seconds of a round grow with."""
-    return sizes.columns[kind.pieces], kind.whitened
+    return sizes.of(kind), kind.whitened
 
 
 def _round(
@@ -157,9 +181,9 @@ def _round(
 ) -> list[Call]:
     """Members of a kind, for one round, in which so many kinds take part."""
     beside = kinds * len(COMMITTEE.parts(sizes.folds, sizes.h))
-    held, p, h = sizes.held, sizes.columns[kind.pieces], sizes.h
+    held, p, h = sizes.held, sizes.of(kind), sizes.h
     n_tiles = max(1, round(held / COMMITTEE.rows_of_tile(held)))
-    steps = COMMITTEE.steps(number, held, n_tiles)
+    steps = COMMITTEE.steps(number, n_tiles)
     passes = steps / n_tiles
     looked = min(held, COMMITTEE.looked_rows)
     encoded = held * (2 if kind.whitened else 1) if begins else 0  # then they are kept

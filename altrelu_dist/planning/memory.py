@@ -183,10 +183,10 @@ def _committee_bytes(shape: Shape, blocks: Blocks) -> int:
     arriving = 5 * _sample_bytes(shape, blocks, "committee")  # sorted by their bytes too
     if sizes.folds < 2:
         return max(arriving, standing)
-    columns = max(sizes.columns)
+    columns = max(sizes.columns) + sizes.values
     # As many kinds as begin have each its columns, the coarse ones also whitened and focused.
-    pieces = [kind.pieces for kind in (*COMMITTEE.kinds, *COMMITTEE.followers(None, 1))]
-    kinds = sum(sizes.columns[min(most, len(sizes.columns) - 1)] for most in pieces)
+    followers = COMMITTEE.followers(None, len(sizes.columns) - 1, values=sizes.values > 0)
+    kinds = sum(sizes.of(kind) for kind in (*COMMITTEE.kinds, *followers))
     all_kinds = 4 * (kinds + columns) * sizes.held
     encoded = min(all_kinds, COMMITTEE.encoded_bytes + 4 * columns * sizes.judged)
     # Weights, their last move and the best; each candidate keeps its own.
@@ -196,7 +196,9 @@ def _committee_bytes(shape: Shape, blocks: Blocks) -> int:
     tile = COMMITTEE.rows_of_tile(sizes.held)
     step = 4 * 5 * (tile + members._PATTERNS) * sizes.neurons
     step += 6 * group * COMMITTEE.racing[0]
-    lines = 8 * sizes.columns[min(1, len(sizes.columns) - 1)] ** 2 * (2 * sizes.folds + 6)
+    coarse = sizes.columns[min(1, len(sizes.columns) - 1)] + sizes.values
+    widest = max(sizes.columns[0], min(COMMITTEE.line_columns + 1, coarse))
+    lines = 8 * widest**2 * (2 * sizes.folds + 6)
     turned = 8 * 5 * max(sizes.columns) ** 2 + encoded
     neurons = max(sizes.neurons, min(shape.h, COMMITTEE.kept * sizes.neurons))
     folding = 5 * 8 * (neurons + 1) ** 2 + 3 * 8 * columns * neurons

@@ -130,6 +130,43 @@ def test_the_values_of_repeated_columns_are_found(committees):
         np.testing.assert_allclose(network.predict(new), expected, rtol=1e-6, atol=1e-6)
 
 
+def levelled(n=400, groups=40, seed=0, more=1):
+    """Rows of groups with levels, a line, and columns that say nothing."""
+    rng = np.random.default_rng(seed)
+    group = rng.integers(0, groups, n)
+    X = np.column_stack([rng.standard_normal((n, more)), 10.0 * group])
+    levels = np.random.default_rng(1).standard_normal(groups)
+    return X, X[:, 0] + 2 * levels[group]
+
+
+def test_a_small_network_of_rows_with_repeated_columns():
+    X, y = levelled()
+    model = quick(max_size=20).fit(X, y + np.sin(3 * X[:, 0]))
+    assert model.network_.n_hidden <= 20
+
+
+@pytest.mark.parametrize(
+    "more", [60, 90]
+)  # the coarse pieces beside the values, or alone, too many
+def test_values_are_found_beside_many_columns(more, committees):
+    quick(max_iter=1).fit(*levelled(more=more, groups=300, n=1200))
+    (committee,) = committees
+    by_name = {candidate.name: candidate for candidate in committee.pool.candidates}
+    said, y = by_name["line-values"].predicted, committee.pool._y
+    assert np.mean((said - y) ** 2) < 0.5 * np.mean((by_name["line-0"].predicted - y) ** 2)
+    assert committee._values
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+def test_rows_without_a_value_are_not_rows_of_one(gaps, committees):
+    X, y = levelled(n=120, groups=30)
+    if gaps:
+        X[40:, 1] = np.nan
+    quick().fit(X, y)
+    names = [candidate.name for candidate in committees[0].pool.candidates]
+    assert ("line-values" in names) is not gaps
+
+
 @pytest.mark.parametrize(
     ("column", "found"),
     [

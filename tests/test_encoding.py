@@ -197,6 +197,14 @@ def test_hats_are_1_at_their_knot_and_0_at_the_others(seed, values, most):
         at += len(knots) - 1
 
 
+def test_of_too_many_repeated_columns_those_with_the_fewest_values_have_hats():
+    rng = np.random.default_rng(0)
+    X = np.column_stack([rng.integers(0, 4 + column, 500) for column in range(9)]).astype(float)
+    encoder = Encoder.learn(sketch_of(X), (4,), repeated=range(9), most_values=7)
+    assert set(encoder.blocks[2].sources) == {0, 1, 2}
+    assert encoder.blocks[2].n_columns <= 7
+
+
 @given(seed=st.integers(0, 99), weighted=st.booleans())
 def test_blocks_are_centred_and_have_the_same_variance(seed, weighted):
     rng = np.random.default_rng(seed)

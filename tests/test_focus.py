@@ -93,7 +93,7 @@ def test_a_round_has_the_kinds_and_steps_that_there_is_time_for(pace, kinds, mon
 
     class Timed(Committee):
         def __init__(self, *args, **more):
-            few = replace(COMMITTEE, n_hidden=4, n_folds=2, racing=(4, 2))
+            few = replace(COMMITTEE, n_hidden=4, n_folds=2, racing=(4, 2), few_steps=64)
             super().__init__(*args, few, **more)
 
         @property

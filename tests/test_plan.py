@@ -198,7 +198,7 @@ def test_multiply_adds_are_those_of_the_loss_of_all_rows():
 @pytest.fixture
 def few_steps():
     """A race of two rounds of few steps, and few rows that weigh the groups."""
-    changed = {"racing": (4, 2), "first_steps": 25, "judged_rows": 8_000}
+    changed = {"racing": (4, 2), "first_steps": 25, "few_steps": 25, "judged_rows": 8_000}
     before = {name: getattr(COMMITTEE, name) for name in changed}
     for name, value in changed.items():
         object.__setattr__(COMMITTEE, name, value)

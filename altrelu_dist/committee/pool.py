@@ -140,10 +140,15 @@ class Pool:
         self.stack = stack
         return self.loss
 
+    @property
+    def n_lines(self) -> int:
+        """How many of the candidates are lines."""
+        return sum(not isinstance(candidate.trained, Group) for candidate in self.candidates)
+
     def weigh_lines(self) -> None:
         """Weigh the lines alone."""
         lines = [k for k, c in enumerate(self.candidates) if not isinstance(c.trained, Group)]
-        stack = self._stacked([self.candidates[k].predicted for k in lines], [True] * 2, 1)
+        stack = self._stacked([self.candidates[k].predicted for k in lines], [True] * len(lines), 1)
         self.stack = stack._replace(kept=[lines[k] for k in stack.kept])
 
     def expected_loss(self) -> tuple[float, float]:

@@ -242,6 +242,10 @@ class Committee:
         if not folds:
             return
         racers = [_Racer(kind, number) for number, kind in enumerate(settings.taking(self._pieces))]
+        # Journals of before kinds that were passed over left the race go on by the rules of then.
+        journal = self.monitor.journal
+        leaving = journal.step("leaving", lambda: not journal.replaying, required=False)
+        self._values = self._values and leaving
         rounds = settings.racing
         if self.parameters.max_iter is not None:
             rounds = rounds[: self.parameters.max_iter]
@@ -252,8 +256,8 @@ class Committee:
             going = [racer for racer in racers if not racer.resting]
             going = sorted(going, key=lambda each: each.loss)[:most]
             begun = self._followers(racers) if number == 1 else []
-            racers = going + begun
-            if not racers:
+            racers = [*(going if leaving else racers), *begun]
+            if not going + begun:
                 return
             going, most_steps = self._in_time(going, begun, number)
             found = self._train(going, number, most_steps, pool)
@@ -299,6 +303,10 @@ class Committee:
         if kind.values:
             return self.encoder.with_pieces(kind.pieces, self.encoder.n_pieces)
         return self.encoder.with_pieces(kind.pieces)
+
+    def _columns_of(self, kind: Kind) -> int:
+        """Encoded columns that members of a kind take."""
+        return self.encoder.take(self._blocks(kind)).n_columns
 
     def _encoding(self, kind: Kind) -> Encoding:
         """The encoded columns that members of a kind take, neither whitened nor focused."""
@@ -463,7 +471,9 @@ class Committee:
             if blocks not in self._whitenings:  # the same in every round
                 plain = EncodedTiles(self.judged, encoding, size, 0, paced=paced)
                 self._whitenings[blocks] = whitening(plain.all(), settings.floor)
-            encoding = replace(encoding, mixing=self._whitenings[blocks])
+            turned = self._whitenings[blocks]
+            mixing = turned if encoding.mixing is None else encoding.mixing @ turned
+            encoding = replace(encoding, mixing=mixing)
         if kind.focused:
             encoding = replace(encoding, factors=self._factors)
         left = settings.encoded_bytes - sum(tiles.kept_bytes for tiles in self._encoded.values())
@@ -476,9 +486,8 @@ class Committee:
         settings, slope = self.settings, self.parameters.negative_slope
         pool: Pool | None = None
         losses: list[float] = []
-        for kind in settings.lines(self._pieces, values=self.encoder.n_pieces > self._pieces):
-            if losses and self._encoding(kind).n_columns > settings.line_columns:
-                break
+        has_values = self.encoder.n_pieces > self._pieces
+        for kind in settings.lines(self._pieces, self._columns_of, values=has_values):
             tiles = self._tiles(kind, self.rows)
             lines = self._lines(tiles, folds)
             judged = list(self._tiles(kind, self.judged).all())
@@ -506,9 +515,9 @@ class Committee:
     def _kept(self) -> int:
         """Groups that the network is made of at most, or that a smaller one is distilled from."""
         kept, most = self.settings.kept, self.parameters.max_size
-        if most is None:
+        if most is None or self.pool is None:
             return kept
-        lines = 4 * self.summary.targets.mean.size
+        lines = 2 * self.summary.targets.mean.size * self.pool.n_lines
         groups = (most - lines) // max(1, self._folds * self._member)
         return min(kept, groups) if groups > 0 else kept
 
@@ -562,7 +571,8 @@ def _learnt(
         return int(np.minimum(distinct - 1, intervals)[cut].sum())
 
     intervals = settings.intervals(count)
-    repeated = cut & (distinct > settings.coarse + 1) & (distinct <= n_rows / settings.rows_a_value)
+    seen = n_rows * sketch.total / np.maximum(sketch.total + sketch.missing, 1e-300)
+    repeated = cut & (distinct > settings.coarse + 1) & (distinct <= seen / settings.rows_a_value)
     encoder = Encoder.learn(
         sketch,
         intervals,

@@ -63,16 +63,19 @@ class CommitteeSettings:
     coarse_columns, fine_columns : int
         Most columns of these blocks: fewer intervals where there are many columns.
     line_columns : int
-        Most columns of the ridge line of the coarse pieces: its time is cubic in them.
+        Most columns of a ridge line that has more than the standardised ones: its time is cubic in
+        them.
     rows_a_value : int
-        A column is repeated if it has more values than a coarse block has knots, and so many rows
-        for each.
+        A column is repeated if it has more values than a coarse block has knots, and on average so
+        many rows for each.
     value_columns : int
         Most columns of the values of repeated columns.
     worth_of_values : float
         The part of its out-of-fold loss that these have to take off the ridge line.
-    first_steps : int
-        Of each member in the first round; twice as many in each further one.
+    few_steps, few_tiles, first_steps : int
+        Of each member in the first round: the first, where the rows are at most so many tiles; in
+        inverse proportion fewer where they are more, but at least the last. Twice as many in each
+        further round.
     racing : tuple of int
         How many kinds take part in each round, beside those that begin in it. Those that do not are
         out of the race.
@@ -132,6 +135,8 @@ class CommitteeSettings:
     rows_a_value: int = 3
     value_columns: int = 512
     worth_of_values: float = 0.01
+    few_steps: int = 200
+    few_tiles: int = 4
     first_steps: int = 64
     racing: tuple[int, ...] = (4, 2, 2, 1, 1, 1)
     least_rounds: int = 4
@@ -172,10 +177,24 @@ class CommitteeSettings:
             found.append(Kind("values", min(2, pieces), values=True, dropout=dropout))
         return tuple(found)
 
-    def lines(self, pieces: int, *, values: bool) -> list[Kind]:
-        """The columns of the ridge lines."""
-        found = [Kind("line-0", 0), Kind("line-1", 1)][: 1 + pieces]
-        return found + [Kind("line-values", min(1, pieces), values=True)] * values
+    def lines(self, pieces: int, columns: Callable[[Kind], int], *, values: bool) -> list[Kind]:
+        """The columns of the ridge lines: all the standardised ones, and more where they are few.
+
+        Parameters
+        ----------
+        pieces : int
+            Blocks of pieces.
+        columns : callable
+            How many a kind takes.
+        values : bool
+            Whether there are repeated columns. Where their values and the coarse pieces are too
+            many together, the line has the values alone.
+        """
+        found = [Kind("line-1", 1)] if pieces else []
+        if values:
+            both, alone = (Kind("line-values", with_, values=True) for with_ in (1, 0))
+            found.append(both if columns(both) <= self.line_columns else alone)
+        return [Kind("line-0", 0), *(k for k in found if columns(k) <= self.line_columns)]
 
     @property
     def most_neurons(self) -> int:
@@ -232,7 +251,8 @@ class CommitteeSettings:
 
     def steps(self, number: int, n_tiles: int) -> int:
         """Steps of a round; the last ones see every row at least once."""
-        steps: int = self.first_steps * 2**number
+        few = self.few_steps * self.few_tiles // max(self.few_tiles, n_tiles)
+        steps: int = max(self.first_steps, few) * 2**number
         return max(steps, n_tiles) if number >= 2 else steps
 
     def first_rows(self, n_hidden: int) -> int:

@@ -79,14 +79,17 @@ class PieceColumns:
         ----------
         sketch : ColumnSketch
         columns : sequence of int
-            With at least as many values as a column with features has knots, all of them known.
+            With at least 3 values each, all of which the sketch has.
         most : int
             Features, at most, of all columns together: each has its most frequent values, and none
-            has fewer than another, unless it has no more.
+            has fewer than another, unless it has no more. Where they are too many for that, those
+            with the fewest values have features.
         variance : float
             What the variances of all features are to sum to.
         """
-        counts = sketch.counts[list(columns)]
+        fewest = np.argsort(sketch.counts[list(columns)], kind="stable")
+        columns = sorted(columns[at] for at in fewest[: most // (_LEAST_KNOTS - 1)])
+        counts = sketch.counts[columns]
         each = int(counts.max(initial=_LEAST_KNOTS))
         while each > _LEAST_KNOTS and (np.minimum(counts, each) - 1).sum() > most:
             each -= 1

@@ -70,7 +70,7 @@ class AltReLURegressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
         ``"alternating"`` is the algorithm of [1]_ to the letter, the best network kept.
     max_size : int, optional
         Most neurons of a committee's network. By default two groups of 512 neurons and the ridge
-        lines, 1,028 with one target; from 100,000 rows on twice as many. A network of fewer neurons
+        lines, 1,030 with one target; from 100,000 rows on twice as many. A network of fewer neurons
         than the committee has is trained on what the committee says of the rows (distillation);
         ``network_.info`` says how well it follows.
     extrapolate : bool, default False

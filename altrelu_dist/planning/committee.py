@@ -12,7 +12,7 @@ from altrelu_dist.training import schedule
 __all__ = ["Sizes", "sizes_of", "stages"]
 
 _ONCE = Range.exactly(1)
-_SELDOM = Range(0.0, 0.0, 1.0)
+_EVEN = Range(0.0, 0.5, 1.0)  # whether there are repeated columns is known only to the data
 _NEWTON = Range(2, 6, line._MOST_STEPS)  # steps of a line of another loss than the square
 _PARTS = 64  # shares of a race are rounded to such parts: their sums are exact
 _FLOAT32 = 4
@@ -120,11 +120,11 @@ def _lines(sizes: Sizes, of_loss: int) -> list[Call]:
     targets; the first lines are found twice.
     """
     calls = []
-    kinds = COMMITTEE.lines(len(sizes.columns) - 1, values=sizes.values > 0)
+    kinds = COMMITTEE.lines(
+        len(sizes.columns) - 1, lambda kind: sizes.of(kind) - 1, values=sizes.values > 0
+    )
     for number, kind in enumerate(kinds):
         p, times = sizes.of(kind), _ONCE
-        if number and p > COMMITTEE.line_columns + 1:
-            break
         if of_loss:
             times = _NEWTON.times(of_loss).plus(_ONCE).times(line._CHOICES * (1 if number else 2))
         encoded = 1 if sizes.kept(p) else max(3, round(times.typical))
@@ -133,7 +133,7 @@ def _lines(sizes: Sizes, of_loss: int) -> list[Call]:
             Call("line", sizes.held, 0, times, columns=p),
             Call("eigen", 0, 0, Range.exactly(sizes.folds), columns=p),
         ]
-        calls += [_times(call, _SELDOM) for call in made] if kind.values else made
+        calls += [_times(call, _EVEN) for call in made] if kind.values else made
     return calls
 
 
@@ -153,8 +153,7 @@ def _race(sizes: Sizes) -> list[Call]:
             coarse = [kind for kind in racers if kind.pieces == 1]
             best = replace(coarse[0], whitened=all(k.whitened for k in coarse)) if coarse else None
             begin = COMMITTEE.followers(best, len(sizes.columns) - 1, values=sizes.values > 0)
-        usual = [kind for kind in begin if not kind.values]  # of columns that repeat no values
-        beside = going + len(usual)
+        beside = going + len(begin)
         left = going / sum(chances.values())
         takes_place = 1.0 if number < COMMITTEE.least_rounds else 0.5
         for place, kind in enumerate(sorted(racers, key=lambda each: _cost(sizes, each))):
@@ -163,8 +162,8 @@ def _race(sizes: Sizes) -> list[Call]:
             count = Range(0.0, share, float(place >= len(racers) - going))
             calls += [_times(call, count) for call in _round(sizes, kind, number, beside)]
         for kind in begin:
-            chances[kind] = float(kind in usual)
-            once = Range(0.0, 1.0, 1.0) if kind in usual else _SELDOM
+            once = _EVEN if kind.values else Range(0.0, 1.0, 1.0)
+            chances[kind] = once.typical
             made = _round(sizes, kind, number, beside, begins=True)
             calls += [_times(call, once) for call in made]
         racers += begin

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from altrelu_dist.committee import COMMITTEE, members
+from altrelu_dist.committee import COMMITTEE, distilling, members
 from altrelu_dist.encoding.sketch import _COLUMNS_AT_ONCE, CAPACITY
 from altrelu_dist.engine import TILE
 from altrelu_dist.inputs import _WORKER
@@ -184,15 +184,18 @@ def _committee_bytes(shape: Shape, blocks: Blocks) -> int:
     if sizes.folds < 2:
         return max(arriving, standing)
     columns = max(sizes.columns) + sizes.values
+    all_blocks = sum(sizes.columns) - (len(sizes.columns) - 1) * sizes.columns[0] + sizes.values
     # As many kinds as begin have each its columns, the coarse ones also whitened and focused.
-    followers = COMMITTEE.followers(None, len(sizes.columns) - 1, values=sizes.values > 0)
+    pieces, values = len(sizes.columns) - 1, sizes.values > 0
+    followers = COMMITTEE.followers(COMMITTEE.kinds[-1], pieces, values=values)
     kinds = sum(sizes.of(kind) for kind in (*COMMITTEE.kinds, *followers))
     all_kinds = 4 * (kinds + columns) * sizes.held
     encoded = min(all_kinds, COMMITTEE.encoded_bytes + 4 * columns * sizes.judged)
     # Weights, their last move and the best; each candidate keeps its own.
-    candidates = 2 * sum(COMMITTEE.racing) + 2
+    candidates = 2 * (sum(COMMITTEE.racing) + len(followers)) + 3
     group = 4 * sizes.neurons * (columns + q + 1)
     predicted = 8 * sizes.judged * q * (candidates + 6)
+    predicted += 8 * min(sizes.held, COMMITTEE.compared_rows) * sizes.folds * q * candidates
     tile = COMMITTEE.rows_of_tile(sizes.held)
     step = 4 * 5 * (tile + members._PATTERNS) * sizes.neurons
     step += 6 * group * COMMITTEE.racing[0]
@@ -201,8 +204,11 @@ def _committee_bytes(shape: Shape, blocks: Blocks) -> int:
     lines = 8 * widest**2 * (2 * sizes.folds + 6)
     turned = 8 * 5 * max(sizes.columns) ** 2 + encoded
     neurons = max(sizes.neurons, min(shape.h, COMMITTEE.kept * sizes.neurons))
-    folding = 5 * 8 * (neurons + 1) ** 2 + 3 * 8 * columns * neurons
-    work = max(encoded + step, encoded + lines, encoded + turned, folding)
+    folding = 5 * 8 * (neurons + 1) ** 2 + 3 * 8 * all_blocks * neurons
+    # Encoded once more for the small network that follows the committee, and its tiles.
+    rows = max(distilling._ROWS, sizes.held) if shape.h < sizes.neurons else 0
+    distilled = 3 * 4 * rows * all_blocks
+    work = max(encoded + step, encoded + lines, encoded + turned, folding, distilled)
     return max(arriving, standing + predicted + candidates * group + work)
 
 

@@ -25,6 +25,7 @@ from sklearn.metrics import r2_score
 
 from altrelu_dist import AltReLURegressor, Network, fitting
 from altrelu_dist.committee.members import Group
+from altrelu_dist.committee.pool import Pool
 from altrelu_dist.committee.run import Committee
 from altrelu_dist.committee.settings import COMMITTEE
 from altrelu_dist.committee.stacking import combined
@@ -188,6 +189,30 @@ def test_values_that_say_no_more_than_the_line_are_not_trained_on(committees):
     names = [candidate.name for candidate in committees[0].pool.candidates]
     assert "line-values" in names
     assert not any(name.startswith("values") for name in names)
+
+
+@pytest.mark.parametrize("linear", [False, True])
+def test_the_race_ends_sooner_where_lines_alone_have_a_weight(linear, monkeypatch):
+    few = dataclasses.replace(COMMITTEE, n_hidden=4, n_folds=2, few_steps=16, first_steps=16)
+    enough = dataclasses.replace(few, worth=-1.0, worth_of_all=1.0)
+
+    class Enough(Committee):
+        def __init__(self, *args, **more):
+            super().__init__(*args, enough, **more)
+
+    monkeypatch.setattr(fitting, "Committee", Enough)
+    monkeypatch.setattr(Pool, "is_linear", linear)
+    model = AltReLURegressor(random_state=0).fit(*made(100))
+    rounds = {entry["round"] for entry in model.history_ if "round" in entry}
+    assert rounds == set(range(few.least_linear if linear else few.least_rounds))
+
+
+def test_a_pool_is_linear_where_lines_alone_have_a_weight(committees):
+    quick().fit(*made(100))
+    pool = committees[0].pool
+    for kept, linear in (([0, 1], True), ([1, 2], False), ([2], False)):
+        pool.stack = pool.stack._replace(kept=kept, weights=np.ones((len(kept), 1)))
+        assert pool.is_linear is linear
 
 
 def test_the_race_ends_where_no_kind_gains(monkeypatch):

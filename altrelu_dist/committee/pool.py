@@ -145,6 +145,11 @@ class Pool:
         """How many of the candidates are lines."""
         return sum(not isinstance(candidate.trained, Group) for candidate in self.candidates)
 
+    @property
+    def is_linear(self) -> bool:
+        """Whether lines alone have a weight."""
+        return not any(isinstance(c.trained, Group) for c, _ in self._chosen())
+
     def weigh_lines(self) -> None:
         """Weigh the lines alone."""
         lines = [k for k, c in enumerate(self.candidates) if not isinstance(c.trained, Group)]

@@ -265,7 +265,8 @@ class Committee:
             for racer, trained in zip(going, found, strict=False):
                 self._judge(racer, number, trained, pool)
             enough = pool.loss > (1 - settings.worth_of_all) * before
-            if enough and number + 1 >= settings.least_rounds:
+            least = settings.least_linear if pool.is_linear else settings.least_rounds
+            if enough and number + 1 >= least:
                 return
         if len(rounds) < len(settings.racing) and not self.monitor.stopped:
             self.monitor.stopping.request("max_iter")

@@ -79,8 +79,8 @@ class CommitteeSettings:
     racing : tuple of int
         How many kinds take part in each round, beside those that begin in it. Those that do not are
         out of the race.
-    least_rounds : int
-        Rounds after which the race may end.
+    least_rounds, least_linear : int
+        Rounds after which the race may end; and where lines alone have a weight.
     worth : float
         The part of its out-of-fold loss that a round has to take off for the kind to go on.
     worth_of_all : float
@@ -140,6 +140,7 @@ class CommitteeSettings:
     first_steps: int = 64
     racing: tuple[int, ...] = (4, 2, 2, 1, 1, 1)
     least_rounds: int = 4
+    least_linear: int = 2
     worth: float = 0.01
     worth_of_all: float = 0.005
     looks: int = 10

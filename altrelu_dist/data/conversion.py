@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from altrelu_dist.data.dataset import Sources, check_choice, find_sources
+from altrelu_dist.data.finding import Sources, check_choice, find_sources
 from altrelu_dist.data.missing import Cleaner, column_means
 from altrelu_dist.data.source import (
     READ_BYTES,

@@ -2,100 +2,24 @@
 
 from __future__ import annotations
 
-import math
 import os
-import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict, cast
-from urllib.parse import unquote
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
 import numpy as np
 
 from altrelu_dist.data.arrays import numbered
-from altrelu_dist.data.arrow_files import ArrowSource
-from altrelu_dist.data.classes import (
-    Classes,
-    Label,
-    Renumbered,
-    Renumbering,
-    classes_in,
-    numeric,
-    with_classes,
-)
-from altrelu_dist.data.columns import LevelCounts
-from altrelu_dist.data.csv_files import open_csv
-from altrelu_dist.data.json_files import open_json
-from altrelu_dist.data.learning import count_levels, learn_columns
-from altrelu_dist.data.lines import UNPACKERS
-from altrelu_dist.data.numpy_files import NumpySource, npy_partner
-from altrelu_dist.data.parquet_files import ParquetSource
-from altrelu_dist.data.source import (
-    Array,
-    Part,
-    RowReader,
-    Source,
-    Wanted,
-    check_there,
-    file_name,
-    files_at,
-    listed,
-    reading,
-)
-from altrelu_dist.data.tables import TableSource
-from altrelu_dist.data.zarr_store import STORE_MARKS, ZarrSource
-from altrelu_dist.encoding.raw import RawColumn, RawColumns, all_numbers
-from altrelu_dist.errors import DataError, ParameterError
-from altrelu_dist.links import absolute, with_path
-from altrelu_dist.outputs import recovered
+from altrelu_dist.data.classes import Label, Renumbered, Renumbering
+from altrelu_dist.data.finding import Sources, check_choice, find_sources, other_count
+from altrelu_dist.data.source import Array, Part, RowReader, check_there
+from altrelu_dist.encoding.raw import RawColumns, all_numbers
+from altrelu_dist.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     import dask.array as da
-
-_LINES: dict[str, Callable[[str, Wanted], Source]] = {
-    ".csv": open_csv,
-    ".tsv": open_csv,
-    ".jsonl": open_json,
-    ".ndjson": open_json,
-}
-_TABLES = {
-    ".parquet": ParquetSource.open,
-    ".pq": ParquetSource.open,
-    ".feather": ArrowSource.open,
-    ".arrow": ArrowSource.open,
-    ".ipc": ArrowSource.open,
-    **{f"{name}{packed}": open for name, open in _LINES.items() for packed in ("", *UNPACKERS)},
-}
-_OPENERS: dict[str, Callable[[str, Wanted], Source]] = {
-    ".zarr": ZarrSource.open,
-    ".npz": NumpySource.open_npz,
-    ".npy": NumpySource.open_npy,
-    **_TABLES,
-}
-_READABLE = (
-    f".zarr, .parquet, .feather, .npz, .npy, and .csv, .tsv and .jsonl, also as "
-    f"{', '.join(UNPACKERS)}"
-)
-_INSTEAD = {
-    (".zip",): "name the file in it, zip://NAME::{address}",
-    (
-        ".tar",
-        ".tar.gz",
-        ".tgz",
-        ".tar.bz2",
-        ".tar.xz",
-    ): "name the file in it, tar://NAME::{address}",
-    (".xlsx", ".xls", ".xlsb", ".ods"): "save the sheet as .csv",
-    (".json",): "write one object a line, as .jsonl",
-    (".txt", ".dat", ".data"): "name it .csv or .tsv if it is one",
-    (".pkl", ".pickle", ".joblib", ".pt"): "a pickle may run code; write .parquet or .npz",
-    (".nc", ".nc4", ".h5", ".hdf5"): "write .zarr, as xarray's to_zarr does, or .npz",
-    tuple(UNPACKERS): "say in the name what is in it, as in NAME.csv.gz",
-}
-_DEEPEST = 16  # folders in folders
-_EMPTY_PARTITION = "__HIVE_DEFAULT_PARTITION__"  # of Hive, Spark and Arrow for a missing value
 
 
 @dataclass(frozen=True)
@@ -292,7 +216,7 @@ def dataset_of(
     names, left_out, columns = first.feature_names, first.unread, first.columns
     features = features if found.selected is None else found.selected
     if features is not None and not first.named and len(features) != len(names):
-        raise _other_count(text, names, features)
+        raise other_count(text, names, features)
     if features is not None and first.named and names != tuple(features):  # an array has them all
         check_there(text, features, names)
         places = [names.index(name) for name in features]
@@ -320,188 +244,6 @@ def _renumbered(part: Part, renumbering: Renumbering) -> Renumbered:
     return Renumbered(part.y.address, part.y.shape, renumbering.dtype, part.y, renumbering)
 
 
-def _other_count(address: str, names: Sequence[str], features: Sequence[str]) -> DataError:
-    return DataError(
-        f"{address}: has {len(names)} columns without names; expected {len(features)}: "
-        f"{listed(features)}"
-    )
-
-
-class Choice(TypedDict):
-    """Of which use the columns of a table are: parameters of `find_sources`."""
-
-    target: str | Sequence[str] | None
-    weight: str | None
-    categorical: Sequence[str]
-    drop: Sequence[str]
-    only: Sequence[str] | None
-    classes: bool | None
-
-
-class Sources(NamedTuple):
-    """What was opened at an address.
-
-    `ids` are columns that are not read, since their texts name the rows; `selected` those of named
-    arrays that are to be used, where they are not all.
-    """
-
-    sources: list[Source]
-    ids: tuple[str, ...] = ()
-    selected: tuple[str, ...] | None = None
-    classes: Classes | None = None
-
-    @property
-    def labels(self) -> tuple[Label, ...] | None:
-        """The classes of the target, where it is classes."""
-        return None if self.classes is None else self.classes.labels or None
-
-    @property
-    def renumberings(self) -> tuple[Renumbering | None, ...]:
-        """How the numbers that each source has as its target become those that are used."""
-        return (None,) * len(self.sources) if self.classes is None else self.classes.renumberings
-
-    @property
-    def places(self) -> list[int] | None:
-        """Of the selected columns in X; None for all."""
-        names = self.sources[0].feature_names
-        return None if self.selected is None else [names.index(name) for name in self.selected]
-
-    @property
-    def features(self) -> tuple[str, ...]:
-        """Names of the columns that are used."""
-        return self.sources[0].feature_names if self.selected is None else self.selected
-
-    @property
-    def columns(self) -> RawColumns | None:
-        """What the columns that are used were; None where all were numbers."""
-        columns, places = self.sources[0].columns, self.places
-        if columns is not None and places is not None:
-            columns = tuple(columns[i] for i in places)
-        return None if all_numbers(columns) else columns
-
-
-def find_sources(
-    address: str | os.PathLike[str],
-    *,
-    target: str | Sequence[str] | None = None,
-    weight: str | None = None,
-    features: Sequence[str] | None = None,
-    require_target: bool = False,
-    columns: RawColumns | None = None,
-    categorical: Sequence[str] = (),
-    drop: Sequence[str] = (),
-    only: Sequence[str] | None = None,
-    categories: Literal["learn", "error"] = "learn",
-    classes: bool | Sequence[Label] | None = None,
-) -> Sources:
-    """Open every part at an address, check that they have the same columns, and learn of these.
-
-    The parameters are those of `open_dataset`.
-    """
-    check_choice("categories", categories, ("learn", "error"))
-    targets = (target,) if isinstance(target, str) else tuple(target or ())
-    used = [*targets, *([weight] if weight is not None else [])]
-    if len(set(used)) < len(used):
-        raise ParameterError(f"named twice as target or weight: {listed(used)}")
-    inputs = None if features is None else tuple(features)
-    asked = (*(inputs or ()), *(only or ()), *categorical)
-    if both := [name for name in used if name in asked]:
-        raise ParameterError(f"named as target or weight, and a feature: {listed(both)}")
-    if both := [name for name in drop if name in (*used, *asked)]:
-        raise ParameterError(f"to be left out, and used: {listed(both)}")
-    wanted = Wanted(
-        targets,
-        weight,
-        require_target,
-        inputs,
-        drop=tuple(drop),
-        only=None if only is None else tuple(only),
-        categorical=tuple(categorical),
-        text_allowed=categories == "learn" or columns is not None,
-        known=columns is not None,
-    )
-    known = None if classes is None or isinstance(classes, bool) else tuple(classes)
-    if classes and len(targets) > 1:
-        raise ParameterError(f"is for one target; found {listed(targets)}", parameter="classes")
-    wanted = replace(wanted, classes=known is not None or cast("bool | None", classes))
-    text = os.fspath(address)
-    try:
-        sources = _opened(text, wanted)
-    except DataError:
-        other = recovered(text)
-        if other is None:
-            raise
-        sources = _opened(other, wanted)
-    first = sources[0]
-    for source in sources[1:]:
-        for role, mine, others in (
-            ("features", source.feature_names, first.feature_names),
-            ("targets", source.target_names, first.target_names),
-        ):
-            if mine != others:
-                differ = sorted(set(mine) ^ set(others)) or ["their order"]
-                raise DataError(
-                    f"{source.address}: other {role} than {first.address}: {listed(differ)}"
-                )
-        if (source.dtypes[2] is None) != (first.dtypes[2] is None):
-            raise DataError(f"{source.address}: weights in it or in {first.address}, not in both")
-    selected = _selected(text, first, wanted)
-    sources, counted = _of_classes(sources, known)
-    first = sources[0]
-    if columns is not None:
-        names = first.feature_names if inputs is None or not first.named else inputs
-        if inputs is not None and len(inputs) != len(names):
-            raise _other_count(text, names, inputs)
-        if len(names) != len(columns):
-            raise DataError(f"{text}: has {len(names)} feature columns; expected {len(columns)}")
-        by_name = dict(zip(names, columns, strict=True))
-        found = Sources([source.with_columns(by_name) for source in sources], (), selected)
-        for table in sources:
-            if counted is not None and isinstance(table, TableSource):
-                count_levels(table, {table.target_names[0]: counted})
-    elif (learnt := learn_columns(sources, categorical, text, counted)) is None:
-        found = Sources(sources, (), selected)
-    else:
-        learnt_columns, ids = learnt
-        found = Sources([one.with_columns(learnt_columns) for one in sources], ids, selected)
-    made = classes_in(found.sources, counted, wanted.classes if known is None else known, text)
-    if made is None:
-        return found
-    return found._replace(sources=[with_classes(one, made) for one in found.sources], classes=made)
-
-
-def _of_classes(
-    sources: list[Source], known: Sequence[Label] | None
-) -> tuple[list[Source], LevelCounts | None]:
-    """The sources, and if the target is text in a table of them, where to count its levels."""
-    tables = [source for source in sources if isinstance(source, TableSource)]
-    if not any(table.class_coding for table in tables):
-        return sources, None
-    levels = RawColumn("levels")
-    return [table.with_target(levels, numeric=numeric(known)) for table in tables], LevelCounts()
-
-
-def _selected(address: str, first: Source, wanted: Wanted) -> tuple[str, ...] | None:
-    """The columns of arrays that are wanted, where only some are: tables read no others."""
-    drop, only = wanted.drop, wanted.only
-    if isinstance(first, TableSource):
-        return None
-    if wanted.categorical:
-        raise DataError(
-            f"{address}: holds numbers as they are to be used; convert the table again to have "
-            f"{listed(wanted.categorical)} as levels"
-        )
-    if not drop and only is None:
-        return None
-    if not first.named:
-        raise DataError(f"{address}: its columns have no names to choose them by")
-    check_there(address, (*drop, *(only or ())), first.feature_names)
-    kept = (name for name in first.feature_names if only is None or name in only)
-    if not (chosen := tuple(name for name in kept if name not in drop)):
-        raise DataError(f"{address}: no feature columns left")
-    return chosen
-
-
 def _all_there(X: da.Array, address: str, names: Sequence[str]) -> da.Array:
     """The same rows, refused where a value is missing."""
 
@@ -516,153 +258,6 @@ def _all_there(X: da.Array, address: str, names: Sequence[str]) -> da.Array:
         return block
 
     return X.map_blocks(checked, dtype=X.dtype, meta=X._meta) if X.dtype.kind == "f" else X
-
-
-def check_choice(parameter: str, value: object, choices: Sequence[str]) -> None:
-    """Refuse a value that is none of some."""
-    if value not in choices:
-        expected = " or ".join(map(repr, choices))
-        raise ParameterError(f"is {value!r}; expected {expected}", parameter=parameter)
-
-
-def _opened(address: str, wanted: Wanted) -> list[Source]:
-    with reading(address):
-        places = _parts_at(address)
-    return [
-        _OPENERS[place.format](place.address, replace(wanted, partition=place.partition))
-        for place in places
-    ]
-
-
-class _Place(NamedTuple):
-    """A file or store, its format, and the columns that the folders above it stand for."""
-
-    format: str
-    address: str
-    partition: tuple[tuple[str, float | str], ...]
-
-
-def _parts_at(address: str) -> list[_Place]:
-    """All files and stores at an address, in natural order."""
-    fs, path = files_at(address)
-    base = None  # the folder below which others are named for columns
-    if fs.isdir(path) and not _is_store(fs, path):
-        base, found = path, _inside(fs, path)
-        if all(_format(p) == ".npy" for p in found):
-            found = [p for p in found if npy_partner(with_path(address, p))]
-        if not found:
-            raise DataError(f"{address}: nothing in this folder can be read ({_READABLE})")
-    elif fs.exists(path):
-        found = [path]
-    else:
-        base = re.split(r"[*?\[]", path)[0].rpartition("/")[0]
-        found = []
-        for p in fs.glob(path):
-            if _name(p)[:1] != ".":
-                found += _inside(fs, p) if fs.isdir(p) and not _is_store(fs, p) else [p]
-        if not found:
-            raise DataError(f"{address}: no such file or folder")
-    formats = {p: _format(p) or (".zarr" if _is_store(fs, p) else "") for p in found}
-    for p, kind in formats.items():
-        if not kind:
-            raise DataError(_not_read(with_path(address, p)))
-        if fs.isfile(p) and fs.size(p) == 0:
-            raise DataError(f"{with_path(address, p)}: is empty (0 bytes)")
-    if len({_OPENERS[kind] for kind in formats.values()}) > 1:
-        kinds = sorted({*formats.values()})
-        raise DataError(f"{address}: several formats: {listed(kinds)}; name one by a glob")
-    partitions = {} if base is None else _partitions(base, found)
-    for p, keys in partitions.items():
-        if keys and formats[p] not in _TABLES:
-            raise DataError(
-                f"{with_path(address, p)}: its folders are named for columns ({listed([*keys])}), "
-                f"which an array cannot have: name the folder with the files"
-            )
-    return [
-        _Place(formats[p], _address(address, fs, p), tuple(partitions.get(p, {}).items()))
-        for p in sorted(found, key=_natural)
-    ]
-
-
-def _inside(fs: Any, folder: str, depth: int = 0) -> list[str]:
-    """Files and stores that can be read in a folder, and in those that are named for columns."""
-    found = []
-    for entry in fs.ls(folder, detail=True):
-        path = entry["name"].rstrip("/")
-        if _name(path)[:1] in ("", ".", "_"):
-            continue
-        if entry["type"] == "directory" or (entry["type"] != "file" and fs.isdir(path)):
-            if _is_store(fs, path):
-                found.append(path)
-            elif ("=" in _name(path) or _format(path)) and depth < _DEEPEST:
-                found += _inside(fs, path, depth + 1)
-        elif _format(path):
-            found.append(path)
-    return found
-
-
-def _partitions(base: str, found: Sequence[str]) -> dict[str, dict[str, float | str]]:
-    """Columns that the folders of each file below `base` say, as numbers where all values are."""
-    texts = {}
-    for p in found:
-        steps = (step.partition("=") for step in p.removeprefix(base).split("/")[:-1])
-        texts[p] = {unquote(key): unquote(value) for key, is_key, value in steps if is_key}
-    of_text = {key for each in texts.values() for key, text in each.items() if not _numbers(text)}
-
-    def value(key: str, text: str) -> float | str:
-        return text if key in of_text and text != _EMPTY_PARTITION else _numbers(text)[0]
-
-    return {p: {key: value(key, text) for key, text in each.items()} for p, each in texts.items()}
-
-
-def _numbers(text: str) -> list[float]:
-    """The number that the name of a folder gives, if it gives one."""
-    if text == _EMPTY_PARTITION:
-        return [math.nan]
-    try:
-        return [] if "_" in text else [float(text)]
-    except ValueError:
-        return []
-
-
-def _address(given: str, fs: Any, path: str) -> str:
-    """Of a path on a file system, as it is known everywhere."""
-    from fsspec.implementations.local import LocalFileSystem
-
-    if "::" in given:
-        return absolute(with_path(given, path))
-    return path if isinstance(fs, LocalFileSystem) else str(fs.unstrip_protocol(path))
-
-
-def _name(path: str) -> str:
-    return path.rstrip("/").rpartition("/")[2]
-
-
-def _format(path: str) -> str:
-    """Give the ending that tells the format of a file, empty if none."""
-    name = file_name(path)
-    return next((ending for ending in _OPENERS if name.endswith(ending)), "")
-
-
-def _is_store(fs: Any, path: str) -> bool:
-    """Whether it is a Zarr store, which may have any name."""
-    if not fs.isdir(path):
-        return False
-    named = _name(path).lower().endswith(".zarr")
-    return named or any(fs.exists(f"{path}/{mark}") for mark in STORE_MARKS)
-
-
-def _not_read(address: str) -> str:
-    """What to do about a file of a format that is not read."""
-    name = file_name(address)
-    cure = next((cure for endings, cure in _INSTEAD.items() if name.endswith(endings)), "")
-    cure = cure.format(address=address)
-    return f"{address}: not a format that can be read ({_READABLE})" + (f": {cure}" if cure else "")
-
-
-def _natural(path: str) -> list[tuple[str, int]]:
-    """Order numbers in names by value."""
-    return [(word, int(number or -1)) for word, number in re.findall(r"(\D*)(\d*)", path)]
 
 
 def _dask_array(reader: RowReader, chunks: tuple[int, ...], role: str) -> da.Array:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from altrelu_dist.data.dataset import dataset_of, find_sources
+from altrelu_dist.data.dataset import dataset_of
+from altrelu_dist.data.finding import find_sources
 from altrelu_dist.encoding.raw import RawColumn
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from altrelu_dist.data.dataset import find_sources
+from altrelu_dist.data.finding import find_sources
 from altrelu_dist.data.source import check_there, reading
 from altrelu_dist.data.tables import TableSource, stored
 from altrelu_dist.errors import DataError

@@ -15,7 +15,7 @@ from altrelu_dist.planning.work import Shape
 
 if TYPE_CHECKING:
     from altrelu_dist.data import DataSet
-    from altrelu_dist.data.dataset import Choice
+    from altrelu_dist.data.finding import Choice
 
 __all__ = ["machine_memory", "problem_of", "this_machine"]
 
@@ -46,8 +46,9 @@ def problem_of(
         return None, shape, Blocks(-(-shape.n // block_rows), block_rows, row_bytes), 1.0
     if features is not None or targets is not None:
         raise ParameterError("features and targets are those of the store; leave them out")
-    from altrelu_dist.data.dataset import dataset_of, find_sources
+    from altrelu_dist.data.dataset import dataset_of
     from altrelu_dist.data.description import bytes_on_disk
+    from altrelu_dist.data.finding import find_sources
 
     found = find_sources(store, require_target=True, **choice)
     data = dataset_of(found, store)

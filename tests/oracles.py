@@ -76,6 +76,45 @@ def random_weights(rng, p, h, q=1):
     return Weights(rng.standard_normal((p, h)), rng.standard_normal((h, q)), rng.standard_normal(q))
 
 
+def dense_alternation(block, W, alpha, slope, iterations):
+    """Output layer, then hidden layer under the fixed pattern, each by dense least squares.
+
+    The networks, their objectives, and whether every system had one solution.
+    """
+    p, h = W.shape
+    ones = float((block.x[:, -1] ** 2).sum())
+    ridge = alpha * ones
+    path, losses, clear = [], [], True
+    for iteration in range(iterations + 1):
+        output = least_squares(features(block.x, W, slope), block.y, output_ridge(h, ridge))
+        weights = Weights(W, output[:-1], output[-1])
+        path.append(weights)
+        losses.append(squares(block, weights, slope) / ones + alpha * penalty(weights))
+        if iteration < iterations:
+            S = design(block.x, W, slope)
+            # Where several solutions are as good the next pattern depends on the choice.
+            clear = clear and well_posed(S, weights, ridge)
+            A = np.concatenate([S * np.repeat(v, p) for v in weights.V.T])
+            b = np.concatenate(
+                [y - c * block.x[:, -1] for y, c in zip(block.y.T, weights.c, strict=True)]
+            )
+            W = least_squares(A, b, hidden_ridge(h, p, ridge)).reshape(h, p).T
+    return path, losses, clear
+
+
+def well_posed(S, weights, ridge):
+    """Whether the hidden layer has one solution, not least in its free biases."""
+    (p, h), V = weights.W.shape, weights.V
+    gram = (S.T @ S) * np.kron(V @ V.T, np.ones((p, p))) + np.diag(hidden_ridge(h, p, ridge))
+    return np.diagonal(gram).min() > 0 and np.linalg.cond(gram) < 1e8
+
+
+def centred(block):
+    """The block with targets of a weighted mean of zero, as training has them."""
+    one = block.x[:, -1]
+    return Block(block.x, block.y - np.outer(one, one @ block.y / (one @ one)))
+
+
 def engine_over(block):
     """A local engine over a block."""
     n = block.x.shape[0]

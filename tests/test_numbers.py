@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nasty_rows import NASTY, nasty
 from oracles import (
     activate,
+    dense_alternation,
     design,
     engine_over,
     features,
@@ -20,7 +22,6 @@ from oracles import (
     squares,
 )
 from scipy.optimize import minimize
-from test_training import NASTY, dense_alternation, nasty
 
 from altrelu_dist import AltReLURegressor
 from altrelu_dist.moments import HiddenMoments, PatternMoments, Rows, Weights, summarise

@@ -201,6 +201,8 @@ class GroupDescent:
         if state.taken % max(1, self.steps // settings.looks) == 0:
             losses = self._losses(group)
             better = losses < state.losses
+            if self.tiles.starts[-1] < settings.own_rows * self.n_folds:
+                better[:] = losses.sum() < state.losses.sum()
             best = state.best.only(better, group)
             state = state._replace(best=best, losses=np.where(better, losses, state.losses))
         return state

@@ -88,6 +88,9 @@ class CommitteeSettings:
         follow.
     looks : int
         Times in a round that each member is validated on its own fold.
+    own_rows : int
+        Rows of a fold from which on each member stops where its own fold says; where folds have
+        fewer, all members that are trained together stop where their folds together say.
     kept : int
         Groups of members that the network is made of at most, beside the line.
     tile_rows, most_tile_rows : int
@@ -144,6 +147,7 @@ class CommitteeSettings:
     worth: float = 0.01
     worth_of_all: float = 0.005
     looks: int = 10
+    own_rows: int = 100
     kept: int = 2
     tile_rows: int = 512
     most_tile_rows: int = 1024

@@ -53,12 +53,22 @@ def stacked(predicted: Sequence[Floats], y: Floats, costs: Sequence[bool], most:
     full = _weights(reduced, kept)
     kept = [group for group in kept if full.weights[group].any()] or kept[:1]
     before = _squares(predicted, y, _weights(reduced, kept))
+
+    def rise(stack: Stack) -> tuple[float, float]:
+        """Of the loss, and its standard error."""
+        each = _squares(predicted, y, stack) - before
+        return float(each.sum()), float(np.std(each) * np.sqrt(len(each)))
+
+    free = [group for group, cost in enumerate(costs) if not cost]
+    if free:
+        risen, error = rise(_weights(reduced, free))
+        if risen <= error:
+            kept = free
     while len(kept) > 1:
         trials = [_weights(reduced, [g for g in kept if g != group]) for group in kept]
         trial = min(trials, key=lambda found: found.loss)
-        rise = _squares(predicted, y, trial) - before
-        error = float(np.std(rise) * np.sqrt(len(rise)))
-        if sum(costs[group] for group in kept) <= most and rise.sum() > error:
+        risen, error = rise(trial)
+        if sum(costs[group] for group in kept) <= most and risen > error:
             break
         kept = trial.kept
     return _weights(reduced, kept)

@@ -191,7 +191,7 @@ def test_parts_of_the_rows_are_the_same_in_any_chunks_and_when_resumed(little_me
 def test_members_are_the_same_in_any_company():
     folds, h = 5, 4
     tiles = Whole(block_of(200, 3, q=2, weighted=True), 40)
-    whole = descent_of(tiles, folds, dropout=0.3)
+    whole = descent_of(tiles, folds, dropout=0.3, settings={"own_rows": 0})
     group = hinges(tiles.all(), folds, h, 0.0, 0)
     expected = stepped(whole, group, 40)
     descents = [replace(whole, first=first) for first in (0, 2, 3)]
@@ -403,3 +403,16 @@ def test_a_perfect_group_wins_and_costs_nothing_else():
     assert stack.kept == [1]
     np.testing.assert_allclose(stack.weights, 1)
     assert stacked([0 * y, -y], y, [False, True], 2).loss == pytest.approx((y**2).sum())
+
+
+def test_where_folds_are_few_rows_members_stop_together():
+    tiles = Whole(block_of(200, 3, q=2, weighted=True), 40)
+    for own_rows, together in ((41, True), (40, False)):
+        descent = descent_of(tiles, 5, settings={"own_rows": own_rows})
+        group = hinges(tiles.all(), 5, 4, 0.0, 0)
+        state, changed = descent.init(group), []
+        while not descent.done(state):
+            before, state = state.losses, descent.step(state)
+            changed.append(set((state.losses != before).tolist()))
+        assert {True} in changed or {True, False} in changed
+        assert all(len(each) == 1 for each in changed) == together

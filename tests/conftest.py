@@ -43,6 +43,40 @@ def pytest_xdist_setupnodes():
         os.environ.setdefault(name, "1")
 
 
+# Files that take more than half a minute in the slow and cluster tiers, the longest first.
+LONG = (
+    "test_estimators.py",
+    "test_same_bits.py",
+    "test_cli_process.py",
+    "test_deploy_docker.py",
+    "test_losses.py",
+    "test_jobs.py",
+    "test_docs.py",
+    "test_classifier.py",
+    "test_out_of_core.py",
+    "test_checkpoints.py",
+    "test_s3.py",
+    "test_several_hosts.py",
+    "test_memory.py",
+    "test_deploy_kubernetes.py",
+    "test_fuzz.py",
+    "test_faults.py",
+    "test_many_at_once.py",
+    "test_committee.py",
+    "test_faults_client.py",
+    "test_members.py",
+    "test_soak.py",
+    "test_deploy_ssh.py",
+    "test_bench_scale.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Long files first: with one of them last, all other processes would wait for it."""
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONG)))
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)

@@ -22,7 +22,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures
-from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
+from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from altrelu_dist import AltReLURegressor, Network
 from altrelu_dist.errors import (
@@ -46,38 +46,15 @@ def test_scikit_learns_checks(estimator, check):
     check(estimator)
 
 
-def checks(estimator, *, given_otherwise):
-    """scikit-learn's checks whose rows are another check's in another container, or the others."""
-    found = []
-    for _, check in estimator_checks_generator(estimator):
-        options = ",".join(f"{name}={value}" for name, value in check.keywords.items())
-        name = f"{check.func.__name__}({options})"
-        if given_otherwise == ("data_not_an_array" in name or "readonly_memmap=True" in name):
-            found.append(pytest.param(estimator, check, id=f"{estimator}-{name}"))
-    return found
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("estimator", "check"),
-    [
-        *checks(AltReLURegressor(), given_otherwise=False),
-        # Further rounds take rows as the second does.
-        *checks(AltReLURegressor(max_iter=2), given_otherwise=True),
-    ],
-)
-def test_scikit_learns_checks_of_many_rounds(estimator, check):
-    check(estimator)
-
-
 @pytest.mark.slow
 @parametrize_with_checks(
     [
+        AltReLURegressor(),
         AltReLURegressor(max_size=40, max_iter=1),
         AltReLURegressor(method="alternating"),
     ]
 )
-def test_scikit_learns_checks_of_other_kinds(estimator, check):
+def test_scikit_learns_checks_with_the_defaults(estimator, check):
     check(estimator)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import LONG
 
 ROOT = Path(__file__).parent.parent
 
@@ -35,3 +36,7 @@ def test_the_citation_names_this_version():
     assert citation["version"] == project["version"]
     assert citation["license"] == project["license"]
     assert citation["preferred-citation"]["doi"] == "10.3390/s23084072"
+
+
+def test_files_whose_tests_come_first_are_there():
+    assert [name for name in LONG if not (ROOT / "tests" / name).is_file()] == []

@@ -87,8 +87,8 @@ class GroupState(NamedTuple):
     move: Group  # the last step
     curvature: tuple[Array, Array] | None  # G (K, h, h) and A (K, h + 1, h + 1), running means
     inverses: tuple[Array, Array] | None  # damped
-    best: Group  # each member where its loss on its own fold was least
-    losses: Array  # (K,), these
+    best: Group  # where losses on own folds were least: of each member, or of all together
+    losses: Array  # (K,), the loss of each on its own fold there
     taken: int  # steps
 
 
@@ -201,6 +201,7 @@ class GroupDescent:
         if state.taken % max(1, self.steps // settings.looks) == 0:
             losses = self._losses(group)
             better = losses < state.losses
+            # Of few rows the least loss is mostly luck, and the same rows weigh the groups later.
             if self.tiles.starts[-1] < settings.own_rows * self.n_folds:
                 better[:] = losses.sum() < state.losses.sum()
             best = state.best.only(better, group)

@@ -69,7 +69,7 @@ class Trained(NamedTuple):
     """What the members of a kind became in a round."""
 
     last: Group
-    best: Group  # each where its loss on its own fold was least
+    best: Group  # where losses on own folds were least: of each member, or of all together
     ended: bool  # whether all steps were made
 
 

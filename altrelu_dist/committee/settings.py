@@ -89,8 +89,9 @@ class CommitteeSettings:
     looks : int
         Times in a round that each member is validated on its own fold.
     own_rows : int
-        Rows of a fold from which on each member stops where its own fold says; where folds have
-        fewer, all members that are trained together stop where their folds together say.
+        Rows of a fold from which on the best weights of each member are those of least loss on its
+        own fold. Where folds have fewer, members that are trained together have their best weights
+        at the same step: that of the least sum of these losses.
     kept : int
         Groups of members that the network is made of at most, beside the line.
     tile_rows, most_tile_rows : int

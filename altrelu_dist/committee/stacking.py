@@ -31,7 +31,8 @@ def stacked(predicted: Sequence[Floats], y: Floats, costs: Sequence[bool], most:
 
     Groups leave one by one, always the one without which the loss rises least, until no more than
     ``most`` of those that cost neurons are left, and each left is worth more than the standard
-    error of its worth.
+    error of its worth. Where those that cost none lose no more than the standard error of that
+    loss without all the others, these leave at once.
 
     Parameters
     ----------
@@ -40,9 +41,9 @@ def stacked(predicted: Sequence[Floats], y: Floats, costs: Sequence[bool], most:
     y : ndarray of shape (n, q)
         Targets; rows of both multiplied by the root of the row's weight.
     costs : sequence of bool
-        Which groups count.
+        Which groups cost neurons.
     most : int
-        Of these.
+        Groups of these that are kept.
     """
     # An orthogonal factor leaves all the sums of squares as they are: n rows become a few.
     reduced = [

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
 __all__ = [
+    "FAN_IN",
     "TILE",
     "DaskEngine",
     "Engine",
@@ -46,7 +47,7 @@ __all__ = [
 ]
 
 TILE = 4096
-_FAN_IN = 8
+FAN_IN = 8  # contributions that one task adds up
 _LOOK = 5.0  # seconds between two looks at a cluster that is waited for
 _HURRIED_LOOK = 0.1  # and at the clock, where the pass may have to be given up
 
@@ -306,11 +307,11 @@ class DaskEngine(Engine):
         while len(level) > 1 or depth == 0:
             level = [
                 merge(
-                    level[at : at + _FAN_IN],
+                    level[at : at + FAN_IN],
                     shared,
                     dask_key_name=f"{name}-merge-{uuid.uuid4().hex}",
                 )
-                for at in range(0, len(level), _FAN_IN)
+                for at in range(0, len(level), FAN_IN)
             ]
             depth += 1
         return level[0]

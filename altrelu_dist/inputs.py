@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SMALL",
+    "WORKER_BYTES",
     "current_client",
     "engine_of",
     "is_lazy",
@@ -40,7 +41,7 @@ SMALL = 64 << 20  # bytes of rows that this process keeps, and trains without wo
 _CACHED_SHARE = 0.4  # of the workers' memory: data that fit in it are read once and kept there
 # Bytes of a worker that has imported what a task needs and has not read a row. Where xarray is
 # installed Dask imports it, and pandas with it.
-_WORKER = (170 if find_spec("xarray") is None else 245) << 20
+WORKER_BYTES = (170 if find_spec("xarray") is None else 245) << 20
 
 
 def is_lazy(data: Any) -> bool:
@@ -316,4 +317,4 @@ def _not_empty(n: int, d: int) -> None:
 
 def room_for_data(memory: int) -> float:
     """Bytes of data that a worker with so much memory keeps."""
-    return _CACHED_SHARE * max(0, memory - _WORKER)
+    return _CACHED_SHARE * max(0, memory - WORKER_BYTES)

@@ -90,7 +90,7 @@ def test_passes_are_those_of_a_run_on_more_rows_than_are_held(method):
     model, steps, least, most = run_and_plan(20_000, method)
     assert least <= model.n_passes_ <= most
     layers = sum(entry["stage"] == "layers" for entry in model.history_)
-    if method == "alternating" or (method == "damped" and layers > trainer._LAST_STEPS):
+    if method == "alternating" or (method == "damped" and layers > trainer.LAST_STEPS):
         assert model.n_passes_ == most
     recorded = dict.fromkeys(entry["stage"] for entry in model.history_)
     assert set(recorded) <= {step.name for step in steps}
@@ -191,7 +191,7 @@ def test_ranges_are_in_order():
 def test_multiply_adds_are_those_of_the_loss_of_all_rows():
     steps = {s.name: s for s in steps_of(*clock(Shape(MANY, 30, 1, 64, FLOAT32)))}
     output = 64 * 31 + 65**2 + 64
-    a_row = (1 + trainer._LAST_STEPS) * 2 * 64 * 32 + output
+    a_row = (1 + trainer.LAST_STEPS) * 2 * 64 * 32 + output
     assert steps["layers"].multiply_adds.typical == pytest.approx(a_row * MANY, rel=0.01)
 
 

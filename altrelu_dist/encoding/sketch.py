@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from altrelu_dist.moments.rows import Floats, Rows
 
-__all__ = ["CAPACITY", "ColumnSketch", "sketch_columns"]
+__all__ = ["CAPACITY", "COLUMNS_AT_ONCE", "ColumnSketch", "sketch_columns"]
 
 CAPACITY = 1024
-_COLUMNS_AT_ONCE = 64  # bounds the temporary arrays, and keeps them in the cache
+COLUMNS_AT_ONCE = 64  # bounds the temporary arrays, and keeps them in the cache
 
 
 @dataclass(frozen=True)
@@ -97,13 +97,13 @@ class ColumnSketch:
         """Both ranges together."""
         parts = [
             _merged(self._some(at), other._some(at))
-            for at in range(0, self.n_columns, _COLUMNS_AT_ONCE)
+            for at in range(0, self.n_columns, COLUMNS_AT_ONCE)
         ]
         return _joined(parts, self)
 
     def _some(self, at: int) -> ColumnSketch:
         """The next few columns."""
-        here = slice(at, at + _COLUMNS_AT_ONCE)
+        here = slice(at, at + COLUMNS_AT_ONCE)
         return ColumnSketch(**{f.name: getattr(self, f.name)[here] for f in fields(self)})
 
 
@@ -125,8 +125,8 @@ def sketch_columns(rows: Rows) -> ColumnSketch:
         if not seen.all():
             X, weight = X[seen], weight[seen]
     parts = [
-        _of_columns(X[:, at : at + _COLUMNS_AT_ONCE], weight)
-        for at in range(0, X.shape[1], _COLUMNS_AT_ONCE)
+        _of_columns(X[:, at : at + COLUMNS_AT_ONCE], weight)
+        for at in range(0, X.shape[1], COLUMNS_AT_ONCE)
     ]
     return _joined(parts, None)
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from altrelu_dist.committee import COMMITTEE, distilling, members
-from altrelu_dist.encoding.sketch import _COLUMNS_AT_ONCE, CAPACITY
+from altrelu_dist.encoding.sketch import CAPACITY, COLUMNS_AT_ONCE
 from altrelu_dist.engine import TILE
-from altrelu_dist.inputs import _WORKER
+from altrelu_dist.inputs import WORKER_BYTES
 from altrelu_dist.moments.explicit import MOST_COLUMNS
 from altrelu_dist.moments.joint import spans
 from altrelu_dist.moments.pattern import MOST_FLIPPED, WIDE, packed_size
@@ -67,7 +67,7 @@ def _kernel_bytes(shape: Shape, method: str) -> int:
     rows = min(TILE, shape.n)
     prepared = rows * (p + q) * (size + 3 * 8)
     if method == "committee":  # some columns at once, sorted
-        return prepared + 5 * 8 * rows * min(shape.d, _COLUMNS_AT_ONCE)
+        return prepared + 5 * 8 * rows * min(shape.d, COLUMNS_AT_ONCE)
     cheap = rows * (h * (3 * size + 8) + 4 * q * size)
     if method != "alternating":
         return prepared + cheap
@@ -101,7 +101,7 @@ def worker_bytes(
     merging = _MERGED * contribution * max(1, math.ceil(math.log2(max(2, blocks.rows / TILE))) // 2)
     kept = math.ceil(blocks.count / workers) * block if cached else 0
     return int(
-        _WORKER
+        WORKER_BYTES
         + threads * max(task, merging)
         + freed
         + kept
@@ -146,11 +146,11 @@ def solver_bytes(shape: Shape, blocks: Blocks, method: str, before: int, threads
     variables = h * (p + q) + q
     levels = max(1, math.ceil(math.log2(max(2, rows / TILE))))
     merging = 8 * (3 * threads + levels) * variables
-    descent = 8 * variables * (2 * room_for(quasi_newton._MEMORY) + 12) + merging
+    descent = 8 * variables * (2 * room_for(quasi_newton.MEMORY) + 12) + merging
     tiles = 2 * threads * _kernel_bytes(shape, "search")
-    m, k = max(neurons._CANDIDATES, h // 2), neurons.n_compared(h // 8)
+    m, k = max(neurons.CANDIDATES, h // 2), neurons.n_compared(h // 8)
     sums = (m * (h + q + 2) + k * k) * (levels + threads)
-    candidates = 8 * sums + min(rows, neurons._ROWS_FOR_CANDIDATES * TILE) * p * 24
+    candidates = 8 * sums + min(rows, neurons.CANDIDATE_TILES * TILE) * p * 24
     work = descent + tiles + candidates
     if method in ("search", "kronecker"):
         # The whitening's two matrices stay; to make them takes the sums of the tiles and the
@@ -164,7 +164,7 @@ def solver_bytes(shape: Shape, blocks: Blocks, method: str, before: int, threads
         work = descent + tiles + candidates
         work = max(work, 8 * (3 * threads + levels + 4) * p**2)
     width = h if method == "alternating" else max(1, min(h, damped.LARGEST_SYSTEM // p))
-    if method == "alternating" or h * p <= trainer._MOST_BLOCKS * damped.LARGEST_SYSTEM:
+    if method == "alternating" or h * p <= trainer.MOST_BLOCKS * damped.LARGEST_SYSTEM:
         sums = 8 * packed_size(width, p)
         here = method != "alternating" or whole
         levels = levels if here else 2

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from altrelu_dist.engine import _FAN_IN, TILE
+from altrelu_dist.engine import FAN_IN, TILE
 from altrelu_dist.inputs import room_for_data
 from altrelu_dist.planning.calls import ONE_THREAD
 from altrelu_dist.planning.memory import Blocks, contribution_bytes
@@ -165,7 +165,7 @@ class Clock:
             row += blocks.row_bytes / rates.read
         task = _TASK_IN_THREADS if in_threads else _TASK
         each = self.shape.n / blocks.count * row + task
-        merges = math.ceil(blocks.count / (_FAN_IN - 1))
+        merges = math.ceil(blocks.count / (FAN_IN - 1))
         # Blocks come in rounds, as many as there are threads; the last round may be a short one.
         rounds = math.ceil(blocks.count / cluster.slots) * cluster.slots / cluster.at_once
         compute = min(rounds, float(blocks.count)) * each
@@ -174,9 +174,9 @@ class Clock:
         if cluster.cores is not None:  # the scheduler works on the cores of the workers
             compute += scheduler / cluster.cores
         stored = self.shape.n * blocks.row_bytes * self.stored
-        depth = max(1, math.ceil(math.log(max(2, blocks.count), _FAN_IN)))
+        depth = max(1, math.ceil(math.log(max(2, blocks.count), FAN_IN)))
         size = contribution_bytes(self.shape, self.method)
-        merging = _FAN_IN * size * (1 / rates.bandwidth + (0 if in_threads else 1 / _NETWORK))
+        merging = FAN_IN * size * (1 / rates.bandwidth + (0 if in_threads else 1 / _NETWORK))
         return Pass(
             graph=blocks.count * _GRAPH,
             scheduler=scheduler,

@@ -31,7 +31,7 @@ from altrelu_dist.threads import n_threads, one_blas_thread
 from altrelu_dist.training import damped, kronecker
 from altrelu_dist.training.monitor import Monitor
 from altrelu_dist.training.neurons import (
-    _CANDIDATES,
+    CANDIDATES,
     CandidateMoments,
     CandidateProducts,
     Projected,
@@ -40,7 +40,7 @@ from altrelu_dist.training.neurons import (
     n_compared,
 )
 from altrelu_dist.training.objective import Objective
-from altrelu_dist.training.quasi_newton import _MEMORY, quasi_newton
+from altrelu_dist.training.quasi_newton import MEMORY, quasi_newton
 from altrelu_dist.training.whitening import Whitening
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ _LEAST_ROWS = 64
 _COLUMNS, _NEURONS, _TARGETS = 256, 256, 64
 _WEIGHTS = 1 << 15  # of a hidden layer on which the quasi-Newton method is timed
 _SYSTEM = 1280  # unknowns of the dense system that is timed
-_ITERATIONS = _MEMORY + 5  # so that the quasi-Newton method's memory is full at the end
+_ITERATIONS = MEMORY + 5  # so that the quasi-Newton method's memory is full at the end
 _BREADTH = 256  # columns and neurons of a committee that are timed at most
 _ENCODED_ROWS = 1024
 _CANDIDATE_GROUPS = 12  # about half of those that there are at the end
@@ -317,7 +317,7 @@ class _Bench:
 
     def _candidates(self, h: int) -> float:
         part, network = self._affordable("insert", h), self._network(h)
-        drawn = self._rng.standard_normal((self._p, _CANDIDATES))
+        drawn = self._rng.standard_normal((self._p, CANDIDATES))
         each = CandidateMoments(drawn, network)
         together = CandidateProducts(drawn[:, : n_compared(max(1, h // 8))])
         objective = self._objective(len(part.x))
@@ -325,7 +325,7 @@ class _Bench:
         engine = objective.engine
 
         def run() -> None:
-            draw_hinges(engine, network, 0.0, _CANDIDATES, self._rng)
+            draw_hinges(engine, network, 0.0, CANDIDATES, self._rng)
             each(part)
             together(part)
 
@@ -333,7 +333,7 @@ class _Bench:
 
     def _choice(self, h: int) -> float:
         part, count = self._part(2 * _NEURONS), max(1, h // 8)
-        drawn = self._rng.standard_normal((self._p, _CANDIDATES))
+        drawn = self._rng.standard_normal((self._p, CANDIDATES))
         sums = CandidateMoments(drawn, self._network(h))(part)
         some = np.arange(n_compared(count))
         gram = CandidateProducts(drawn[:, some])(part).gram

@@ -39,8 +39,8 @@ __all__ = [
 ]
 
 # Share of the signs that flip between two patterns of which one is brought up to date to the other.
-_FLIPS = pattern_state._MANY_FLIPS / 2
-_BUILDS = pattern_state._REBUILD_AFTER + 1  # as often moments are built anew at least
+_FLIPS = pattern_state.MANY_FLIPS / 2
+_BUILDS = pattern_state.REBUILD_AFTER + 1  # as often moments are built anew at least
 # Damped steps that are made where they may be many; they end when five of them gain little.
 _STEPS = 65
 # Function values that one iteration of the quasi-Newton method takes, its line search included.
@@ -82,7 +82,7 @@ def multiply_adds(kernel: str, p: int, q: int, h: int) -> float:
             m, k = _candidates(h), neurons.n_compared(h // 8)
             return h**3 / 3 + m * h * (h / 2 + q) + k**2 * h
         case "iterate":
-            return 6.0 * quasi_newton._MEMORY * h * (p + q)
+            return 6.0 * quasi_newton.MEMORY * h * (p + q)
         case "metric":
             return 2.0 * h * p**2
         case "gram":
@@ -123,7 +123,7 @@ def held_whole(shape: Shape, method: str) -> bool:
 
 def _candidates(h: int) -> int:
     """Among which neurons are chosen, where an eighth of the network is."""
-    return max(neurons._CANDIDATES, h // 2)
+    return max(neurons.CANDIDATES, h // 2)
 
 
 def stages_of(shape: Shape, method: str, loss: str = SQUARES) -> tuple[Stage, ...]:
@@ -169,13 +169,13 @@ def _plain(shape: Shape, method: str, *, again: bool = False) -> tuple[Stage, ..
         made.append(_rounds(shape, held, held if whole else few, again=again))
         return tuple(made) if whole else (*made, _last_steps(shape, few, local=False))
     if method == "damped":
-        steps = trainer._DAMPED_STEPS
+        steps = trainer.DAMPED_STEPS
         if few < held or not whole:
             hinges = not again
             made.append(
                 _steps("sample", shape, few, few, steps, local=True, hinges=hinges, again=again)
             )
-            steps = trainer._LAST_STEPS
+            steps = trainer.LAST_STEPS
         hinges = whole and not again
         last = _steps("layers", shape, n, few, steps, local=whole, hinges=hinges, again=again)
         return (*made, last)
@@ -188,8 +188,8 @@ def _plain(shape: Shape, method: str, *, again: bool = False) -> tuple[Stage, ..
 
 def _last_steps(shape: Shape, few: int, *, local: bool) -> Stage:
     """Over all rows: layer solves, or steps of L-BFGS where the network is too wide for them."""
-    n, h, steps = shape.n, shape.h, trainer._LAST_STEPS
-    if h * shape.p <= trainer._MOST_BLOCKS * damped.LARGEST_SYSTEM:
+    n, h, steps = shape.n, shape.h, trainer.LAST_STEPS
+    if h * shape.p <= trainer.MOST_BLOCKS * damped.LARGEST_SYSTEM:
         return _steps("layers", shape, n, few, steps, local=local)
     calls = _descent(n, h, steps, None, everywhere=not local)
     return Stage("layers", n, (h, h), Range.exactly(steps), tuple(calls))
@@ -343,7 +343,7 @@ def _tile(held: int) -> float:
 
 def _insertion(rows: int, h: int) -> list[Call]:
     """Of some neurons, so that there are h."""
-    part = min(rows, neurons._ROWS_FOR_CANDIDATES * TILE)
+    part = min(rows, neurons.CANDIDATE_TILES * TILE)
     return [Call("insert", part, h, Range.exactly(1)), Call("choose", 0, h, Range.exactly(1))]
 
 
@@ -366,7 +366,7 @@ def _steps(
     # steps are so few that most are made; where there are many, those that gain little end them.
     tried = Range(min(6, steps), steps, steps)
     counted = Range(1, tried.typical / 2, tried.most)
-    if steps > trainer._LAST_STEPS:
+    if steps > trainer.LAST_STEPS:
         typical = _STEPS_AGAIN if again else _STEPS
         tried = Range(min(6, steps), min(typical, steps), steps)
         counted = Range(5, 0.75 * tried.typical, tried.most)

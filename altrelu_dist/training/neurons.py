@@ -17,6 +17,8 @@ from altrelu_dist.solvers.output_layer import Removal
 from altrelu_dist.training.objective import Objective
 
 __all__ = [
+    "CANDIDATES",
+    "CANDIDATE_TILES",
     "CandidateMoments",
     "CandidateProducts",
     "Projected",
@@ -30,9 +32,9 @@ __all__ = [
     "started",
 ]
 
-_CANDIDATES = 512
+CANDIDATES = 512  # that are drawn at least, of which few neurons are chosen
 _COMPARED = 128  # of them with one another
-_ROWS_FOR_CANDIDATES = 4  # tiles
+CANDIDATE_TILES = 4  # whose rows the candidates are drawn from and compared on
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def draw_hinges(
 
     The direction is from one row to the other, the kink half way between.
     """
-    tiles, squares = engine.leading(_ROWS_FOR_CANDIDATES).tiles, []
+    tiles, squares = engine.leading(CANDIDATE_TILES).tiles, []
     for x, y in tiles:
         residual = activate(x @ weights.W.astype(x.dtype), slope) @ weights.V.astype(x.dtype)
         residual += x[:, -1:] * weights.c.astype(x.dtype) - y
@@ -204,8 +206,8 @@ def insert(objective: Objective, weights: Weights, count: int, rng: np.random.Ge
     """
     engine = objective.engine
     assert isinstance(engine, LocalEngine)
-    drawn = draw_hinges(engine, weights, objective.slope, max(_CANDIDATES, 4 * count), rng)
-    part = engine.leading(_ROWS_FOR_CANDIDATES)
+    drawn = draw_hinges(engine, weights, objective.slope, max(CANDIDATES, 4 * count), rng)
+    part = engine.leading(CANDIDATE_TILES)
     try:
         chosen = drawn[:, _best(part, drawn, weights, objective, count)]
     except OutOfTimeError:

@@ -16,14 +16,14 @@ from altrelu_dist.moments.pattern import (
 from altrelu_dist.moments.rows import Block, Floats, Together
 from altrelu_dist.training.objective import Objective
 
-__all__ = ["PatternState"]
+__all__ = ["MANY_FLIPS", "REBUILD_AFTER", "PatternState"]
 
 T = TypeVar("T", bound=Any)
 
 _Found = PatternGram | PatternChange
 
-_REBUILD_AFTER = 8  # updates, so that rounding does not build up
-_MANY_FLIPS = 0.04  # of all signs: above it a rebuild costs no more than an update
+REBUILD_AFTER = 8  # updates, so that rounding does not build up
+MANY_FLIPS = 0.04  # of all signs: above it a rebuild costs no more than an update
 _MOST_KEPT = 2**27  # bytes of moments in a checkpoint; larger ones are made again
 
 
@@ -74,7 +74,7 @@ class PatternState:
     @property
     def worn(self) -> bool:
         """Whether the next moments are rebuilt, whatever their pattern."""
-        return not self.calm or self.updates >= _REBUILD_AFTER or self.W.shape[0] > WIDE
+        return not self.calm or self.updates >= REBUILD_AFTER or self.W.shape[0] > WIDE
 
     def saved(self) -> dict[str, Any] | None:
         """What a checkpoint holds of it; None if the moments are too large for one."""
@@ -108,5 +108,5 @@ def _updated(
         return PatternState(W, found)
     assert before is not None
     signs = objective.engine.n_rows * W.shape[1]
-    calm = bool(found.flips <= _MANY_FLIPS * signs)
+    calm = bool(found.flips <= MANY_FLIPS * signs)
     return PatternState(W, found.applied_to(before.moments), before.updates + 1, calm)

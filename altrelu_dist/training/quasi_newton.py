@@ -14,9 +14,9 @@ from altrelu_dist.solvers.lbfgs import State, minimise
 from altrelu_dist.training.objective import Objective
 from altrelu_dist.training.whitening import Whitening
 
-__all__ = ["quasi_newton"]
+__all__ = ["MEMORY", "quasi_newton"]
 
-_MEMORY = 30
+MEMORY = 30  # steps whose curvature it keeps
 _SPAN, _WORTH = 50, 0.01
 _LOOK = 5  # iterations between two networks that early stopping may keep
 
@@ -99,8 +99,8 @@ def quasi_newton(
         return stopped or slow
 
     flat = np.concatenate([(whitening.into @ start.W).ravel(), start.V.ravel(), start.c])
-    begin = flat if entry is None else State.of(entry, _MEMORY)
-    flat, least = minimise(fun, begin, most, _MEMORY, after_step)
+    begin = flat if entry is None else State.of(entry, MEMORY)
+    flat, least = minimise(fun, begin, most, MEMORY, after_step)
     if not (np.isfinite(least) and least <= value):
         return start, value
     moved = unpack(flat)

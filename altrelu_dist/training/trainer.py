@@ -39,13 +39,14 @@ from altrelu_dist.training.validation import HeldOut, OfTraining, Validation
 from altrelu_dist.training.whitening import Whitening
 
 __all__ = [
-    "METHODS", "Parameters", "Trained", "check_alternation", "train",
+    "DAMPED_STEPS", "LAST_STEPS", "METHODS", "MOST_BLOCKS", "Parameters", "Trained",
+    "check_alternation", "train",
 ]  # fmt: skip
 
 _LARGEST_ALTERNATION = 16_384  # unknowns of the paper's hidden-layer system: 2 GiB of float64
-_DAMPED_STEPS = 200
-_MOST_BLOCKS = 4  # of neurons, each with a system of its own, for the last steps to take turns
-_LAST_STEPS = 6  # on all rows where the search saw a sample: each is a pass over the data
+DAMPED_STEPS = 200  # at most, where the caller sets no limit
+MOST_BLOCKS = 4  # of neurons, each with a system of its own, for the last steps to take turns
+LAST_STEPS = 6  # on all rows where the search saw a sample: each is a pass over the data
 
 RawLayers = tuple[Floats, Floats, Floats, Floats]
 
@@ -388,12 +389,12 @@ def _last_steps(
             loss = everything.loss(weights)
             everything.record(loss, weights)
             return weights, loss
-        if weights.W.size > _MOST_BLOCKS * LARGEST_SYSTEM:
+        if weights.W.size > MOST_BLOCKS * LARGEST_SYSTEM:
             # Too wide for layer solves to reach every neuron in so few passes.
-            moved, loss = quasi_newton(everything, weights, _LAST_STEPS, whitening=whitening)
+            moved, loss = quasi_newton(everything, weights, LAST_STEPS, whitening=whitening)
             everything.record(loss, moved)
             return moved, loss
-        last = descend(everything, few, weights, _LAST_STEPS, rng)
+        last = descend(everything, few, weights, LAST_STEPS, rng)
         return _refitted(everything, last.weights, last.loss)
 
     return everything.monitor.journal.step("layers", layers)
@@ -431,13 +432,13 @@ def _damped(problem: Problem, parameters: Parameters) -> Outcome:
     rng = _random(parameters.seed, journal, problem.start)
     begin = partial(started, problem.stages.fewest, problem.start, parameters.n_hidden, rng)
     weights, _ = journal.step("start", begin)
-    steps = _DAMPED_STEPS if parameters.max_iter is None else parameters.max_iter
+    steps = DAMPED_STEPS if parameters.max_iter is None else parameters.max_iter
     ran_out = None
     if few is not everything:
         everything.monitor.begin_stage("sample")
         on_few = partial(descend, few, few, weights, steps, rng)
         weights, _, ran_out = journal.step("sample", on_few)
-        steps = min(steps, _LAST_STEPS)
+        steps = min(steps, LAST_STEPS)
     everything.monitor.begin_stage("layers")
     on_all = partial(descend, everything, few, weights, steps, rng)
     last = Outcome(*journal.step("layers", on_all))

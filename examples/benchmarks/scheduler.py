@@ -192,7 +192,7 @@ def shown_of(found: Row) -> Row:
 
 @contextmanager
 def fan_in_of(count: int) -> Iterator[None]:
-    with mock.patch.object(engine, "_FAN_IN", count):
+    with mock.patch.object(engine, "FAN_IN", count):
         yield
 
 

@@ -114,7 +114,7 @@ def reference(kind, X, y):
 @pytest.mark.parametrize("kind", ["huber", "quantile", "poisson"])
 def test_each_line_is_that_of_scikit_learn_on_the_rows_of_the_other_folds(kind, monkeypatch):
     monkeypatch.setattr(lines_module, "_ENOUGH", 1e-12)
-    monkeypatch.setattr(lines_module, "_MOST_STEPS", 300)
+    monkeypatch.setattr(lines_module, "MOST_STEPS", 300)
     monkeypatch.setattr(lines_module, "_PENALTIES", np.array([1e-9]))
     X, y = linear(kind="counts" if kind == "poisson" else "normal")
     others = np.arange(len(X)) % 3 != 1

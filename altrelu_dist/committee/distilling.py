@@ -18,10 +18,10 @@ from altrelu_dist.network import Network
 from altrelu_dist.training.monitor import Monitor
 from altrelu_dist.training.trainer import Parameters, train
 
-__all__ = ["distilled", "held_out"]
+__all__ = ["ROWS", "distilled", "held_out"]
 
 _HELD_OUT = 8  # every such row is kept to measure how well the small network follows
-_ROWS = 16_384  # to train on; where there are fewer, the others are mixed from them
+ROWS = 16_384  # to train on; where there are fewer, the others are mixed from them
 _MIXED = 0.2  # part of the columns that a mixed row has from another row
 
 
@@ -61,7 +61,7 @@ def distilled(
     weight = rows.weights
     test = held_out(len(rows.X))
     X = rows.X[~test]
-    mixed = _mixed(X, max(0, _ROWS - len(X)), parameters.seed)
+    mixed = _mixed(X, max(0, ROWS - len(X)), parameters.seed)
     columns = network.encoder.transform(np.concatenate([X, mixed]), np.float32)
     targets = np.concatenate([predicted[~test], free.predict(mixed)])
     own = np.concatenate([weight[~test], np.full(len(mixed), weight.mean())])

@@ -11,14 +11,14 @@ from altrelu_dist.moments.rows import Block, Floats
 from altrelu_dist.solvers.linalg import Factor
 
 __all__ = [
-    "by_line", "line_predictions", "lines_of_loss", "lines_of_loss_of_few", "ridge_lines",
-    "ridge_lines_of_few",
+    "CHOICES", "MOST_STEPS", "by_line", "fold_moments", "line_predictions", "lines_of_loss",
+    "lines_of_loss_of_few", "ridge_lines", "ridge_lines_of_few",
 ]  # fmt: skip
 
 Paced = Callable[[Iterable[tuple[Floats, Floats]]], Iterator[tuple[Floats, Floats]]]
 
-_CHOICES = 2  # of the penalty of a loss
-_MOST_STEPS, _HALVINGS = 25, 12
+CHOICES = 2  # of the penalty of a loss
+MOST_STEPS, _HALVINGS = 25, 12  # of Newton's method, and of each step
 _ENOUGH = 1e-5  # of the loss of a line: a step that takes less off it is the last one
 _PENALTIES = 10.0 ** np.arange(-6, 2.5, 0.5)  # in parts of the columns' mean square
 
@@ -109,7 +109,7 @@ def _lines(
     tiles: Iterable[tuple[int, Block]], n_folds: int, n_columns: int | None, paced: Paced
 ) -> tuple[Floats, float]:
     """The lines and their penalty, from parts of the mean square of so many columns, or of all."""
-    grams, right, squares = _moments(tiles, n_folds)
+    grams, right, squares = fold_moments(tiles, n_folds)
     columns = grams.shape[1] - 1 if n_columns is None else n_columns
     scale = np.trace(grams.sum(axis=0)[:-1, :-1]) / max(1, columns)
     lines = []
@@ -126,8 +126,20 @@ def _lines(
     return np.stack([path[best] for path in lines]), float(_PENALTIES[best] * _positive(scale))
 
 
-def _moments(tiles: Iterable[tuple[int, Block]], n_folds: int) -> tuple[Floats, Floats, Floats]:
-    """Gram matrix, right-hand side and squares of the targets of each fold."""
+def fold_moments(tiles: Iterable[tuple[int, Block]], n_folds: int) -> tuple[Floats, Floats, Floats]:
+    """Gram matrix, right-hand side and squares of the targets of each fold.
+
+    Parameters
+    ----------
+    tiles : iterable of (int, Block)
+        With the number of their first row.
+    n_folds : int
+
+    Returns
+    -------
+    tuple of ndarray
+        Of shapes (n_folds, p, p), (n_folds, p, q) and (n_folds,).
+    """
     grams: list[Floats] = []
     right: list[Floats] = []
     squares = np.zeros(n_folds)
@@ -195,7 +207,7 @@ def lines_of_loss(
     p = next(iter(tiles()))[1].x.shape[1]
     lines = np.zeros((n_folds, p, len(start)))
     lines[:, -1] = start
-    for _ in range(_CHOICES):
+    for _ in range(CHOICES):
         about = _parabolas(tiles(), lines, loss)
         first, penalty = _lines(about, n_folds, n_columns, paced)
         lines = _descended(tiles, lines, first, loss, penalty, paced)
@@ -225,7 +237,7 @@ def _descended(
     trial = _penalised(tiles, first, loss, ridge)
     better = trial < before
     lines, before = np.where(better[:, None, None], first, lines), np.where(better, trial, before)
-    for _ in range(_MOST_STEPS):
+    for _ in range(MOST_STEPS):
         gradients, hessians = _derivatives(tiles, lines, loss)
         step = np.empty_like(lines)
         for fold, _ in enumerate(paced(zip(gradients, gradients, strict=True))):

@@ -22,10 +22,13 @@ from altrelu_dist.losses import Loss, positive
 from altrelu_dist.moments.rows import Array, Block, Floats
 from altrelu_dist.solvers.linalg import Factor
 
-__all__ = ["Group", "GroupDescent", "GroupState", "Tiles", "by_member", "hinges", "out_of_fold"]
+__all__ = [
+    "PATTERNS", "Group", "GroupDescent", "GroupState", "Tiles", "by_member", "hinges",
+    "out_of_fold",
+]  # fmt: skip
 
 _TINY = np.float32(1e-30)
-_PATTERNS = 2048  # rows of the dropout patterns that steps begin at
+PATTERNS = 2048  # rows of the dropout patterns that steps begin at
 
 
 class Tiles(Protocol):
@@ -229,8 +232,8 @@ class GroupDescent:
     def _kept(self, n: int, members: int, h: int, taken: int) -> Array:
         """What the features of some rows are multiplied by: 0, or what keeps their mean."""
         most = max(b - a for a, b in zip(self.tiles.starts, self.tiles.starts[1:], strict=False))
-        patterns = _dropped(self.seed, _PATTERNS + most, self.n_folds * h, self.dropout)
-        begin = int(np.random.default_rng([self.seed, taken]).integers(_PATTERNS))
+        patterns = _dropped(self.seed, PATTERNS + most, self.n_folds * h, self.dropout)
+        begin = int(np.random.default_rng([self.seed, taken]).integers(PATTERNS))
         return patterns[begin : begin + n, self.first * h : (self.first + members) * h]
 
     def _losses(self, group: Group) -> Array:

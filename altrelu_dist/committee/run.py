@@ -47,11 +47,11 @@ from altrelu_dist.training.driver import run
 from altrelu_dist.training.monitor import Monitor
 from altrelu_dist.training.trainer import Parameters
 
-__all__ = ["Committee"]
+__all__ = ["GRAM_ROWS", "Committee"]
 
 _OF_TIME = 0.9  # that is left: the rest is for what comes after the steps of a round
 _GRAM_TILE = 2048
-_GRAM_ROWS = 16_384  # whose hidden features stand for all rows where further ones are folded in
+GRAM_ROWS = 16_384  # whose hidden features stand for all rows where further ones are folded in
 
 
 @dataclass
@@ -530,7 +530,7 @@ class Committee:
         """
         assert network.encoder is not None
         encoding = Encoding(network.encoder, self.scaler)
-        rows = self.judged.part(0, min(_GRAM_ROWS, len(self.judged.X)))
+        rows = self.judged.part(0, min(GRAM_ROWS, len(self.judged.X)))
         W = np.vstack([network.hidden_weights, network.hidden_bias]).astype(np.float32)
         slope = np.float32(self.parameters.negative_slope)
         gram = np.zeros((W.shape[1] + 1,) * 2)

@@ -13,7 +13,7 @@ __all__ = ["Sizes", "sizes_of", "stages"]
 
 _ONCE = Range.exactly(1)
 _EVEN = Range(0.0, 0.5, 1.0)  # whether there are repeated columns is known only to the data
-_NEWTON = Range(2, 6, line._MOST_STEPS)  # steps of a line of another loss than the square
+_NEWTON = Range(2, 6, line.MOST_STEPS)  # steps of a line of another loss than the square
 _PARTS = 64  # shares of a race are rounded to such parts: their sums are exact
 _FLOAT32 = 4
 
@@ -126,7 +126,7 @@ def _lines(sizes: Sizes, of_loss: int) -> list[Call]:
     for number, kind in enumerate(kinds):
         p, times = sizes.of(kind), _ONCE
         if of_loss:
-            times = _NEWTON.times(of_loss).plus(_ONCE).times(line._CHOICES * (1 if number else 2))
+            times = _NEWTON.times(of_loss).plus(_ONCE).times(line.CHOICES * (1 if number else 2))
         encoded = 1 if sizes.kept(p) else max(3, round(times.typical))
         made = [
             Call("encode", encoded * sizes.held, 0, _ONCE, columns=p),
@@ -207,7 +207,7 @@ def _round(
 
 def _folding(sizes: Sizes, groups: int) -> list[Call]:
     """The Gram matrix of the hidden features, for further rows."""
-    rows, p = min(sizes.judged, run._GRAM_ROWS), sizes.columns[-1]
+    rows, p = min(sizes.judged, run.GRAM_ROWS), sizes.columns[-1]
     return [
         Call("encode", rows, 0, _ONCE, columns=p),
         Call("fold", rows, groups * sizes.neurons, _ONCE, columns=p),

@@ -197,7 +197,7 @@ def _committee_bytes(shape: Shape, blocks: Blocks) -> int:
     predicted = 8 * sizes.judged * q * (candidates + 6)
     predicted += 8 * min(sizes.held, COMMITTEE.compared_rows) * sizes.folds * q * candidates
     tile = COMMITTEE.rows_of_tile(sizes.held)
-    step = 4 * 5 * (tile + members._PATTERNS) * sizes.neurons
+    step = 4 * 5 * (tile + members.PATTERNS) * sizes.neurons
     step += 6 * group * COMMITTEE.racing[0]
     coarse = sizes.columns[min(1, len(sizes.columns) - 1)] + sizes.values
     widest = max(sizes.columns[0], min(COMMITTEE.line_columns + 1, coarse))
@@ -206,7 +206,7 @@ def _committee_bytes(shape: Shape, blocks: Blocks) -> int:
     neurons = max(sizes.neurons, min(shape.h, COMMITTEE.kept * sizes.neurons))
     folding = 5 * 8 * (neurons + 1) ** 2 + 3 * 8 * all_blocks * neurons
     # Encoded once more for the small network that follows the committee, and its tiles.
-    rows = max(distilling._ROWS, sizes.held) if shape.h < sizes.neurons else 0
+    rows = max(distilling.ROWS, sizes.held) if shape.h < sizes.neurons else 0
     distilled = 3 * 4 * rows * all_blocks
     work = max(encoded + step, encoded + lines, encoded + turned, folding, distilled)
     return max(arriving, standing + predicted + candidates * group + work)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from altrelu_dist.committee import COMMITTEE
-from altrelu_dist.committee.line import _moments as ridge_moments
+from altrelu_dist.committee.line import fold_moments
 from altrelu_dist.committee.members import Group, GroupDescent, out_of_fold
 from altrelu_dist.committee.stacking import stacked
 from altrelu_dist.committee.tiles import Encoding
@@ -409,7 +409,7 @@ class _Bench:
             case "encode":
                 return self._encoding()
             case "line":
-                seconds = _timed(lambda: ridge_moments([(0, self._encoded(len(x), p))], 8))
+                seconds = _timed(lambda: fold_moments([(0, self._encoded(len(x), p))], 8))
             case "turn":
                 seconds = _timed(lambda: x.T @ x)
             case "eigen":

@@ -19,8 +19,8 @@ from altrelu_dist.data import open_dataset
 from altrelu_dist.engine import DaskEngine
 from altrelu_dist.errors import ParameterError
 from altrelu_dist.memory import PeakMemory, measure
+from altrelu_dist.planning.calls import Shape
 from altrelu_dist.planning.memory import Blocks, resident, solver_bytes, worker_bytes
-from altrelu_dist.planning.work import Shape
 
 MIB = 1 << 20
 

@@ -11,8 +11,8 @@ import zarr
 from distributed import Client, LocalCluster
 
 from altrelu_dist import AltReLURegressor, open_dataset
+from altrelu_dist.planning.calls import Shape
 from altrelu_dist.planning.memory import Blocks, worker_bytes
-from altrelu_dist.planning.work import Shape
 
 ROWS, FEATURES, BLOCK = 1 << 26, 32, 1 << 17  # 8 GiB of float32 in blocks of 16 MiB
 WRITTEN = 16  # blocks; the others are the same files under other names

@@ -18,11 +18,14 @@ from altrelu_dist.cli.app import app
 from altrelu_dist.committee import COMMITTEE
 from altrelu_dist.engine import Engine
 from altrelu_dist.errors import ParameterError
+from altrelu_dist.planning.arithmetic import multiply_adds
+from altrelu_dist.planning.calls import Call, Range, Shape
+from altrelu_dist.planning.estimates import estimate_of, steps_of
 from altrelu_dist.planning.memory import _SOLVER, Blocks, solver_bytes, worker_bytes
 from altrelu_dist.planning.model import Clock, Cluster, limit_of
-from altrelu_dist.planning.plan import estimate_of, steps_of
-from altrelu_dist.planning.rates import Cost, Rates
-from altrelu_dist.planning.work import Call, Range, Shape, multiply_adds, stages_of
+from altrelu_dist.planning.rates import Rates
+from altrelu_dist.planning.timing import Cost
+from altrelu_dist.planning.work import stages_of
 from altrelu_dist.training import METHODS, schedule, trainer
 
 FLOAT32 = np.dtype(np.float32)

@@ -22,8 +22,8 @@ from test_same_bits import digest, few_rows_held
 
 import altrelu_dist
 from altrelu_dist import AltReLURegressor, inputs, open_dataset
+from altrelu_dist.planning.calls import Shape
 from altrelu_dist.planning.memory import contribution_bytes
-from altrelu_dist.planning.work import Shape
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 

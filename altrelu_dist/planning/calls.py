@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,9 +32,12 @@ class Range(NamedTuple):
         return cls(value, value, value)
 
     @classmethod
-    def between(cls, least: float, most: float) -> Range:
-        """Where only the ends are known: the middle on the scale of factors."""
-        return cls(least, math.sqrt(least * most), most)
+    def total(cls, ranges: Iterable[Range]) -> Range:
+        """The sum of all, end by end."""
+        total = cls.exactly(0)
+        for each in ranges:
+            total = total.plus(each)
+        return total
 
     def plus(self, other: Range) -> Range:
         """The sum, end by end."""
@@ -114,6 +117,10 @@ class Call:
     rides: bool = False
     columns: int = 0
     beside: int = 1
+
+    def times(self, count: Range) -> Call:
+        """The same, so many times as often."""
+        return replace(self, count=self.count.times(count))
 
 
 @dataclass(frozen=True)

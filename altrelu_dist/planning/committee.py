@@ -133,7 +133,7 @@ def _lines(sizes: Sizes, of_loss: int) -> list[Call]:
             Call("line", sizes.held, 0, times, columns=p),
             Call("eigen", 0, 0, Range.exactly(sizes.folds), columns=p),
         ]
-        calls += [_times(call, _EVEN) for call in made] if kind.values else made
+        calls += [call.times(_EVEN) for call in made] if kind.values else made
     return calls
 
 
@@ -160,12 +160,12 @@ def _race(sizes: Sizes) -> list[Call]:
             chances[kind] = chances.get(kind, 0.0) * left
             share = math.floor(_PARTS * takes_place * chances[kind]) / _PARTS
             count = Range(0.0, share, float(place >= len(racers) - going))
-            calls += [_times(call, count) for call in _round(sizes, kind, number, beside)]
+            calls += [call.times(count) for call in _round(sizes, kind, number, beside)]
         for kind in begin:
             once = _EVEN if kind.values else Range(0.0, 1.0, 1.0)
             chances[kind] = once.typical
             made = _round(sizes, kind, number, beside, begins=True)
-            calls += [_times(call, once) for call in made]
+            calls += [call.times(once) for call in made]
         racers += begin
     return calls
 
@@ -219,7 +219,3 @@ def _renewals(sizes: Sizes, shape: Shape, rounds: int) -> list[Call]:
     if sizes.whole:
         return []
     return [Call("sample", shape.n, 0, Range(0, rounds - 1, rounds - 1), everywhere=True)]
-
-
-def _times(call: Call, count: Range) -> Call:
-    return replace(call, count=call.count.times(count))

@@ -15,7 +15,8 @@ from altrelu_dist.moments.explicit import MOST_COLUMNS
 from altrelu_dist.moments.joint import spans
 from altrelu_dist.moments.pattern import MOST_FLIPPED, WIDE, packed_size
 from altrelu_dist.planning import committee
-from altrelu_dist.planning.work import Shape
+from altrelu_dist.planning.arithmetic import n_candidates
+from altrelu_dist.planning.calls import Shape
 from altrelu_dist.solvers.lbfgs import room_for
 from altrelu_dist.training import damped, kronecker, neurons, quasi_newton, schedule, trainer
 
@@ -148,7 +149,7 @@ def solver_bytes(shape: Shape, blocks: Blocks, method: str, before: int, threads
     merging = 8 * (3 * threads + levels) * variables
     descent = 8 * variables * (2 * room_for(quasi_newton.MEMORY) + 12) + merging
     tiles = 2 * threads * _kernel_bytes(shape, "search")
-    m, k = max(neurons.CANDIDATES, h // 2), neurons.n_compared(h // 8)
+    m, k = n_candidates(h)
     sums = (m * (h + q + 2) + k * k) * (levels + threads)
     candidates = 8 * sums + min(rows, neurons.CANDIDATE_TILES * TILE) * p * 24
     work = descent + tiles + candidates

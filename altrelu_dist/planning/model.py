@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 
 from altrelu_dist.engine import FAN_IN, TILE
 from altrelu_dist.inputs import room_for_data
-from altrelu_dist.planning.calls import ONE_THREAD
+from altrelu_dist.planning.calls import ONE_THREAD, Call, Range, Shape, Stage
 from altrelu_dist.planning.memory import Blocks, contribution_bytes
 from altrelu_dist.planning.rates import Rates
-from altrelu_dist.planning.work import Call, Range, Shape, Stage
 
 __all__ = ["Clock", "Cluster", "Limit", "Pass", "limit_of"]
 
@@ -126,10 +125,7 @@ class Clock:
 
     def seconds(self, stage: Stage) -> Range:
         """Of a stage."""
-        total = Range.exactly(0)
-        for call in stage.calls:
-            total = total.plus(call.count.times(self.one(call)))
-        return total
+        return Range.total(call.count.times(self.one(call)) for call in stage.calls)
 
     def one(self, call: Call) -> float:
         """Of one run of a kernel."""

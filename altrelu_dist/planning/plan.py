@@ -11,80 +11,17 @@ from typing import Any
 from altrelu_dist.errors import ParameterError
 from altrelu_dist.loss_names import SQUARES
 from altrelu_dist.parameters import check_one_target, checked_levels, resolved, whole_number
-from altrelu_dist.planning.memory import resident, solver_bytes, worker_bytes
-from altrelu_dist.planning.model import Clock, Cluster, Limit, limit_of
+from altrelu_dist.planning.calls import Range
+from altrelu_dist.planning.estimates import Estimate, PlannedStage, estimate_of, steps_of
+from altrelu_dist.planning.memory import resident, solver_bytes
+from altrelu_dist.planning.model import Clock, Cluster
 from altrelu_dist.planning.problem import machine_memory, problem_of, this_machine
 from altrelu_dist.planning.rates import Rates, measure
 from altrelu_dist.planning.refusals import check_solver, check_worker
-from altrelu_dist.planning.work import PASSES, Call, Range, Shape, Stage, multiply_adds, stages_of
+from altrelu_dist.planning.work import stages_of
 from altrelu_dist.threads import n_threads
 
-__all__ = ["Estimate", "Plan", "PlannedStage", "estimate_of", "plan", "steps_of"]
-
-
-@dataclass(frozen=True)
-class PlannedStage:
-    """A stage of a run, as the progress names it.
-
-    Ranges are the least, the typical and the most: what the data decides is known only then.
-
-    Attributes
-    ----------
-    name : str
-    rows : int
-        That it works on.
-    neurons : tuple of int
-        Fewest and most neurons.
-    rounds : Range
-        Growth stages, cycles, descents or steps.
-    passes : Range
-        Over the whole data.
-    reads : Range
-        Those of them that go to where the data lies.
-    multiply_adds : Range
-    seconds : Range
-        On this machine.
-    """
-
-    name: str
-    rows: int
-    neurons: tuple[int, int]
-    rounds: Range
-    passes: Range
-    reads: Range
-    multiply_adds: Range
-    seconds: Range
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Time and memory of a run on one cluster.
-
-    Attributes
-    ----------
-    workers, threads : int
-        Processes, and threads of each; no workers: threads of the process that trains.
-    seconds : Range
-    bytes_read : Range
-        As stored.
-    worker_memory : int
-        Peak bytes of a worker.
-    memory_limit : int or None
-        Bytes a worker may hold.
-    cached : bool
-        Whether the workers keep the data, so that it is read once.
-    limit : Limit or None
-        Where more workers stop to help; None on this machine.
-    """
-
-    workers: int
-    threads: int
-    seconds: Range
-    bytes_read: Range
-    worker_memory: int
-    memory_limit: int | None
-    cached: bool
-    limit: Limit | None = None
+__all__ = ["Plan", "plan"]
 
 
 @dataclass(frozen=True)
@@ -218,16 +155,18 @@ def plan(
     DataError
         As `open_dataset`.
     """
-    for name, value in {"n_hidden": n_hidden, "max_size": max_size}.items():
+    sizes = {"n_hidden": n_hidden, "max_size": max_size, "features": features}
+    for name, value in {
+        **sizes,
+        "targets": targets,
+        "workers": workers,
+        "threads": threads,
+    }.items():
         if value is not None:
             whole_number(name, value, 1)
     method, most = resolved(method, n_hidden, max_size)
     levels = checked_levels(loss, quantile, method, max_size)
     n_levels = max(1, len(levels))
-    sizes = {"features": features, "targets": targets, "workers": workers, "threads": threads}
-    for name, value in sizes.items():
-        if value is not None:
-            whole_number(name, value, 1)
     data, shape, blocks, stored = problem_of(
         store,
         most,
@@ -272,9 +211,9 @@ def plan(
         n_blocks=blocks.count,
         block_rows=blocks.rows,
         stages=planned,
-        passes=_total(stage.passes for stage in planned),
-        multiply_adds=_total(stage.multiply_adds for stage in planned),
-        seconds=_total(stage.seconds for stage in planned),
+        passes=Range.total(stage.passes for stage in planned),
+        multiply_adds=Range.total(stage.multiply_adds for stage in planned),
+        seconds=Range.total(stage.seconds for stage in planned),
         memory=solver,
         here=estimate_of(clock, stages),
         cluster=asked,
@@ -283,68 +222,6 @@ def plan(
         loss=loss,
         levels=levels,
     )
-
-
-def steps_of(clock: Clock, stages: Sequence[Stage]) -> tuple[PlannedStage, ...]:
-    """The stages with their cost on one cluster."""
-    shape = clock.shape
-    made = []
-    for stage in stages:
-        passes = [call for call in stage.calls if _is_pass(call, shape)]
-        made.append(
-            PlannedStage(
-                stage.name,
-                stage.rows,
-                stage.neurons,
-                stage.rounds,
-                _total(call.count for call in passes),
-                _total(call.count for call in passes if call.everywhere),
-                _total(call.count.times(_work(call, shape)) for call in stage.calls),
-                clock.seconds(stage),
-            )
-        )
-    return tuple(made)
-
-
-def estimate_of(clock: Clock, stages: Sequence[Stage]) -> Estimate:
-    """Time and memory on one cluster, and where more workers stop to help."""
-    shape, blocks, cluster = clock.shape, clock.blocks, clock.cluster
-    planned = steps_of(clock, stages)
-    stored = shape.n * blocks.row_bytes * clock.stored
-    reads = Range.exactly(1) if clock.cached else _total(stage.reads for stage in planned)
-    return Estimate(
-        workers=cluster.workers,
-        threads=cluster.threads,
-        seconds=_total(stage.seconds for stage in planned),
-        bytes_read=reads.times(stored),
-        worker_memory=worker_bytes(
-            shape,
-            blocks,
-            clock.method,
-            max(1, cluster.workers),
-            cluster.threads,
-            cached=clock.cached,
-        ),
-        memory_limit=cluster.memory,
-        cached=clock.cached,
-        limit=limit_of(clock, stages) if cluster.cores is None else None,
-    )
-
-
-def _is_pass(call: Call, shape: Shape) -> bool:
-    return call.kernel in PASSES and call.rows >= shape.n and not call.rides
-
-
-def _work(call: Call, shape: Shape) -> float:
-    work = multiply_adds(call.kernel, call.columns or shape.p, shape.q, call.neurons)
-    return work * call.rows if call.rows else work
-
-
-def _total(ranges: Any) -> Range:
-    total = Range.exactly(0)
-    for each in ranges:
-        total = total.plus(each)
-    return total
 
 
 def _plain(value: Any) -> Any:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Unpack
 import numpy as np
 
 from altrelu_dist.errors import ParameterError
+from altrelu_dist.planning.calls import Shape
 from altrelu_dist.planning.memory import Blocks
 from altrelu_dist.planning.model import Cluster
-from altrelu_dist.planning.work import Shape
 
 if TYPE_CHECKING:
     from altrelu_dist.data import DataSet

@@ -5,10 +5,10 @@ from __future__ import annotations
 from altrelu_dist.cluster_errors import workers_of
 from altrelu_dist.engine import DaskEngine, Engine
 from altrelu_dist.errors import ParameterError
+from altrelu_dist.planning.calls import Shape
 from altrelu_dist.planning.memory import Blocks, resident, solver_bytes, worker_bytes
 from altrelu_dist.planning.model import Cluster
 from altrelu_dist.planning.problem import machine_memory
-from altrelu_dist.planning.work import Shape
 from altrelu_dist.threads import n_threads
 
 __all__ = ["check_run", "check_solver", "check_worker"]

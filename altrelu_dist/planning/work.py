@@ -8,38 +8,25 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from altrelu_dist.committee import COMMITTEE
 from altrelu_dist.engine import TILE
 from altrelu_dist.loss_names import SQUARES
 from altrelu_dist.losses import MOST_FITS, MOST_STEEP
 from altrelu_dist.moments.pattern import WIDE
 from altrelu_dist.planning import committee
-from altrelu_dist.planning.calls import PASSES, Call, Range, Shape, Stage
+from altrelu_dist.planning.calls import Call, Range, Shape, Stage
 from altrelu_dist.training import (
     alternating,
     damped,
     kronecker,
     neurons,
     pattern_state,
-    quasi_newton,
     schedule,
     search,
     trainer,
-)
+)  # fmt: skip
 
-__all__ = [
-    "PASSES",
-    "Call",
-    "Range",
-    "Shape",
-    "Stage",
-    "held_whole",
-    "multiply_adds",
-    "stages_of",
-]
+__all__ = ["held_whole", "stages_of"]
 
-# Share of the signs that flip between two patterns of which one is brought up to date to the other.
-_FLIPS = pattern_state.MANY_FLIPS / 2
 _BUILDS = pattern_state.REBUILD_AFTER + 1  # as often moments are built anew at least
 # Damped steps that are made where they may be many; they end when five of them gain little.
 _STEPS = 65
@@ -53,77 +40,11 @@ _FITS = {"quantile": 8, "huber": 4, "poisson": 4}
 _STEPS_AGAIN = 15
 
 
-def _pairs(m: int) -> int:
-    return m * (m + 1) // 2
-
-
-def multiply_adds(kernel: str, p: int, q: int, h: int) -> float:
-    """Of one row; of the kernels that pass over none, of one run."""
-    match kernel:
-        case "summary":
-            return 2.0 * (p + q)
-        case "whiten":
-            return float(p * p)
-        case "loss-and-gradient":
-            return 2.0 * h * (p + q)
-        case "loss":
-            return float(h * (p + q))
-        case "output":
-            return h * p + (h + 1.0) ** 2 + h * q
-        case "tile":
-            return 2.0 * h * (p + q) + 2.0 * (h + 1.0) ** 2 / kronecker.SETTINGS.renewal_of(h)
-        case "precondition":
-            renewed = 2.0 * (h + 1.0) ** 3 / kronecker.SETTINGS.renewal_of(h)
-            return p * h * (p + h) + (h + 1.0) ** 2 * q + renewed
-        case "insert":
-            m, k = _candidates(h), neurons.n_compared(h // 8)
-            return m * (p + h + q) + h * (p + h + q) + k * (p + k)
-        case "choose":
-            m, k = _candidates(h), neurons.n_compared(h // 8)
-            return h**3 / 3 + m * h * (h / 2 + q) + k**2 * h
-        case "iterate":
-            return 6.0 * quasi_newton.MEMORY * h * (p + q)
-        case "metric":
-            return 2.0 * h * p**2
-        case "gram":
-            return _pairs(h) * _pairs(p) + h * p * (q + 2.0)
-        case "delta":
-            return _FLIPS * h * h * _pairs(p) + 2.0 * h * p
-        case "kinks":
-            return h * p + damped.KINK_WIDTH * h * p**2
-        case "remove":
-            return 2 / 3 * h**3
-        case "system":
-            return (h * p) ** 2 * (h + 1) + 6.0 * h * p**3
-        case "step" | "solve":
-            return (h * p) ** 3 / 3
-        case "line":
-            return p * (p + q + 0.0)
-        case "turn":
-            return float(p * p)
-        case "eigen":
-            return 4.0 * p**3
-        case "member":
-            return 2.0 * h * (p + q)
-        case "member-step":
-            return float(h * COMMITTEE.one_of(h) * p)
-        case "judge":
-            return float(h * p)
-        case "fold":
-            return h * p + float(h) ** 2
-    return 0.0
-
-
 def held_whole(shape: Shape, method: str) -> bool:
     """Whether the process that trains holds all rows, and works on nothing else."""
     if method == "committee":
         return committee.sizes_of(shape).whole
     return schedule.ROWS.stages(shape.p, shape.q, shape.h, shape.dtype, shape.n).whole
-
-
-def _candidates(h: int) -> int:
-    """Among which neurons are chosen, where an eighth of the network is."""
-    return max(neurons.CANDIDATES, h // 2)
 
 
 def stages_of(shape: Shape, method: str, loss: str = SQUARES) -> tuple[Stage, ...]:
@@ -209,12 +130,8 @@ def _reweighted(shape: Shape, method: str, loss: str) -> tuple[Stage, ...]:
     return (
         _look("summary", n),
         Stage("squares", n, (h, h), once, (*_look("sample", n).calls, *squares)),
-        Stage("reweighted", n, (h, h), fits, tuple(_times(call, fits) for call in one)),
+        Stage("reweighted", n, (h, h), fits, tuple(call.times(fits) for call in one)),
     )
-
-
-def _times(call: Call, count: Range) -> Call:
-    return replace(call, count=call.count.times(count))
 
 
 def _rounds(shape: Shape, held: int, judging: int, *, again: bool) -> Stage:

@@ -246,3 +246,75 @@ def test_the_mean_is_advised_only_where_it_can_fill():
         with pytest.raises(MissingValuesError) as told:
             check_summary(summary, None, None, kinds=kinds)
         assert (Remedy.IMPUTE in told.value.remedies) is (kind.kind == "number")
+
+
+# --- a column that is of another kind than in the fit ---------------------------------------------
+
+
+def _fitted_on_both():
+    table = pd.DataFrame({"size": [1.0, 2.0, 4.0] * 10, "town": ["Rome", "Oslo", "Bonn"] * 10})
+    return table, AltReLURegressor(2, method="damped", max_iter=1).fit(table, table["size"])
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"town": 3.0}, "column town holds numbers; expected texts such as 'Bonn'"),
+        ({"size": "big"}, "column size holds text; expected numbers"),
+    ],
+)
+def test_a_column_of_another_kind_than_in_the_fit_is_refused(other, words, lazy):
+    table, model = _fitted_on_both()
+    odd = table.assign(**other)
+    if lazy:
+        odd = dd.from_pandas(odd, npartitions=2)
+    with pytest.raises(DataError, match=f"X: {words}, as in the data of the fit"):
+        np.asarray(model.predict(odd))
+
+
+def test_numbers_alone_in_the_fit_and_a_text_then_is_refused_by_its_name():
+    table, _ = _fitted_on_both()
+    y = table.pop("size")
+    table = table.assign(a=y, b=y**2)[["a", "b"]]
+    model = AltReLURegressor(2, method="damped", max_iter=1).fit(table, y)
+    for odd in (table.assign(b="big"), pa.table(table.assign(b="big"))):
+        with pytest.raises(DataError, match="X: column b holds text; expected numbers, as in"):
+            model.predict(odd)
+        with pytest.raises(DataError, match="X: column b holds text; expected numbers, as in"):
+            model.network_.predict(odd)
+    with pytest.raises(DataError, match="X has a column that is not numbers: town"):
+        model.predict(table.assign(town="Rome"))
+    np.testing.assert_array_equal(model.predict(table.astype(object)), model.predict(table))
+
+
+def test_missing_values_alone_and_numbers_that_are_levels_are_taken():
+    table, _ = _fitted_on_both()
+    gaps = table.assign(town=[None, *table["town"][1:]])
+    model = AltReLURegressor(2, method="damped", max_iter=1).fit(gaps, table["size"])
+    lost = model.predict(table.assign(town=np.nan))
+    np.testing.assert_array_equal(lost, model.predict(table.assign(town=None)))
+    codes = table.assign(town=np.tile(["1", "2", "x"], 10))
+    model = AltReLURegressor(2, method="damped", max_iter=1).fit(codes, table["size"])
+    expected = model.predict(codes.assign(town="2"))
+    np.testing.assert_array_equal(model.predict(codes.assign(town=2)), expected)
+
+
+def test_categories_of_numbers_that_dask_does_not_know_are_numbers_as_in_pandas():
+    table, _ = _fitted_on_both()
+    table = table.assign(code=pd.Categorical([1, 2, 3] * 10))
+    y = table.pop("size")
+    lazy = dd.from_pandas(table, npartitions=3)
+    lazy["code"] = lazy["code"].cat.as_unknown()
+    lazy["town"] = lazy["town"].astype("category").cat.as_unknown()
+    quick = {"method": "damped", "max_iter": 1, "random_state": 0}
+    model = AltReLURegressor(2, **quick).fit(lazy, dd.from_pandas(y, npartitions=3))
+    assert [column.kind for column in model.network_.columns] == ["levels", "number"]
+    for each in (lazy, table):
+        np.testing.assert_allclose(
+            np.asarray(model.predict(each)),
+            AltReLURegressor(2, **quick).fit(table, y).predict(table),
+        )
+    only = AltReLURegressor(2, **quick).fit(lazy[["code"]], dd.from_pandas(y, npartitions=3))
+    assert only.network_.columns is None
+    assert len(np.asarray(only.predict(lazy[["code"]]))) == 30

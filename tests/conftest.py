@@ -15,7 +15,9 @@ from altrelu_dist.engine import DaskEngine
 from altrelu_dist.training.schedule import RowSettings
 
 # What helpers assert is shown in full, as what tests assert.
-pytest.register_assert_rewrite("commands", "committees", "estimators", "oracles")
+pytest.register_assert_rewrite(
+    "commands", "committees", "data_files", "estimators", "kubernetes_manifests", "oracles"
+)
 
 # A shell starts what runs in the background deaf to Ctrl-C, and its children with it.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -14,20 +14,14 @@ from altrelu_dist.losses import MOST_FITS, MOST_STEEP
 from altrelu_dist.moments.pattern import WIDE
 from altrelu_dist.planning import committee
 from altrelu_dist.planning.calls import Call, Range, Shape, Stage
-from altrelu_dist.training import (
-    alternating,
-    damped,
-    kronecker,
-    neurons,
-    pattern_state,
-    schedule,
-    search,
-    trainer,
-)  # fmt: skip
+from altrelu_dist.training import damped, kronecker, neurons, schedule, trainer
+from altrelu_dist.training.alternating import ITERATIONS
+from altrelu_dist.training.pattern_state import REBUILD_AFTER
+from altrelu_dist.training.search import TOLD
 
 __all__ = ["held_whole", "stages_of"]
 
-_BUILDS = pattern_state.REBUILD_AFTER + 1  # as often moments are built anew at least
+_BUILDS = REBUILD_AFTER + 1  # as often moments are built anew at least
 # Damped steps that are made where they may be many; they end when five of them gain little.
 _STEPS = 65
 # Function values that one iteration of the quasi-Newton method takes, its line search included.
@@ -205,7 +199,7 @@ def _search(shape: Shape, few: int, held: int, judging: int, *, told: bool) -> l
     ]
     if told:
         tell = Call("loss", shape.n, h, Range.exactly(1), everywhere=True)
-        most = Range(*(min(search.TOLD, ends) for ends in cycles))
+        most = Range(*(min(TOLD, ends) for ends in cycles))
         calls.append(replace(tell, count=most._replace(least=0)))
     settle = _descent(held, h, settings.settling, settings.most_settling)
     if judging < held:
@@ -310,7 +304,7 @@ def _steps(
 
 def _alternation(shape: Shape, *, local: bool) -> Stage:
     """The paper's iterations: the moments of a pattern, and the true loss in the same pass."""
-    n, h, times = shape.n, shape.h, alternating.ITERATIONS
+    n, h, times = shape.n, shape.h, ITERATIONS
     everywhere = not local
     # Early patterns change so much that an update costs what building anew does.
     built = Range(1 + times / _BUILDS, (1 + times) / 2, 1 + times)

@@ -14,7 +14,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from altrelu_dist import AltReLURegressor
 from altrelu_dist.committee import line as lines_module
 from altrelu_dist.committee.line import lines_of_loss, lines_of_loss_of_few
-from altrelu_dist.committee.members import GroupDescent, hinges
+from altrelu_dist.committee.members import GroupDescent, by_fold, hinges
 from altrelu_dist.committee.settings import COMMITTEE
 from altrelu_dist.committee.stacking import combined, stacked_by_loss
 from altrelu_dist.errors import DataError, ParameterError
@@ -202,7 +202,8 @@ class Tiles:
 
 def descent(tiles, loss, steps=60):
     begin = hinges(tiles.blocks, 4, 8, 0.0, 0)
-    made = GroupDescent(tiles, tiles.blocks, 4, 0, 0.0, 0.0, 0.0, COMMITTEE, steps, 0, loss)
+    judged = by_fold(tiles.blocks, 4)
+    made = GroupDescent(tiles, judged, 4, 0, 0.0, 0.0, 0.0, COMMITTEE, steps, 0, loss)
     state = first = made.init(begin)
     while not made.done(state):
         state = made.step(state)

@@ -21,7 +21,7 @@ from sklearn.linear_model import Ridge
 from altrelu_dist import fitting, on_workers
 from altrelu_dist.committee import side_by_side
 from altrelu_dist.committee.line import _PENALTIES, ridge_lines, ridge_lines_of_few
-from altrelu_dist.committee.members import Group, GroupDescent, hinges, out_of_fold
+from altrelu_dist.committee.members import Group, GroupDescent, by_fold, hinges, out_of_fold
 from altrelu_dist.committee.run import Committee
 from altrelu_dist.committee.settings import COMMITTEE, CommitteeSettings
 from altrelu_dist.committee.side_by_side import Here, SideBySide
@@ -61,7 +61,8 @@ def block_of(n, d, q=1, weighted=False, seed=0):
 def descent_of(tiles, folds, **options):
     usual = {"alpha": 0.0, "slope": 0.0, "dropout": 0.0, "steps": 40, "seed": 3}
     settings = CommitteeSettings(**options.pop("settings", {}))
-    return GroupDescent(tiles, tiles.all(), folds, 0, **usual | options, settings=settings)
+    judged = by_fold(tiles.all(), folds)
+    return GroupDescent(tiles, judged, folds, 0, **usual | options, settings=settings)
 
 
 def stepped(descent, group, steps):

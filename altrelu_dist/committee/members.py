@@ -23,7 +23,7 @@ from altrelu_dist.moments.rows import Array, Block, Floats
 from altrelu_dist.solvers.linalg import Factor
 
 __all__ = [
-    "PATTERNS", "Group", "GroupDescent", "GroupState", "Tiles", "by_member", "hinges",
+    "PATTERNS", "Group", "GroupDescent", "GroupState", "Tiles", "by_fold", "by_member", "hinges",
     "out_of_fold",
 ]  # fmt: skip
 
@@ -104,7 +104,7 @@ class GroupDescent:
     tiles : Tiles
         Of float32.
     judged : Sequence of Block
-        Leading tiles, on whose rows members are validated: each on those of its fold.
+        Rows of each fold, on which the member that is not trained on it is validated.
     n_folds : int
         Row i is of fold ``i % n_folds``; member k is not trained on fold k.
     first : int
@@ -121,7 +121,7 @@ class GroupDescent:
     """
 
     tiles: Tiles
-    judged: Sequence[tuple[int, Block]]
+    judged: Sequence[Block]
     n_folds: int
     first: int
     alpha: float
@@ -147,34 +147,40 @@ class GroupDescent:
         (W, V, c), settings = state.group, self.settings
         members, h, _ = V.shape
         number = self._tile(state.taken)
-        x, y = self.tiles[number]
+        tile = self.tiles[number]
+        (x, y), root = tile, tile.root
         n = len(x)
         mask = _mask(self.tiles.starts[number], n, self.n_folds, self.first, members)
         features = x @ W
-        slopes = (features > 0).astype(x.dtype)
+        slopes = (features > 0).astype(np.float32)
         if self.slope:
-            np.maximum(slopes, x.dtype.type(self.slope), out=slopes)
+            np.maximum(slopes, np.float32(self.slope), out=slopes)
         if self.dropout:
             slopes *= self._kept(n, members, h, state.taken)
         features *= slopes
         hidden = features.reshape(n, members, h).transpose(1, 0, 2)  # (K, n, h)
-        output = hidden @ V + x[:, -1:] * c[:, None]  # (K, n, q)
+        output = hidden @ V + root * c[:, None]  # (K, n, q)
         curvature: Array | None = None
         residual: Array
         if self.loss is None:
             residual = output - y
         else:
-            residual, curvature = _derivatives(self.loss, output, x[:, -1:], y)
+            residual, curvature = _derivatives(self.loss, output, root, y)
         share = mask.T[:, :, None] / mask.sum(axis=0)[:, None, None]
         residual *= share
         if state.inverses is None or state.taken % settings.renewal_of(h) == 0:
-            state = self._renewed(state, slopes, hidden, x[:, -1:], n, curvature)
+            state = self._renewed(state, slopes, hidden, root, curvature)
         assert state.inverses is not None
         hidden_inverse, output_inverse = state.inverses
         g_V = hidden.transpose(0, 2, 1) @ residual
-        g_c = (x[:, -1] @ residual)[:, None]
-        slopes *= _spread(residual, V)
-        g_W = x.T @ slopes
+        g_c = (root[:, 0] @ residual)[:, None]
+        if V.shape[2] == 1:  # of one target, the output weights are factors of the columns
+            slopes.reshape(n, members, h)[:] *= residual[:, :, 0].T[:, :, None]
+            g_W = x.T @ slopes
+            g_W *= V.ravel()
+        else:
+            slopes *= (residual @ V.transpose(0, 2, 1)).transpose(1, 0, 2).reshape(n, -1)
+            g_W = x.T @ slopes
         if self.alpha:
             g_W[:-1] += np.float32(self.alpha) * W[:-1]
             g_V += np.float32(self.alpha) * V
@@ -238,20 +244,18 @@ class GroupDescent:
 
     def _losses(self, group: Group) -> Array:
         """Mean loss of each member on the rows of its own fold."""
-        members = len(group.V)
-        squares, weight = np.zeros(members), np.zeros(members)
-        for start, block in self.judged:
-            folds = _folds(start, self.n_folds)[self.first : self.first + members]
-            for member, rows in enumerate(folds):
-                x, y = block.x[rows], block.y[rows]
-                output = _predicted(x, group, member, self.slope)
-                if self.loss is None:
-                    error = output - y
-                    squares[member] += np.einsum("nq,nq->", error, error, dtype=np.float64)
-                else:
-                    squares[member] += self.loss.total(output, x[:, -1:], y)
-                weight[member] += np.vdot(x[:, -1], x[:, -1])
-        losses: Array = squares / np.maximum(weight, np.finfo(float).tiny)
+        losses = np.full(len(group.V), np.inf)
+        own = self.judged[self.first : self.first + len(losses)]
+        for member, block in enumerate(own):
+            y, root = block.y, block.root
+            output = _predicted(block.x, root, group, member, self.slope)
+            if self.loss is None:
+                error = output - y
+                total = float(np.einsum("nq,nq->", error, error, dtype=np.float64))
+            else:
+                total = self.loss.total(output, root, y)
+            weight = float(np.einsum("no,no->", root, root, dtype=np.float64))
+            losses[member] = total / max(weight, np.finfo(float).tiny)
         return np.where(np.isfinite(losses), losses, np.inf)
 
     def _renewed(
@@ -260,11 +264,10 @@ class GroupDescent:
         slopes: Array,
         hidden: Array,
         ones: Array,
-        n: int,
         curvature: Array | None,
     ) -> GroupState:
         """With the curvature of another tile in the running means."""
-        V = state.group.V
+        V, n = state.group.V, len(slopes)
         members, h, _ = V.shape
         by_member = slopes.reshape(n, members, h).transpose(1, 0, 2)
         if curvature is not None:  # a row has one for all its targets
@@ -329,14 +332,21 @@ def hinges(
     return Group(W, V, c)
 
 
+def by_fold(tiles: Sequence[tuple[int, Block]], n_folds: int) -> list[Block]:
+    """The rows of each fold, of tiles with the number of their first row."""
+    cut = [[block.part(rows) for rows in _folds(at, n_folds)] for at, block in tiles]
+    return [own[0].joined(own[1:]) for own in zip(*cut, strict=True)]
+
+
 def out_of_fold(tiles: Sequence[tuple[int, Block]], group: Group, slope: float) -> Floats:
     """Of each row what the member says that was not trained on it, (n, q)."""
     n_folds, _, q = group.V.shape
     parts = []
-    for start, (x, _) in tiles:
-        part = np.empty((len(x), q))
+    for start, block in tiles:
+        part = np.empty((len(block.x), q))
         for fold, rows in enumerate(_folds(start, n_folds)):
-            part[rows] = _predicted(x[rows], group, fold, slope)
+            own = block.part(rows)
+            part[rows] = _predicted(own.x, own.root, group, fold, slope)
         parts.append(part)
     return np.concatenate(parts)
 
@@ -345,8 +355,8 @@ def by_member(tiles: Sequence[tuple[int, Block]], group: Group, slope: float) ->
     """Of each row what every member says, (n, K, q)."""
     members = range(len(group.V))
     parts = [
-        np.stack([_predicted(x, group, member, slope) for member in members], axis=1)
-        for _, (x, _) in tiles
+        np.stack([_predicted(b.x, b.root, group, member, slope) for member in members], axis=1)
+        for _, b in tiles
     ]
     said: Floats = np.concatenate(parts).astype(np.float64)
     return said
@@ -357,22 +367,14 @@ def _folds(start: int, n_folds: int) -> list[slice]:
     return [slice((fold - start) % n_folds, None, n_folds) for fold in range(n_folds)]
 
 
-def _predicted(x: Array, group: Group, member: int, slope: float) -> Array:
+def _predicted(x: Array, root: Array, group: Group, member: int, slope: float) -> Array:
     """What one member makes of some rows; of one that has diverged, what is not finite."""
     h = group.V.shape[1]
     with np.errstate(over="ignore", invalid="ignore"):
         hidden = x @ group.W[:, member * h : (member + 1) * h]
         np.maximum(hidden, np.float32(slope) * hidden if slope else 0, out=hidden)
-        out: Array = hidden @ group.V[member] + x[:, -1:] * group.c[member]
+        out: Array = hidden @ group.V[member] + root * group.c[member]
     return out
-
-
-def _spread(residual: Array, V: Array) -> Array:
-    """``R V'`` of each member, (n, K h)."""
-    members, n, q = residual.shape
-    if q == 1:  # an outer product
-        return (residual.reshape(members, n).T[:, :, None] * V[:, :, 0]).reshape(n, -1)
-    return (residual @ V.transpose(0, 2, 1)).transpose(1, 0, 2).reshape(n, -1)
 
 
 def _derivatives(loss: Loss, output: Array, root: Array, y: Array) -> tuple[Array, Array]:

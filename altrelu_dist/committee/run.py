@@ -24,6 +24,7 @@ from altrelu_dist.committee.line import (
 from altrelu_dist.committee.members import (
     Group,
     GroupDescent,
+    by_fold,
     by_member,
     hinges,
     out_of_fold,
@@ -105,6 +106,7 @@ class Committee:
         self._pace = 0.0  # seconds of a step for each encoded column, once known
         self._shortened = False  # whether a round had less than all its kinds and steps
         self._factors: Array | None = None  # of focused columns, once there are members
+        self._sparse = True  # whether members may take rows as hats
         self._values = False  # whether the ridge line gained from the values of repeated columns
 
     def fit(
@@ -246,6 +248,8 @@ class Committee:
         journal = self.monitor.journal
         leaving = journal.step("leaving", lambda: not journal.replaying, required=False)
         self._values = self._values and leaving
+        # Those of before there were hats have the weights of dense columns.
+        self._sparse = journal.step("hats", lambda: not journal.replaying, required=False)
         rounds = settings.racing
         if self.parameters.max_iter is not None:
             rounds = rounds[: self.parameters.max_iter]
@@ -283,7 +287,7 @@ class Committee:
         n_tiles = max(1, round(self.n_rows / settings.rows_of_tile(self.n_rows)))
         wanted = settings.steps(number, n_tiles)
         order = [*going[:1], *begun, *going[1:]]
-        columns = np.cumsum([self._encoding(racer.kind).n_columns for racer in order])
+        columns = np.cumsum([self._of_members(racer.kind).width for racer in order])
 
         def affordable() -> tuple[int, float]:
             if not (self._pace and order):
@@ -313,6 +317,12 @@ class Committee:
         """The encoded columns that members of a kind take, neither whitened nor focused."""
         encoder = self.encoder.take(self._blocks(kind))
         return Encoding(encoder, self.scaler, with_hats(encoder) if kind.values else None)
+
+    def _of_members(self, kind: Kind) -> Encoding:
+        """The encoding of a kind, as hats where that takes less time."""
+        encoding = self._encoding(kind)
+        dense = kind.whitened or kind.focused or not self._sparse
+        return encoding if dense else encoding.sparse()
 
     def _followers(self, racers: list[_Racer]) -> list[_Racer]:
         """The kinds that begin after the first round."""
@@ -364,7 +374,7 @@ class Committee:
                 group = hinges(few, folds, h, parameters.negative_slope, seed)
             descent = GroupDescent(
                 tiles=tiles,
-                judged=list(judged.leading(settings.looked_rows)),
+                judged=by_fold(list(judged.leading(settings.looked_rows)), folds),
                 n_folds=folds,
                 first=0,
                 alpha=parameters.alpha,
@@ -381,7 +391,7 @@ class Committee:
         states = run(SideBySide(descents, self._place), groups, self).states
         each = len(parts)
         taken = sum(
-            state.taken * self._encoding(racer.kind).n_columns
+            state.taken * self._of_members(racer.kind).width
             for racer, state in zip(going, states[::each], strict=True)
         )
         self._pace = (self.monitor.clock.seconds - begun) / max(1, taken)
@@ -421,12 +431,13 @@ class Committee:
         self._weigh(kind.name, number)
 
     def _to_begin(self, tiles: Iterable[tuple[int, Block]], pool: Pool) -> list[tuple[int, Block]]:
-        """The tiles; of a loss its parabolas about what the first line says of them."""
+        """The tiles as dense rows; of a loss its parabolas about what the first line says."""
+        dense = [(at, Block(np.asarray(x), y)) for at, (x, y) in tiles]
         if self.loss is None:
-            return list(tiles)
+            return dense
         said = pool.candidates[0].predicted
         return [
-            (at, working(self.loss, block, said[at : at + len(block.x)])) for at, block in tiles
+            (at, working(self.loss, block, said[at : at + len(block.x)])) for at, block in dense
         ]
 
     def _lines(self, tiles: EncodedTiles, folds: int) -> Floats:
@@ -453,19 +464,20 @@ class Committee:
         self._encoded = {
             key: tiles
             for key, tiles in self._encoded.items()
-            if key[0] in names and tiles.kept_bytes
+            if key[0].removesuffix("-hats") in names and tiles.kept_bytes
         }
 
-    def _tiles(self, kind: Kind, rows: Rows) -> EncodedTiles:
+    def _tiles(self, kind: Kind, rows: Rows, *, dense: bool = False) -> EncodedTiles:
         """All rows in memory, or those that judge, as a kind takes them; in every round the same.
 
         They are kept encoded as long as there is room.
         """
-        key = _name(kind), len(rows.X)
+        encoding = self._encoding(kind) if dense else self._of_members(kind)
+        name = _name(kind) if encoding.form is None else f"{_name(kind)}-hats"
+        key = name, len(rows.X)
         if key in self._encoded:
             return self._encoded[key]
         settings, blocks = self.settings, self._blocks(kind)
-        encoding = self._encoding(kind)
         size = settings.rows_of_tile(self.n_rows)
         paced = self.monitor.clock.paced
         if kind.whitened:
@@ -478,7 +490,7 @@ class Committee:
         if kind.focused:
             encoding = replace(encoding, factors=self._factors)
         left = settings.encoded_bytes - sum(tiles.kept_bytes for tiles in self._encoded.values())
-        made = EncodedTiles(rows, encoding, size, left, f"{self.part}-{_name(kind)}", paced)
+        made = EncodedTiles(rows, encoding, size, left, f"{self.part}-{name}", paced)
         self._encoded[key] = made
         return made
 
@@ -489,9 +501,9 @@ class Committee:
         losses: list[float] = []
         has_values = self.encoder.n_pieces > self._pieces
         for kind in settings.lines(self._pieces, self._columns_of, values=has_values):
-            tiles = self._tiles(kind, self.rows)
+            tiles = self._tiles(kind, self.rows, dense=True)
             lines = self._lines(tiles, folds)
-            judged = list(self._tiles(kind, self.judged).all())
+            judged = list(self._tiles(kind, self.judged, dense=True).all())
             if pool is None:
                 y = np.concatenate([block.y for _, block in judged]).astype(np.float64)
                 root = np.concatenate([x[:, -1] for _, (x, _) in judged]).astype(np.float64)

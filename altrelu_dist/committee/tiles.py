@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise, takewhile
 
 import numpy as np
 from scipy.sparse import block_diag, csr_array, eye_array
 
 from altrelu_dist.encoding import Encoder
+from altrelu_dist.encoding.hats import HatBlock, HatForm
 from altrelu_dist.encoding.pieces import PieceColumns
 from altrelu_dist.moments.rows import Array, Block, Floats, Rows, Scaler
 
@@ -29,20 +30,47 @@ class Encoding:
         What the encoded columns are multiplied by: made uncorrelated, or hats instead of pieces.
     factors : ndarray of shape (m,), optional
         One for each encoded column.
+    form : HatForm, optional
+        Of rows without their zeros, whose columns are what ``mixing`` makes of the encoded ones.
     """
 
     encoder: Encoder
     scaler: Scaler
     mixing: Array | csr_array | None = None
     factors: Array | None = None
+    form: HatForm | None = None
+
+    def sparse(self) -> Encoding:
+        """The same columns in another order, as hats, where products take less time so."""
+        as_hats = [] if self.mixing is None else [_last_pieces(self.encoder)]
+        form = HatForm(self.encoder, as_hats)
+        if form.width >= self.encoder.n_columns:
+            return self
+        mixing = eye_array(form.n_columns, format="csr") if self.mixing is None else self.mixing
+        return replace(self, mixing=csr_array(mixing)[:, form.order], form=form)
 
     @property
     def n_columns(self) -> int:
         """Columns of a block, the one included."""
         return self.encoder.n_columns + 1
 
+    @property
+    def width(self) -> int:
+        """Dense columns whose products take as long."""
+        return self.n_columns if self.form is None else self.form.width + 1
+
+    @property
+    def row_bytes(self) -> int:
+        """Of an encoded row without its targets, at most."""
+        dense = self.n_columns * np.dtype(np.float32).itemsize
+        return dense if self.form is None else self.form.row_bytes
+
     def __call__(self, rows: Rows) -> Block:
         """Encode some rows, in float32; the last column is the root of the row's weight."""
+        y, root = self._targets(rows)
+        if self.form is not None:
+            hats = self.form.rows(rows.X)
+            return HatBlock.of(hats if root is None else hats.weighted(root), y)
         features = self.encoder.transform(rows.X, np.float32)
         if self.mixing is not None:
             features = features @ self.mixing
@@ -50,12 +78,9 @@ class Encoding:
             features = features * self.factors
         x = np.empty((len(features), features.shape[1] + 1), np.float32)
         x[:, :-1], x[:, -1] = features, 1
-        y = (rows.y.astype(np.float64) - self.scaler.target_center) / self.scaler.target_scale
-        if rows.weight is not None:
-            root = np.sqrt(rows.weight.astype(np.float64) / self.scaler.weight_scale)
-            x *= root[:, None].astype(np.float32)
-            y *= root[:, None]
-        return Block(x, y.astype(np.float32))
+        if root is not None:
+            x *= root[:, None]
+        return Block(x, y)
 
     def hidden_weights(self, W: Array) -> Floats:
         """Weights (m + 1, N) of such blocks as weights of the encoder's columns."""
@@ -65,6 +90,15 @@ class Encoding:
         if self.mixing is not None:
             weights[:-1] = self.mixing.astype(np.float64) @ weights[:-1]
         return weights
+
+    def _targets(self, rows: Rows) -> tuple[Array, Array | None]:
+        """Standardised targets times the roots of the rows' weights, and these roots."""
+        y = (rows.y.astype(np.float64) - self.scaler.target_center) / self.scaler.target_scale
+        if rows.weight is None:
+            return y.astype(np.float32), None
+        root = np.sqrt(rows.weight.astype(np.float64) / self.scaler.weight_scale)
+        y *= root[:, None]
+        return y.astype(np.float32), root.astype(np.float32)
 
 
 class EncodedTiles:
@@ -97,7 +131,7 @@ class EncodedTiles:
         self.rows, self.encoding, self.tile_rows, self.name = rows, encoding, tile_rows, name
         self.starts = np.linspace(0, n, max(1, round(n / tile_rows)) + 1).astype(int).tolist()
         self._paced = paced
-        needed = n * encoding.n_columns * np.dtype(np.float32).itemsize
+        needed = n * encoding.row_bytes
         self.kept_bytes = needed if needed <= most_bytes else 0
         self._kept: dict[int, Block] = {}
 
@@ -131,10 +165,17 @@ class EncodedTiles:
 def with_hats(encoder: Encoder) -> csr_array:
     """The map that makes hats of the last block of pieces, and leaves all other columns."""
     parts = [eye_array(block.n_columns, format="csr") for block in encoder.blocks]
-    pieces = {k: block for k, block in enumerate(encoder.blocks) if isinstance(block, PieceColumns)}
-    last = max(pieces)
-    parts[last] = pieces[last].hats()
+    last = _last_pieces(encoder)
+    block = encoder.blocks[last]
+    assert isinstance(block, PieceColumns)
+    parts[last] = block.hats()
     return csr_array(block_diag(parts, format="csr"), dtype=np.float32)
+
+
+def _last_pieces(encoder: Encoder) -> int:
+    """The last block of pieces."""
+    blocks = enumerate(encoder.blocks)
+    return max(number for number, block in blocks if isinstance(block, PieceColumns))
 
 
 def whitening(tiles: Iterator[tuple[int, Block]], floor: float) -> Array:

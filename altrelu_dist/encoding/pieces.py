@@ -159,16 +159,33 @@ class PieceColumns:
         -------
         csr_array of shape (n_columns, n_columns)
         """
-        last = np.zeros(self.n_columns, dtype=bool)
-        last[np.cumsum(self.n_knots - 1) - 1] = True
-        share = self.center - np.where(last, 0.0, np.append(self.center[1:], 0.0))
-        scale = np.maximum(np.sqrt(np.clip(share * (1 - share), 0, None)), LEAST_SCALE)
+        last = self._last
         place = np.arange(self.n_columns)
         inner = place[~last]
-        factors = 1 / (self.factor * scale)
+        factors = 1 / (self.factor * self.hat_scale)
         values = np.concatenate([factors, -factors[inner]])
         rows, columns = np.concatenate([place, inner + 1]), np.concatenate([place, inner])
         return csr_array((values, (rows, columns)), shape=(self.n_columns,) * 2)
+
+    @property
+    def hat_share(self) -> Floats:
+        """Mean of each hat."""
+        share: Floats = self.center - np.where(self._last, 0.0, np.append(self.center[1:], 0.0))
+        return share
+
+    @property
+    def hat_scale(self) -> Floats:
+        """What each hat is divided by."""
+        share = self.hat_share
+        scale: Floats = np.sqrt(np.clip(share * (1 - share), 0, None))
+        return np.maximum(scale, LEAST_SCALE)
+
+    @property
+    def _last(self) -> NDArray[np.bool_]:
+        """Which features are the last of their column."""
+        last = np.zeros(self.n_columns, dtype=bool)
+        last[np.cumsum(self.n_knots - 1) - 1] = True
+        return last
 
     def names_out(self, feature_names: Sequence[str]) -> list[str]:
         """The column and the interval, as in ``"age 37.5 to 42"``."""

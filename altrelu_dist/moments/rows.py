@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
@@ -105,6 +105,20 @@ class Block(NamedTuple):
 
     x: Array  # (n, p), p = d + 1; the last column is sqrt(weight)
     y: Array  # (n, q)
+
+    @property
+    def root(self) -> Array:
+        """The roots of the rows' weights, (n, 1)."""
+        return self.x[:, -1:]
+
+    def part(self, rows: slice) -> Self:
+        """Some of the rows."""
+        return self._replace(x=self.x[rows], y=self.y[rows])
+
+    def joined(self, others: Sequence[Block]) -> Block:
+        """These rows, then those of others."""
+        x, y = zip(self, *others, strict=True)
+        return Block(np.concatenate(x), np.concatenate(y))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 from altrelu_dist.committee import COMMITTEE, Kind, line, run
+from altrelu_dist.encoding.hats import row_bytes_of, width_of
 from altrelu_dist.planning.calls import Call, Range, Shape, Stage
 from altrelu_dist.training import schedule
 
@@ -51,6 +52,24 @@ class Sizes:
         pieces = min(kind.pieces, len(self.columns) - 1)
         return self.columns[pieces] + self.values * kind.values
 
+    def width(self, kind: Kind) -> int:
+        """Columns of dense rows whose products would take as long as those of its members."""
+        return self.of(kind) if self._dense(kind) else width_of(self.columns[0], self._cut(kind))
+
+    def row_bytes(self, kind: Kind) -> int:
+        """Of an encoded row of its members."""
+        dense = _FLOAT32 * self.of(kind)
+        return dense if self._dense(kind) else row_bytes_of(self.columns[0], self._cut(kind))
+
+    def _cut(self, kind: Kind) -> int:
+        """Raw columns with pieces, and those with values."""
+        return (self.columns[0] - 1) * ((kind.pieces > 0) + kind.values)
+
+    def _dense(self, kind: Kind) -> bool:
+        """Whether its rows are not taken as hats."""
+        mixed = kind.whitened or kind.focused
+        return mixed or width_of(self.columns[0], self._cut(kind)) >= self.of(kind)
+
     @property
     def neurons(self) -> int:
         """Of all members of a kind."""
@@ -61,9 +80,9 @@ class Sizes:
         """Rows whose out-of-fold predictions weigh the groups."""
         return min(self.held, COMMITTEE.judged_rows)
 
-    def kept(self, columns: int) -> bool:
-        """Whether the encoded rows are kept."""
-        return self.held * columns * _FLOAT32 <= COMMITTEE.encoded_bytes
+    def kept(self, row_bytes: int) -> bool:
+        """Whether encoded rows of so many bytes are kept."""
+        return self.held * row_bytes <= COMMITTEE.encoded_bytes
 
 
 def sizes_of(shape: Shape) -> Sizes:
@@ -127,7 +146,7 @@ def _lines(sizes: Sizes, of_loss: int) -> list[Call]:
         p, times = sizes.of(kind), _ONCE
         if of_loss:
             times = _NEWTON.times(of_loss).plus(_ONCE).times(line.CHOICES * (1 if number else 2))
-        encoded = 1 if sizes.kept(p) else max(3, round(times.typical))
+        encoded = 1 if sizes.kept(_FLOAT32 * p) else max(3, round(times.typical))
         made = [
             Call("encode", encoded * sizes.held, 0, _ONCE, columns=p),
             Call("line", sizes.held, 0, times, columns=p),
@@ -180,20 +199,20 @@ def _round(
 ) -> list[Call]:
     """Members of a kind, for one round, in which so many kinds take part."""
     beside = kinds * len(COMMITTEE.parts(sizes.folds, sizes.h))
-    held, p, h = sizes.held, sizes.of(kind), sizes.h
+    held, p, width, h = sizes.held, sizes.of(kind), sizes.width(kind), sizes.h
     n_tiles = max(1, round(held / COMMITTEE.rows_of_tile(held)))
     steps = COMMITTEE.steps(number, n_tiles)
     passes = steps / n_tiles
     looked = min(held, COMMITTEE.looked_rows)
     encoded = held * (2 if kind.whitened else 1) if begins else 0  # then they are kept
-    if not sizes.kept(p):
+    if not sizes.kept(sizes.row_bytes(kind)):
         encoded = int(held * passes) + looked + 2 * sizes.judged
     calls = [
         Call("encode", encoded, 0, _ONCE, columns=p),
-        Call("member", held, sizes.neurons, Range.exactly(passes), columns=p, beside=beside),
+        Call("member", held, sizes.neurons, Range.exactly(passes), columns=width, beside=beside),
         Call("member-step", 0, sizes.neurons, Range.exactly(steps), columns=p, beside=beside),
-        Call("judge", looked, h, Range.exactly(COMMITTEE.looks + 1), columns=p, beside=beside),
-        Call("judge", sizes.judged, h, Range.exactly(2), columns=p),
+        Call("judge", looked, h, Range.exactly(COMMITTEE.looks + 1), columns=width, beside=beside),
+        Call("judge", sizes.judged, h, Range.exactly(2), columns=width),
         Call("weigh", sizes.judged, 0, _ONCE),
     ]
     if kind.whitened:

@@ -189,9 +189,10 @@ def _committee_bytes(shape: Shape, blocks: Blocks) -> int:
     # As many kinds as begin have each its columns, the coarse ones also whitened and focused.
     pieces, values = len(sizes.columns) - 1, sizes.values > 0
     followers = COMMITTEE.followers(COMMITTEE.kinds[-1], pieces, values=values)
-    kinds = sum(sizes.of(kind) for kind in (*COMMITTEE.kinds, *followers))
-    all_kinds = 4 * (kinds + columns) * sizes.held
+    row = sum(sizes.row_bytes(kind) for kind in (*COMMITTEE.kinds, *followers))
+    all_kinds = (row + 4 * columns) * sizes.held
     encoded = min(all_kinds, COMMITTEE.encoded_bytes + 4 * columns * sizes.judged)
+    encoded += row * min(sizes.held, COMMITTEE.looked_rows)  # once more, by folds
     # Weights, their last move and the best; each candidate keeps its own.
     candidates = 2 * (sum(COMMITTEE.racing) + len(followers)) + 3
     group = 4 * sizes.neurons * (columns + q + 1)

@@ -1,0 +1,142 @@
+"""Rows as hats are the encoded rows, their zeros left out; members of them are the same."""
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from altrelu_dist import AltReLURegressor, fitting
+from altrelu_dist.committee.members import by_fold
+from altrelu_dist.committee.run import Committee
+from altrelu_dist.committee.settings import COMMITTEE, Kind
+from altrelu_dist.committee.tiles import Encoding, with_hats
+from altrelu_dist.encoding import Encoder, sketch_columns
+from altrelu_dist.moments.rows import Block, Rows, Scaler
+
+SCALER = Scaler(np.dtype(float), np.zeros(4), np.ones(4), np.zeros(1), 1.0, 1.0)
+
+
+def table(n, gaps=0.0, seed=0):
+    """Columns of continuous and of repeated values, and one of two."""
+    rng = np.random.default_rng(seed)
+    columns = rng.standard_normal(n), rng.integers(0, 90, n), rng.exponential(size=n)
+    X = np.column_stack([*columns, rng.integers(0, 2, n)])
+    X[rng.random(X.shape) < gaps] = np.nan
+    return X
+
+
+def encoded(X, *, values=False, weight=None, pieces=2):
+    """An encoding as it is and as hats, and the rows."""
+    rows = Rows(0, X, np.ones((len(X), 1)), weight)
+    sketch = sketch_columns(rows)
+    encoder = Encoder.learn(sketch, (16, 256), repeated=[1], most_values=80)
+    encoder = encoder.take(encoder.with_pieces(pieces, 3 if values else pieces))
+    dense = Encoding(encoder, SCALER, with_hats(encoder) if values else None)
+    return dense, dense.sparse(), rows
+
+
+@pytest.mark.parametrize("gaps", [0.0, 0.2], ids=["whole", "gaps"])
+@pytest.mark.parametrize("values", [False, True], ids=["pieces", "values"])
+@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
+def test_products_with_hats_are_those_with_dense_rows(gaps, values, weighted):
+    rng = np.random.default_rng(1)
+    X = table(700, gaps)
+    weight = rng.uniform(0.1, 3, len(X)) if weighted else None
+    dense, sparse, rows = encoded(X, values=values, weight=weight)
+    assert sparse.form is not None
+    assert sparse.width < dense.n_columns
+    assert sparse.row_bytes < dense.row_bytes
+    expected, found = dense(rows), sparse(rows)
+    order = np.append(sparse.form.order, dense.n_columns - 1)
+    assert sorted(order) == list(range(dense.n_columns))
+    W = rng.standard_normal((dense.n_columns, 6)).astype(np.float32)
+    S = rng.standard_normal((len(X), 6)).astype(np.float32)
+    close = {"rtol": 1e-4, "atol": 1e-4}
+    np.testing.assert_allclose(np.asarray(found.x), expected.x[:, order], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found.x @ W[order], expected.x @ W, **close)
+    np.testing.assert_allclose(found.x.T @ S, (expected.x.T @ S)[order], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(found.root, expected.root, rtol=1e-6)
+    np.testing.assert_array_equal(found.y, expected.y)
+    np.testing.assert_allclose(sparse.hidden_weights(W[order]), dense.hidden_weights(W))
+
+
+@given(
+    X=hnp.arrays(
+        np.float64,
+        st.tuples(st.integers(3, 60), st.just(4)),
+        elements=st.one_of(st.integers(-3, 3), st.floats(-1e3, 1e3)),
+    ),
+    far=st.floats(-1e9, 1e9),
+)
+@settings(max_examples=60, deadline=None)
+def test_hats_of_any_rows_are_their_pieces(X, far):
+    rows = Rows(0, X, np.zeros((len(X), 1)), None)
+    encoder = Encoder.learn(sketch_columns(rows), (64,))
+    dense = Encoding(encoder, SCALER)
+    sparse = dense.sparse()
+    new = Rows(0, np.vstack([X, np.full((1, 4), far)]), np.zeros((len(X) + 1, 1)), None)
+    if sparse.form is None:  # as many pieces as hats, or none
+        assert sparse is dense
+        return
+    order = np.append(sparse.form.order, dense.n_columns - 1)
+    np.testing.assert_allclose(
+        np.asarray(sparse(new).x), dense(new).x[:, order], rtol=1e-5, atol=1e-5
+    )
+
+
+def test_a_value_that_no_training_row_lacked_stays_missing():
+    X = table(300)
+    _, sparse, _ = encoded(X)
+    X[0, 0] = np.nan
+    found = np.asarray(sparse(Rows(0, X, np.ones((300, 1)), None)).x)
+    assert np.isnan(found[0]).any()
+    assert np.isfinite(found[1:]).all()
+
+
+def test_few_pieces_of_many_columns_stay_dense():
+    dense, found, _ = encoded(table(300), pieces=1)
+    assert found is dense
+
+
+def test_rows_of_folds_are_the_same_as_hats():
+    dense, sparse, rows = encoded(table(250))
+    tiles = [rows.part(0, 90), rows.part(90, 250)]
+    order = np.append(sparse.form.order, dense.n_columns - 1)
+    expected = by_fold([(0, dense(tiles[0])), (90, dense(tiles[1]))], 3)
+    found = by_fold([(0, sparse(tiles[0])), (90, sparse(tiles[1]))], 3)
+    assert [len(each.x) for each in found] == [len(each.x) for each in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert isinstance(one, Block)
+        np.testing.assert_allclose(np.asarray(one.x), other.x[:, order], rtol=1e-5, atol=1e-5)
+        np.testing.assert_array_equal(one.y, other.y)
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
+def test_a_committee_of_hats_says_what_one_of_dense_rows_says(weighted, monkeypatch):
+    rng = np.random.default_rng(3)
+    X = table(400, gaps=0.05)
+    y = np.nan_to_num(X[:, 0]) ** 2 + np.sin(X[:, 1]) * np.isfinite(X[:, 1])
+    y = np.where(np.isfinite(y), y, 0) + 0.05 * rng.standard_normal(400)
+    weight = rng.uniform(0.2, 2, 400) if weighted else None
+    settings = replace(COMMITTEE, kinds=(Kind("fine", 2),), racing=(1,), few_steps=30, n_folds=3)
+    found = []
+    for sparse in (Encoding.sparse, lambda self: self):
+        forms = []
+
+        def watched(self, sparse=sparse, forms=forms):
+            forms.append(sparse(self).form)
+            return sparse(self)
+
+        monkeypatch.setattr(Encoding, "sparse", watched)
+        with monkeypatch.context() as patch:
+            patch.setattr(fitting, "Committee", partial(Committee, settings=settings))
+            model = AltReLURegressor(random_state=0).fit(X, y, sample_weight=weight)
+        found.append((model.predict(X), [form is not None for form in forms]))
+    (hats, as_hats), (dense, as_dense) = found
+    assert any(as_hats)
+    assert not any(as_dense)
+    np.testing.assert_allclose(hats, dense, rtol=0, atol=1e-3 * np.ptp(y))

@@ -24,6 +24,8 @@ from altrelu_dist.moments.rows import Array, Block, Floats
 
 __all__ = ["HatBlock", "HatForm", "HatRows", "row_bytes_of", "width_of"]
 
+_TEN = 16
+_SUMS = np.tri(_TEN, dtype=np.float32)
 _AS_LONG = 13  # numbers of dense rows are multiplied while one of sparse ones is
 
 
@@ -47,14 +49,15 @@ def row_bytes_of(dense: int, cut: int) -> int:
 
 @dataclass(frozen=True, eq=False)
 class _BlockOfHats:
-    """A block of pieces: first those that are the first of their column, then the second, ...
+    """A block of pieces. The hats of each column are followed by unused ones, up to whole tens.
+
+    (A ten has `_TEN` of them.) So the sums of all columns are taken by few products of matrices.
 
     Parameters
     ----------
     block : PieceColumns
     encoded : bool
-        Whether the encoded columns are not the pieces, but the hats, standardised; then they are in
-        their own order.
+        Whether the encoded columns are not the pieces, but the hats, standardised.
     lacking : ndarray of bool of shape (n_features,)
         Which raw columns may be missing: each has a number more, where it is.
     """
@@ -69,71 +72,70 @@ class _BlockOfHats:
         return self.block.n_columns
 
     @cached_property
-    def order(self) -> NDArray[np.intp]:
-        """Which of the block's columns each is."""
-        if self.encoded:
-            return np.arange(self.n_columns)
-        # The columns with most pieces first, so that a level begins as the one before it.
-        return np.lexsort((-np.repeat(self.block.n_knots, self.block.n_knots - 1), self._level))
-
-    @cached_property
     def center(self) -> Array:
-        """What is taken off each column, in their order."""
+        """What is taken off each column."""
         block = self.block
-        whole = block.hat_share / block.hat_scale if self.encoded else block.center * block.factor
-        return whole[self.order].astype(np.float32)
+        found = block.hat_share / block.hat_scale if self.encoded else block.center * block.factor
+        center: Array = found.astype(np.float32)
+        return center
 
     @cached_property
-    def gaps(self) -> list[tuple[int, NDArray[np.intp]]]:
+    def gaps(self) -> list[tuple[int, slice]]:
         """The numbers for missing values, each with the columns that are their mean there."""
-        places = np.argsort(self.order)
         may = np.flatnonzero(self.lacking[self.block.columns])
-        return [(self.n_columns + k, places[self._own[at]]) for k, at in enumerate(may)]
+        return [(len(self._source) + k, self._own[at]) for k, at in enumerate(may)]
 
     @property
     def n_hats(self) -> int:
         """Numbers of a row, most of them zero."""
-        return self.n_columns + len(self.gaps)
+        return len(self._source) + len(self.gaps)
 
     def rows(self, X: NDArray[Any]) -> tuple[NDArray[np.int32], Floats]:
         """Places and values, (n, 2 columns) each, of the numbers that may not be zero."""
-        block, places = self.block, np.argsort(self.order)
-        at = np.zeros((len(X), 2 * len(block.columns)), np.int32)
-        values = np.zeros(at.shape)
+        block = self.block
+        places = np.zeros((len(X), 2 * len(block.columns)), np.int32)
+        values = np.zeros(places.shape)
+        scales = 1 / block.hat_scale if self.encoded else np.full(self.n_columns, block.factor)
         ends = np.cumsum(block.n_knots)
-        gap = self.n_columns
+        gap = len(self._source)
         for k, (column, own) in enumerate(zip(block.columns, self._own, strict=True)):
-            knots = block.knots[ends[k] - block.n_knots[k] : ends[k]]
+            knots, scale = block.knots[ends[k] - block.n_knots[k] : ends[k]], scales[own]
             x = X[:, column].astype(np.float64)
-            piece = np.clip(np.searchsorted(knots, x, side="right") - 1, 0, len(knots) - 2)
+            piece = np.clip(np.searchsorted(knots, x, side="right") - 1, 0, len(scale) - 1)
             with np.errstate(over="ignore"):
                 share = (x - knots[piece]) / (knots[piece + 1] - knots[piece])
             share = np.clip(share, 0.0, 1.0)
-            scale = (
-                1 / block.hat_scale[own] if self.encoded else np.full(len(knots) - 1, block.factor)
-            )
-            at[:, 2 * k], at[:, 2 * k + 1] = places[own][piece - 1], places[own][piece]
-            values[:, 2 * k] = np.where(piece > 0, (1 - share) * scale[piece - 1], 0.0)
+            places[:, 2 * k + 1] = self._place[own][piece]
+            places[:, 2 * k] = places[:, 2 * k + 1] - (piece > 0)
             values[:, 2 * k + 1] = share * scale[piece]
+            values[:, 2 * k] = np.where(piece > 0, (1 - share) * scale[piece - 1], 0.0)
             if self.lacking[column]:
                 missing = np.isnan(x)
-                at[missing, 2 * k], values[missing, 2 * k], values[missing, 2 * k + 1] = gap, 1, 0
+                places[missing, 2 * k], values[missing, 2 * k : 2 * k + 2] = gap, (1, 0)
                 gap += 1
-        return at, values
+        return places, values
 
     def values(self, W: Array, out: Array) -> None:
         """Write what the hats are multiplied by, (n_hats, N), for weights of the columns."""
-        out[: len(W)] = W
-        for before, level in self._levels:
-            out[level] += out[before]
+        n, N = len(self._source), W.shape[1]
+        if self.encoded:
+            out[:n] = W
+        else:
+            sums = out[:n].reshape(-1, _TEN, N)
+            np.matmul(_SUMS, np.take(W, self._source, axis=0).reshape(sums.shape), out=sums)
+            sums += (self._before @ sums[:, -1])[:, None]
         for at, columns in self.gaps:
             out[at] = self.center[columns] @ W[columns]
 
     def gradient(self, hats: Array, out: Array) -> None:
         """Write what `values` is the transpose of, (n_columns, N)."""
-        out[:] = hats[: len(out)]
-        for before, level in reversed(self._levels):
-            out[before] += out[level]
+        n, N = len(self._source), out.shape[1]
+        if self.encoded:
+            out[:] = hats[:n]
+        else:
+            sums = _SUMS.T @ hats[:n].reshape(-1, _TEN, N)
+            sums += (self._before.T @ sums[:, 0])[:, None]
+            np.take(sums.reshape(n, N), self._place, axis=0, out=out)
         for at, columns in self.gaps:
             out[columns] += np.outer(self.center[columns], hats[at])
 
@@ -143,18 +145,30 @@ class _BlockOfHats:
         return [slice(*ends) for ends in pairwise([0, *np.cumsum(self.block.n_knots - 1).tolist()])]
 
     @cached_property
-    def _level(self) -> NDArray[np.intp]:
-        """Which of its column each piece is."""
-        return np.concatenate([np.zeros(0, np.intp), *map(np.arange, self.block.n_knots - 1)])
+    def _tens(self) -> NDArray[np.intp]:
+        """How many tens each column has."""
+        return -(-(self.block.n_knots - 1) // _TEN)
 
     @cached_property
-    def _levels(self) -> list[tuple[slice, slice]]:
-        """The pieces that follow others, from the second of their columns on, and those before."""
+    def _source(self) -> NDArray[np.intp]:
+        """The encoded column of each hat; any one of the same column where it is not used."""
         if self.encoded:
-            return []
-        starts = np.append(0, np.cumsum(np.bincount(self._level, minlength=1))).tolist()
-        three = zip(starts, starts[1:], starts[2:], strict=False)
-        return [(slice(a, a + c - b), slice(b, c)) for a, b, c in three]
+            return np.arange(self.n_columns)
+        whole = zip(self._own, self._tens.tolist(), strict=True)
+        found = [np.minimum(own.start + np.arange(n * _TEN), own.stop - 1) for own, n in whole]
+        return np.concatenate([np.zeros(0, np.intp), *found])
+
+    @cached_property
+    def _place(self) -> NDArray[np.intp]:
+        """The hat of each encoded column."""
+        return np.unique(self._source, return_index=True)[1]
+
+    @cached_property
+    def _before(self) -> Array:
+        """Which tens are of the same column as each, and before it."""
+        column = np.repeat(np.arange(len(self._tens)), self._tens)
+        found: Array = np.tril(column[:, None] == column, -1).astype(np.float32)
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,7 +206,7 @@ class HatForm:
         """Which of the encoder's columns each column is."""
         columns = np.arange(self.n_columns)
         found = [columns[self.encoder.columns_of(k)] for k in self._whole]
-        found += [columns[self.encoder.columns_of(k)][each.order] for k, each in self._cut.items()]
+        found += [columns[self.encoder.columns_of(k)] for k in self._cut]
         return np.concatenate(found)
 
     @cached_property

@@ -3,6 +3,8 @@
 ``fit`` trains one of them and gives a function that predicts, and what else there is to tell. A
 package that is not installed is not imported: `PACKAGES` names it.
 
+    ours         AltReLURegressor, its defaults
+    small        the same with ``max_size=64``: at most so many neurons
     hist         scikit-learn's HistGradientBoostingRegressor, its defaults
     xgboost      XGBoost's defaults
     xgboost-es   XGBoost at a rate of .05: as many trees, up to 5,000, as a tenth of the rows says
@@ -34,13 +36,14 @@ if TYPE_CHECKING:
     Predict = Callable[[np.ndarray], Any]
     Facts = dict[str, Any]
 
+OURS = ("ours", "small")
 BOOSTING = ("hist", "xgboost", "xgboost-es", "lightgbm", "catboost")
 NETWORKS = ("mlp", "adam", "realmlp")
 OTHERS = (*BOOSTING, *NETWORKS, "ridge")
 PACKAGES = {"xgboost": "xgboost", "xgboost-es": "xgboost", "lightgbm": "lightgbm"}
 PACKAGES |= {"catboost": "catboost", "adam": "torch", "realmlp": "pytabkit"}
 RATES = (1e-2, 3e-3, 1e-3, 3e-2, 3e-4)  # Adam's
-HIDDEN = 64  # Adam's neurons
+HIDDEN = 64  # neurons of `adam` and of `small`
 VALIDATION = 0.1  # share of the training rows that `xgboost-es` and `adam` hold out
 
 
@@ -53,8 +56,8 @@ def fit(
     method: str, X: np.ndarray, y: np.ndarray, seed: int, setting: float, quick: bool
 ) -> tuple[Predict, Facts]:
     """Train on X (n, d) and y (n, q). ``quick``: of Adam only a few steps."""
-    if method == "ours":
-        return _ours(X, y, seed)
+    if method in OURS:
+        return _ours(X, y, seed, None if method == "ours" else HIDDEN)
     if method == "adam":
         return _adam(X, y, seed, setting, quick)
     if method in BOOSTING:
@@ -69,10 +72,12 @@ def _targets(y: np.ndarray) -> np.ndarray:
     return y if y.shape[1] > 1 else y.ravel()
 
 
-def _ours(X: np.ndarray, y: np.ndarray, seed: int) -> tuple[Predict, Facts]:
+def _ours(
+    X: np.ndarray, y: np.ndarray, seed: int, most_neurons: int | None
+) -> tuple[Predict, Facts]:
     from altrelu_dist import AltReLURegressor
 
-    model = AltReLURegressor(random_state=seed).fit(X, _targets(y))
+    model = AltReLURegressor(random_state=seed, max_size=most_neurons).fit(X, _targets(y))
     told = {
         name: getattr(model, f"{name}_", None) for name in ("expected_r2", "expected_r2_spread")
     }

@@ -29,7 +29,6 @@ _SLICE = 1.0  # seconds of a task: the states of its members travel to and fro
 _ROWS = "rows"
 _PIECE = 4 << 20
 _SHARE = 0.5  # of a worker's memory that it may use with them
-_JUDGED_BYTES = 4 * COMMITTEE.looked_rows  # of a column
 _LOOK, _LOOKS = 2.0, 3  # seconds between two looks at paused workers, and looks that are enough
 
 _log = logging.getLogger(__name__)
@@ -146,8 +145,9 @@ class OnWorkers:
             return True
         rows = tiles[0].rows
         encoded = sum({each.name: each.kept_bytes for each in tiles}.values())
-        judged = sum({each.name: each.encoding.n_columns for each in tiles}.values())
-        needed = 2 * (rows.X.nbytes + rows.y.nbytes) + encoded + _JUDGED_BYTES * judged
+        row = sum({each.name: each.encoding.row_bytes for each in tiles}.values())
+        judged = COMMITTEE.looked_rows * row
+        needed = 2 * (rows.X.nbytes + rows.y.nbytes) + encoded + judged
         return all(needed <= _room(worker) for worker in workers)
 
 

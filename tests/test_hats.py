@@ -1,5 +1,6 @@
 """Rows as hats are the encoded rows, their zeros left out; members of them are the same."""
 
+import pickle
 from dataclasses import replace
 from functools import partial
 
@@ -10,10 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from altrelu_dist import AltReLURegressor, fitting
-from altrelu_dist.committee.members import by_fold
+from altrelu_dist.checkpoints.journal import Journal
+from altrelu_dist.committee.members import Group, GroupDescent, by_fold, by_member, out_of_fold
 from altrelu_dist.committee.run import Committee
 from altrelu_dist.committee.settings import COMMITTEE, Kind
-from altrelu_dist.committee.tiles import Encoding, with_hats
+from altrelu_dist.committee.tiles import EncodedTiles, Encoding, with_hats
 from altrelu_dist.encoding import Encoder, sketch_columns
 from altrelu_dist.moments.rows import Block, Rows, Scaler
 
@@ -140,3 +142,102 @@ def test_a_committee_of_hats_says_what_one_of_dense_rows_says(weighted, monkeypa
     assert any(as_hats)
     assert not any(as_dense)
     np.testing.assert_allclose(hats, dense, rtol=0, atol=1e-3 * np.ptp(y))
+
+
+def committee_of_hats(**options):
+    """A quick run with members of fine pieces, on rows with gaps; its network."""
+    X = table(300, gaps=0.1, seed=5)
+    y = np.nan_to_num(X[:, 0]) * np.nan_to_num(X[:, 2])  # no line of pieces has products
+    return AltReLURegressor(random_state=0, max_iter=2, **options).fit(X, y)
+
+
+@pytest.fixture
+def few_kinds(monkeypatch):
+    settings = replace(COMMITTEE, kinds=(Kind("fine", 2),), racing=(1, 1), few_steps=20, n_folds=3)
+    monkeypatch.setattr(fitting, "Committee", partial(Committee, settings=settings))
+
+
+@pytest.mark.usefixtures("few_kinds")
+@pytest.mark.parametrize("older", [False, True], ids=["now", "of before there were hats"])
+@pytest.mark.parametrize("cut", [6, 9])
+def test_a_run_that_was_cut_goes_on_with_the_same_bits(cut, older, monkeypatch, tmp_path):
+    step = Journal.step
+
+    def without_hats(self, name, compute, *, required=True):
+        return False if name == "hats" else step(self, name, compute, required=required)
+
+    seen = []
+
+    def stop(state):
+        seen.append(state)
+        return len(seen) >= cut
+
+    kept = {"checkpoint": tmp_path / "run", "checkpoint_interval": 0}
+    with monkeypatch.context() as patch:
+        if older:
+            patch.setattr(Journal, "step", without_hats)
+        whole = committee_of_hats()
+        assert whole.network_.n_hidden > 20  # not of lines alone
+        expected = whole.predict(table(50, seed=6))
+        stopped = committee_of_hats(callback=stop, **kept)
+        assert stopped.stop_reason_ == "interrupted"
+    found = committee_of_hats(resume=True, **kept).predict(table(50, seed=6))
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_rows_as_hats_can_be_sent():
+    rng = np.random.default_rng(2)
+    dense, sparse, rows = encoded(table(80, gaps=0.1), values=True)
+    block = sparse(rows)
+    W = rng.standard_normal((dense.n_columns, 5)).astype(np.float32)
+    expected = block.x @ W
+    sent = pickle.loads(pickle.dumps(block))
+    assert type(sent) is type(block)
+    np.testing.assert_array_equal(sent.x @ W, expected)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(sparse))(rows).x @ W, expected)
+
+
+def test_rows_without_zeros_have_no_factors():
+    dense, sparse, _ = encoded(table(80))
+    with pytest.raises(ValueError, match="factors"):
+        replace(sparse, factors=np.ones(dense.encoder.n_columns))
+    factored = replace(dense, factors=np.ones(dense.encoder.n_columns))
+    assert factored.sparse() is factored
+
+
+@pytest.mark.parametrize("q", [1, 3])
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_steps_on_hats_are_those_on_dense_rows(q, dropout):
+    dense, sparse, rows = encoded(table(240, gaps=0.1))
+    y = np.nan_to_num(rows.X[:, :1]) ** 2 @ np.ones((1, q))
+    scaler = replace(SCALER, target_center=np.zeros(q))
+    order = np.append(sparse.form.order, dense.n_columns - 1)
+    found = []
+    for encoding in (dense, sparse):
+        tiles = EncodedTiles(
+            rows._replace(y=y), replace(encoding, scaler=scaler), 60, 0, "all", iter
+        )
+        descent = GroupDescent(
+            tiles=tiles,
+            judged=by_fold(list(tiles.all()), 3),
+            n_folds=3,
+            first=0,
+            alpha=1e-3,
+            slope=0.1,
+            dropout=dropout,
+            settings=COMMITTEE,
+            steps=12,
+            seed=4,
+        )
+        rng = np.random.default_rng(7)
+        W = rng.standard_normal((dense.n_columns, 3 * 5)).astype(np.float32) / 20
+        V, c = rng.standard_normal((3, 5, q)), np.zeros((3, q))
+        begin = W if encoding is dense else W[order]
+        state = descent.init(Group(begin, V.astype(np.float32), c.astype(np.float32)))
+        while not descent.done(state):
+            state = descent.step(state)
+        said = out_of_fold(list(tiles.all()), state.group, 0.1)
+        every = by_member(list(tiles.all()), state.group, 0.1)
+        found.append((state.losses, said, every))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
+import textwrap
 import time
 import tracemalloc
 from dataclasses import replace
@@ -502,3 +505,15 @@ def test_parameters_that_cannot_be_are_named(name, value):
     sizes = {"rows": 1e6, "features": 4} | {name: value}
     with pytest.raises(ParameterError, match=f"{name} is {value!r}; expected"):
         plan(**sizes)
+
+
+def test_memory_is_what_dask_says_without_importing_its_cluster():
+    code = """
+        import sys
+        from altrelu_dist.planning.problem import machine_memory
+        found = machine_memory()
+        assert "distributed" not in sys.modules
+        from distributed.system import MEMORY_LIMIT
+        assert found == machine_memory() == MEMORY_LIMIT
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)

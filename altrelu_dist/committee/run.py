@@ -103,6 +103,7 @@ class Committee:
         self._whitenings: dict[tuple[int, ...], Array] = {}  # by blocks of the encoder
         # By what kinds take, and the number of rows: all in memory, or those that judge.
         self._encoded: dict[tuple[str, int], EncodedTiles] = {}
+        self._encodings: dict[Kind, Encoding] = {}  # of members
         self._pace = 0.0  # seconds of a step for each encoded column, once known
         self._shortened = False  # whether a round had less than all its kinds and steps
         self._factors: Array | None = None  # of focused columns, once there are members
@@ -320,9 +321,11 @@ class Committee:
 
     def _of_members(self, kind: Kind) -> Encoding:
         """The encoding of a kind, as hats where that takes less time."""
-        encoding = self._encoding(kind)
-        dense = kind.whitened or kind.focused or not self._sparse
-        return encoding if dense else encoding.sparse()
+        if kind not in self._encodings:
+            encoding = self._encoding(kind)
+            dense = kind.whitened or kind.focused or not self._sparse
+            self._encodings[kind] = encoding if dense else encoding.sparse()
+        return self._encodings[kind]
 
     def _followers(self, racers: list[_Racer]) -> list[_Racer]:
         """The kinds that begin after the first round."""
@@ -363,9 +366,13 @@ class Committee:
         self._forget_tiles(going)
         descents: list[GroupDescent] = []
         groups: list[Group] = []
+        by_name: dict[str, list[Block]] = {}
         for racer in going:
             tiles = self._tiles(racer.kind, self.rows)
             judged = self._tiles(racer.kind, self.judged)
+            if judged.name not in by_name:
+                leading = list(judged.leading(settings.looked_rows))
+                by_name[judged.name] = by_fold(leading, folds)
             sequence = np.random.SeedSequence([parameters.seed, racer.number, number])
             seed = int(sequence.generate_state(1)[0])
             group = racer.group
@@ -374,7 +381,7 @@ class Committee:
                 group = hinges(few, folds, h, parameters.negative_slope, seed)
             descent = GroupDescent(
                 tiles=tiles,
-                judged=by_fold(list(judged.leading(settings.looked_rows)), folds),
+                judged=by_name[judged.name],
                 n_folds=folds,
                 first=0,
                 alpha=parameters.alpha,
@@ -460,11 +467,11 @@ class Committee:
 
     def _forget_tiles(self, going: list[_Racer]) -> None:
         """Make room for the tiles of the kinds that go on."""
-        names = {_name(racer.kind) for racer in going}
+        names = {_name(racer.kind, self._of_members(racer.kind)) for racer in going}
         self._encoded = {
             key: tiles
             for key, tiles in self._encoded.items()
-            if key[0].removesuffix("-hats") in names and tiles.kept_bytes
+            if key[0] in names and tiles.kept_bytes
         }
 
     def _tiles(self, kind: Kind, rows: Rows, *, dense: bool = False) -> EncodedTiles:
@@ -473,13 +480,14 @@ class Committee:
         They are kept encoded as long as there is room.
         """
         encoding = self._encoding(kind) if dense else self._of_members(kind)
-        name = _name(kind) if encoding.form is None else f"{_name(kind)}-hats"
+        name = _name(kind, encoding)
         key = name, len(rows.X)
         if key in self._encoded:
             return self._encoded[key]
         settings, blocks = self.settings, self._blocks(kind)
         size = settings.rows_of_tile(self.n_rows)
         paced = self.monitor.clock.paced
+        assert encoding.form is None or not (kind.whitened or kind.focused)
         if kind.whitened:
             if blocks not in self._whitenings:  # the same in every round
                 plain = EncodedTiles(self.judged, encoding, size, 0, paced=paced)
@@ -559,10 +567,11 @@ class Committee:
         return gram * (self.summary.features.weight / weight)
 
 
-def _name(kind: Kind) -> str:
-    """Of the columns that a kind takes."""
-    how = ("whitened", kind.whitened), ("focused", kind.focused), ("values", kind.values)
-    return "-".join([str(kind.pieces), *(name for name, is_so in how if is_so)])
+def _name(kind: Kind, encoding: Encoding) -> str:
+    """Of the columns that a kind takes, and of how."""
+    how = {"whitened": kind.whitened, "focused": kind.focused, "values": kind.values}
+    how["hats"] = encoding.form is not None
+    return "-".join([str(kind.pieces), *(name for name, is_so in how.items() if is_so)])
 
 
 def _leading(tiles: Sequence[tuple[int, Block]], rows: int) -> list[tuple[int, Block]]:

@@ -40,11 +40,15 @@ class Encoding:
     factors: Array | None = None
     form: HatForm | None = None
 
+    def __post_init__(self) -> None:
+        if self.form is not None and self.factors is not None:
+            raise ValueError("rows without their zeros have no factors")
+
     def sparse(self) -> Encoding:
         """The same columns in another order, as hats, where products take less time so."""
         as_hats = [] if self.mixing is None else [_last_pieces(self.encoder)]
         form = HatForm(self.encoder, as_hats)
-        if form.width >= self.encoder.n_columns:
+        if self.factors is not None or not form.worthwhile:
             return self
         mixing = eye_array(form.n_columns, format="csr") if self.mixing is None else self.mixing
         return replace(self, mixing=csr_array(mixing)[:, form.order], form=form)

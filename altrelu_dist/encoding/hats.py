@@ -22,11 +22,12 @@ from altrelu_dist.encoding.encoder import Encoder
 from altrelu_dist.encoding.pieces import PieceColumns
 from altrelu_dist.moments.rows import Array, Block, Floats
 
-__all__ = ["HatBlock", "HatForm", "HatRows", "row_bytes_of", "width_of"]
+__all__ = ["HatBlock", "HatForm", "HatRows", "row_bytes_of", "width_of", "worthwhile"]
 
-_TEN = 16
-_SUMS = np.tri(_TEN, dtype=np.float32)
-_AS_LONG = 13  # numbers of dense rows are multiplied while one of sparse ones is
+_GROUP = 16  # hats whose sums one product takes
+_SUMS = np.tri(_GROUP, dtype=np.float32)
+_DENSE_TO_SPARSE = 13  # numbers of dense rows are multiplied in the time of one of sparse rows
+_WORTH = 0.75  # of the time of dense rows: the sums of pieces take some as well
 
 
 def width_of(dense: int, cut: int) -> int:
@@ -39,7 +40,12 @@ def width_of(dense: int, cut: int) -> int:
     cut : int
         Raw columns with pieces, once for each block of pieces.
     """
-    return dense + 2 * _AS_LONG * cut
+    return dense + 2 * _DENSE_TO_SPARSE * cut
+
+
+def worthwhile(dense: int, cut: int, n_columns: int) -> bool:
+    """Whether rows of so many encoded columns are taken as hats."""
+    return width_of(dense, cut) < _WORTH * n_columns
 
 
 def row_bytes_of(dense: int, cut: int) -> int:
@@ -49,9 +55,10 @@ def row_bytes_of(dense: int, cut: int) -> int:
 
 @dataclass(frozen=True, eq=False)
 class _BlockOfHats:
-    """A block of pieces. The hats of each column are followed by unused ones, up to whole tens.
+    """A block of pieces as hats.
 
-    (A ten has `_TEN` of them.) So the sums of all columns are taken by few products of matrices.
+    Where the encoded columns are pieces, the hats of each raw column are followed by unused ones,
+    up to a multiple of `_GROUP`: so few products of matrices take the sums of all groups.
 
     Parameters
     ----------
@@ -59,7 +66,7 @@ class _BlockOfHats:
     encoded : bool
         Whether the encoded columns are not the pieces, but the hats, standardised.
     lacking : ndarray of bool of shape (n_features,)
-        Which raw columns may be missing: each has a number more, where it is.
+        Which raw columns may be missing: each has a column more, 1 where it is.
     """
 
     block: PieceColumns
@@ -81,13 +88,13 @@ class _BlockOfHats:
 
     @cached_property
     def gaps(self) -> list[tuple[int, slice]]:
-        """The numbers for missing values, each with the columns that are their mean there."""
+        """The columns of missing values, each with the encoded columns whose mean it stands for."""
         may = np.flatnonzero(self.lacking[self.block.columns])
         return [(len(self._source) + k, self._own[at]) for k, at in enumerate(may)]
 
     @property
     def n_hats(self) -> int:
-        """Numbers of a row, most of them zero."""
+        """Columns of the sparse rows."""
         return len(self._source) + len(self.gaps)
 
     def rows(self, X: NDArray[Any]) -> tuple[NDArray[np.int32], Floats]:
@@ -101,6 +108,8 @@ class _BlockOfHats:
         for k, (column, own) in enumerate(zip(block.columns, self._own, strict=True)):
             knots, scale = block.knots[ends[k] - block.n_knots[k] : ends[k]], scales[own]
             x = X[:, column].astype(np.float64)
+            missing = np.isnan(x)
+            x[np.isinf(x)] = np.nan  # as in dense rows
             piece = np.clip(np.searchsorted(knots, x, side="right") - 1, 0, len(scale) - 1)
             with np.errstate(over="ignore"):
                 share = (x - knots[piece]) / (knots[piece + 1] - knots[piece])
@@ -110,7 +119,6 @@ class _BlockOfHats:
             values[:, 2 * k + 1] = share * scale[piece]
             values[:, 2 * k] = np.where(piece > 0, (1 - share) * scale[piece - 1], 0.0)
             if self.lacking[column]:
-                missing = np.isnan(x)
                 places[missing, 2 * k], values[missing, 2 * k : 2 * k + 2] = gap, (1, 0)
                 gap += 1
         return places, values
@@ -121,7 +129,7 @@ class _BlockOfHats:
         if self.encoded:
             out[:n] = W
         else:
-            sums = out[:n].reshape(-1, _TEN, N)
+            sums = out[:n].reshape(-1, _GROUP, N)
             np.matmul(_SUMS, np.take(W, self._source, axis=0).reshape(sums.shape), out=sums)
             sums += (self._before @ sums[:, -1])[:, None]
         for at, columns in self.gaps:
@@ -133,7 +141,7 @@ class _BlockOfHats:
         if self.encoded:
             out[:] = hats[:n]
         else:
-            sums = _SUMS.T @ hats[:n].reshape(-1, _TEN, N)
+            sums = _SUMS.T @ hats[:n].reshape(-1, _GROUP, N)
             sums += (self._before.T @ sums[:, 0])[:, None]
             np.take(sums.reshape(n, N), self._place, axis=0, out=out)
         for at, columns in self.gaps:
@@ -145,17 +153,17 @@ class _BlockOfHats:
         return [slice(*ends) for ends in pairwise([0, *np.cumsum(self.block.n_knots - 1).tolist()])]
 
     @cached_property
-    def _tens(self) -> NDArray[np.intp]:
-        """How many tens each column has."""
-        return -(-(self.block.n_knots - 1) // _TEN)
+    def _groups(self) -> NDArray[np.intp]:
+        """How many groups each raw column has."""
+        return -(-(self.block.n_knots - 1) // _GROUP)
 
     @cached_property
     def _source(self) -> NDArray[np.intp]:
         """The encoded column of each hat; any one of the same column where it is not used."""
         if self.encoded:
             return np.arange(self.n_columns)
-        whole = zip(self._own, self._tens.tolist(), strict=True)
-        found = [np.minimum(own.start + np.arange(n * _TEN), own.stop - 1) for own, n in whole]
+        whole = zip(self._own, self._groups.tolist(), strict=True)
+        found = [np.minimum(own.start + np.arange(n * _GROUP), own.stop - 1) for own, n in whole]
         return np.concatenate([np.zeros(0, np.intp), *found])
 
     @cached_property
@@ -165,8 +173,8 @@ class _BlockOfHats:
 
     @cached_property
     def _before(self) -> Array:
-        """Which tens are of the same column as each, and before it."""
-        column = np.repeat(np.arange(len(self._tens)), self._tens)
+        """Which groups are of the same column as each, and before it."""
+        column = np.repeat(np.arange(len(self._groups)), self._groups)
         found: Array = np.tril(column[:, None] == column, -1).astype(np.float32)
         return found
 
@@ -195,6 +203,11 @@ class HatForm:
     def width(self) -> int:
         """Columns of dense rows whose products would take as long."""
         return width_of(self.dense.n_columns, self._n_raw)
+
+    @property
+    def worthwhile(self) -> bool:
+        """Whether products take less time than those of dense rows."""
+        return worthwhile(self.dense.n_columns, self._n_raw, self.n_columns)
 
     @property
     def row_bytes(self) -> int:
@@ -313,6 +326,7 @@ class HatRows:
         return HatRows(self.form, self.dense * root[:, None], hats)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """The dense rows: always new ones."""
         eye = np.eye(self.form.n_columns + 1, dtype=np.float32)
         return np.asarray(self @ eye, dtype=dtype)
 
@@ -340,7 +354,7 @@ class HatBlock(Block):
     def joined(self, others: Sequence[Block]) -> Block:
         """These rows, then those of others."""
         every = [self, *others]
-        rows = [cast(HatRows, each.x) for each in every]
+        rows = [cast(HatBlock, each).rows for each in every]
         dense = np.concatenate([each.dense for each in rows])
         hats = vstack([each.hats for each in rows], format="csr")
         x = HatRows(self.rows.form, dense, hats)

@@ -111,7 +111,7 @@ class Block(NamedTuple):
         """The roots of the rows' weights, (n, 1)."""
         return self.x[:, -1:]
 
-    def part(self, rows: slice) -> Self:
+    def some(self, rows: slice) -> Self:
         """Some of the rows."""
         return self._replace(x=self.x[rows], y=self.y[rows])
 

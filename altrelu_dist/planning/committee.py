@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 from altrelu_dist.committee import COMMITTEE, Kind, line, run
-from altrelu_dist.encoding.hats import row_bytes_of, width_of
+from altrelu_dist.encoding.hats import row_bytes_of, width_of, worthwhile
 from altrelu_dist.planning.calls import Call, Range, Shape, Stage
 from altrelu_dist.training import schedule
 
@@ -68,7 +68,7 @@ class Sizes:
     def _dense(self, kind: Kind) -> bool:
         """Whether its rows are not taken as hats."""
         mixed = kind.whitened or kind.focused
-        return mixed or width_of(self.columns[0], self._cut(kind)) >= self.of(kind)
+        return mixed or not worthwhile(self.columns[0], self._cut(kind), self.of(kind))
 
     @property
     def neurons(self) -> int:
@@ -173,6 +173,8 @@ def _race(sizes: Sizes) -> list[Call]:
             best = replace(coarse[0], whitened=all(k.whitened for k in coarse)) if coarse else None
             begin = COMMITTEE.followers(best, len(sizes.columns) - 1, values=sizes.values > 0)
         beside = going + len(begin)
+        # The best may be whitened or not.
+        begin += tuple(replace(kind, whitened=True) for kind in begin if kind in _fine(begin))
         left = going / sum(chances.values())
         takes_place = 1.0 if number < COMMITTEE.least_rounds else 0.5
         for place, kind in enumerate(sorted(racers, key=lambda each: _cost(sizes, each))):
@@ -181,7 +183,7 @@ def _race(sizes: Sizes) -> list[Call]:
             count = Range(0.0, share, float(place >= len(racers) - going))
             calls += [call.times(count) for call in _round(sizes, kind, number, beside)]
         for kind in begin:
-            once = _EVEN if kind.values else Range(0.0, 1.0, 1.0)
+            once = _EVEN if kind.values or kind in _fine(begin) else Range(0.0, 1.0, 1.0)
             chances[kind] = once.typical
             made = _round(sizes, kind, number, beside, begins=True)
             calls += [call.times(once) for call in made]
@@ -189,9 +191,14 @@ def _race(sizes: Sizes) -> list[Call]:
     return calls
 
 
+def _fine(kinds: tuple[Kind, ...]) -> tuple[Kind, ...]:
+    """Those that follow the best of the coarse kinds."""
+    return tuple(kind for kind in kinds if kind.pieces > 1 and not kind.values)
+
+
 def _cost(sizes: Sizes, kind: Kind) -> tuple[int, bool]:
     """What the seconds of a round grow with."""
-    return sizes.of(kind), kind.whitened
+    return sizes.width(kind), kind.whitened
 
 
 def _round(

@@ -188,8 +188,9 @@ def _committee_bytes(shape: Shape, blocks: Blocks) -> int:
     all_blocks = sum(sizes.columns) - (len(sizes.columns) - 1) * sizes.columns[0] + sizes.values
     # As many kinds as begin have each its columns, the coarse ones also whitened and focused.
     pieces, values = len(sizes.columns) - 1, sizes.values > 0
-    followers = COMMITTEE.followers(COMMITTEE.kinds[-1], pieces, values=values)
-    row = sum(sizes.row_bytes(kind) for kind in (*COMMITTEE.kinds, *followers))
+    choices = [COMMITTEE.followers(best, pieces, values=values) for best in COMMITTEE.kinds]
+    followers = max(choices, key=lambda kinds: sum(map(sizes.row_bytes, kinds)))
+    row = sum(map(sizes.row_bytes, (*COMMITTEE.kinds, *followers)))
     all_kinds = (row + 4 * columns) * sizes.held
     encoded = min(all_kinds, COMMITTEE.encoded_bytes + 4 * columns * sizes.judged)
     encoded += row * min(sizes.held, COMMITTEE.looked_rows)  # once more, by folds

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 import os
+import sys
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
+import psutil
 
 from altrelu_dist.errors import ParameterError
 from altrelu_dist.planning.calls import Shape
@@ -19,6 +23,11 @@ if TYPE_CHECKING:
 
 __all__ = ["machine_memory", "problem_of", "this_machine"]
 
+# Limits of the two versions of control groups, as `distributed` reads them.
+_CONTROL_GROUPS = (
+    "memory/memory.limit_in_bytes", "memory/memory.soft_limit_in_bytes",
+    "memory.max", "memory.high", "memory.low",
+)  # fmt: skip
 _BLOCK_BYTES = 16 << 20  # of data that are not here: what one task reads where we choose it
 
 
@@ -75,6 +84,8 @@ def this_machine() -> Cluster:
 
 def machine_memory() -> int:
     """Bytes that processes may use here; in a task, those of its worker."""
+    if "distributed" not in sys.modules:  # importing it takes most of a second
+        return _memory_limit()
     from distributed import get_worker
     from distributed.system import MEMORY_LIMIT
 
@@ -83,3 +94,16 @@ def machine_memory() -> int:
     except ValueError:  # this is no task
         limit = None
     return int(limit or MEMORY_LIMIT)
+
+
+def _memory_limit() -> int:
+    """Bytes of the machine, or of what its control groups and its user leave to a process."""
+    limits = [int(psutil.virtual_memory().total)]
+    for name in _CONTROL_GROUPS:
+        with suppress(OSError, ValueError):
+            limits.append(int(Path("/sys/fs/cgroup", name).read_text()))
+    if sys.platform != "win32":
+        import resource
+
+        limits.append(resource.getrlimit(resource.RLIMIT_RSS)[1])
+    return min(limit for limit in limits if limit > 0)

@@ -260,7 +260,7 @@ def test_workers_of_little_memory_get_no_rows(monkeypatch):
     place = on_workers.OnWorkers(None, None)
 
     def used(kept=0, limit=2**23, **others):
-        encoding = SimpleNamespace(n_columns=10)
+        encoding = SimpleNamespace(row_bytes=40)
         tiles = SimpleNamespace(rows=rows, name="0", kept_bytes=kept, encoding=encoding)
         now = {"nthreads": 8, "memory_limit": limit, "status": "running", "metrics": {}}
         worker.clear()

@@ -323,7 +323,7 @@ class Committee:
         """The encoding of a kind, as hats where that takes less time."""
         if kind not in self._encodings:
             encoding = self._encoding(kind)
-            dense = kind.whitened or kind.focused or not self._sparse
+            dense = kind.mixed or not self._sparse
             self._encodings[kind] = encoding if dense else encoding.sparse()
         return self._encodings[kind]
 
@@ -487,7 +487,7 @@ class Committee:
         settings, blocks = self.settings, self._blocks(kind)
         size = settings.rows_of_tile(self.n_rows)
         paced = self.monitor.clock.paced
-        assert encoding.form is None or not (kind.whitened or kind.focused)
+        assert encoding.form is None or not kind.mixed
         if kind.whitened:
             if blocks not in self._whitenings:  # the same in every round
                 plain = EncodedTiles(self.judged, encoding, size, 0, paced=paced)

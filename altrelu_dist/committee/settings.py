@@ -35,6 +35,11 @@ class Kind:
     values: bool = False
     dropout: float = 0.0
 
+    @property
+    def mixed(self) -> bool:
+        """Whether its columns are mixed or multiplied, so that no row has zeros to leave out."""
+        return self.whitened or self.focused
+
 
 @dataclass(frozen=True)
 class CommitteeSettings:

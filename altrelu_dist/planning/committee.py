@@ -67,8 +67,7 @@ class Sizes:
 
     def _dense(self, kind: Kind) -> bool:
         """Whether its rows are not taken as hats."""
-        mixed = kind.whitened or kind.focused
-        return mixed or not worthwhile(self.columns[0], self._cut(kind), self.of(kind))
+        return kind.mixed or not worthwhile(self.columns[0], self._cut(kind), self.of(kind))
 
     @property
     def neurons(self) -> int:
@@ -174,7 +173,7 @@ def _race(sizes: Sizes) -> list[Call]:
             begin = COMMITTEE.followers(best, len(sizes.columns) - 1, values=sizes.values > 0)
         beside = going + len(begin)
         # The best may be whitened or not.
-        begin += tuple(replace(kind, whitened=True) for kind in begin if kind in _fine(begin))
+        begin += tuple(replace(kind, whitened=not kind.whitened) for kind in _fine(begin))
         left = going / sum(chances.values())
         takes_place = 1.0 if number < COMMITTEE.least_rounds else 0.5
         for place, kind in enumerate(sorted(racers, key=lambda each: _cost(sizes, each))):

@@ -149,10 +149,16 @@ def both(one: dict[int, Cell], other: dict[int, Cell], name: str) -> tuple[float
 def margin(
     methods: dict[str, dict[int, Cell]], others: Sequence[str], own: str = "ours"
 ) -> float | None:
-    """R2 of ours less that of the best of the others, by their test R2."""
+    """R2 of one less that of the best of the others, by their test R2."""
     ours = methods.get(own, {})
     pairs = [both(ours, methods[m], "r2") for m in others if m in methods]
     return min((pair[0] - pair[1] for pair in pairs if pair), default=None)
+
+
+def margins(sets: Sets, others: Sequence[str], own: str = "ours") -> dict[str, float]:
+    """The same of each set that has both."""
+    found = {name: margin(methods, others, own) for name, methods in sets.items()}
+    return {name: less for name, less in found.items() if less is not None}
 
 
 def score(value: float) -> str:
@@ -209,7 +215,7 @@ def compared(sets: Sets) -> Iterator[list[str]]:
     """The rows of a summary: R2, then seconds, rows predicted a second, and the error told."""
     groups = {"the best of boosting": BOOSTING} | {TITLES[m]: (m,) for m in OTHERS}
     for title, others in groups.items():
-        less = {name: m for name, found in sets.items() if (m := margin(found, others)) is not None}
+        less = margins(sets, others)
         yield line(f"R2 of {title}", less, low=True, bound=0.0, form="{:+.4f}")
     large = {name: found for name, found in sets.items() if rows(found) >= LARGE}
     times = ratios(large, "catboost", "seconds")
@@ -220,11 +226,7 @@ def compared(sets: Sets) -> Iterator[list[str]]:
     yield line("60 seconds, fewer rows", seconds, low=False, bound=60.0, form="{:.1f} s")
     rates = ratios(sets, "lightgbm", "rate")
     yield line("LightGBM's rows predicted a second", rates, low=True, bound=1.0, form="{:.2f}")
-    less = {
-        name: m
-        for name, found in sets.items()
-        if (m := margin(found, ("lightgbm",), "small")) is not None
-    }
+    less = margins(sets, ("lightgbm",), "small")
     yield line("R2 of LightGBM, `max_size=64`", less, low=True, bound=0.0, form="{:+.4f}")
     rates = ratios(sets, "lightgbm", "rate", "small")
     what = "LightGBM's rows predicted a second, `max_size=64`"

@@ -363,6 +363,31 @@ def test_a_scheduler_that_dies_is_an_error_at_once_and_another_goes_on(here):
 
 
 @pytest.mark.cluster
+def test_what_dask_logs_as_information_is_not_shown(here):
+    # As when a connection that is closing had something to send: by chance, so that it is said here.
+    code = (
+        "import logging, sys\n"
+        "from altrelu_dist.cli.cluster import ClusterChoice, connect\n"
+        "from altrelu_dist.runs.output import Output\n"
+        "if sys.argv[2:]:\n"
+        "    logging.getLogger('altrelu_dist').setLevel(logging.DEBUG)\n"
+        "batched = logging.getLogger('distributed.batched')\n"
+        "with connect(ClusterChoice(sys.argv[1]), Output()):\n"
+        "    batched.info('while it is connected')\n"
+        "batched.info('after it')\n"
+        "batched.warning('a warning')\n"
+    )
+    with dask_cluster(here) as address:
+        for debug, said in ((), [False, False, True]), (("debug",), [True, True, True]):
+            done = subprocess.run(
+                [sys.executable, "-c", code, address, *debug],
+                capture_output=True, text=True, env=environment(), check=True,
+            )  # fmt: skip
+            told = ("while it is connected", "after it", "a warning")
+            assert [words in done.stderr for words in told] == said, done.stderr
+
+
+@pytest.mark.cluster
 def test_a_scheduler_with_tls_lets_in_who_has_its_authoritys_certificate(here):
     ours, others = certificates(here, "ours"), certificates(here, "others")
     (here / "one").mkdir()

@@ -179,6 +179,10 @@ def connect(
     if address is None and (in_process or choice.workers == 0):
         yield None
         return
+    import distributed.config  # noqa: F401 - its import sets the level that is set here
+
+    if not _debugging():  # Dask logs a traceback, as information, where a closing end had to send
+        logging.getLogger("distributed").setLevel(logging.WARNING)
     from altrelu_dist.cli.profiles import tell_workers
     from altrelu_dist.cluster_errors import explained
 
@@ -208,7 +212,7 @@ def _remote(address: str, tls: TlsFiles, output: Output) -> Iterator[Client]:
 def _local(choice: ClusterChoice, output: Output) -> Iterator[Client]:
     limit = choice.memory_limit
     _check_room(choice.workers or 1)
-    debug = logging.getLogger("altrelu_dist").isEnabledFor(logging.DEBUG)
+    debug = _debugging()
     import dask
     from distributed import Client, LocalCluster
 
@@ -237,6 +241,11 @@ def _local(choice: ClusterChoice, output: Output) -> Iterator[Client]:
         except (KeyboardInterrupt, Terminated):
             _kill_workers(cluster)
             raise
+
+
+def _debugging() -> bool:
+    """Whether log messages are to be shown."""
+    return logging.getLogger("altrelu_dist").isEnabledFor(logging.DEBUG)
 
 
 def _check_room(workers: int) -> None:

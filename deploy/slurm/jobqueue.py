@@ -9,6 +9,7 @@ worker whose job has ended is submitted anew. Started again, it goes on from its
 from __future__ import annotations
 
 import argparse
+import logging
 import signal
 import sys
 import threading
@@ -31,6 +32,8 @@ def main() -> None:
     options = _options()
     # dask-jobqueue, imported, lets Ctrl-C end the process at once; the trainer is to stop softly.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Dask logs a traceback, as information, where an end that is closing had something to send.
+    logging.getLogger("distributed").setLevel(logging.WARNING)
     run = (options.run or options.out.with_name(f"{options.out.stem}-run")).absolute()
     checkpoint = run / "checkpoint"
     begun = any(checkpoint.glob("checkpoint-*"))

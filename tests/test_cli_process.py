@@ -364,7 +364,7 @@ def test_a_scheduler_that_dies_is_an_error_at_once_and_another_goes_on(here):
 
 @pytest.mark.cluster
 def test_what_dask_logs_as_information_is_not_shown(here):
-    # As when a connection that is closing had something to send: by chance, so that it is said here.
+    # As when a connection that closes had something to send: by chance, so that it is said here.
     code = (
         "import logging, sys\n"
         "from altrelu_dist.cli.cluster import ClusterChoice, connect\n"

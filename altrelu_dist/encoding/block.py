@@ -35,6 +35,16 @@ class ColumnBlock(Protocol):
         NaN where the raw value is; a mean of zero over the training rows otherwise.
         """
 
+    def of_columns(self, chosen: NDArray[np.bool_]) -> Self:
+        """What is made of some raw columns alone, of a mask (n_features,)."""
+
+    def linear_between(self) -> dict[int, Floats] | None:
+        """Knots of each raw column, at least two; None where encoded columns have none.
+
+        An encoded column is linear from one knot to the next, and constant beyond them. Of levels
+        that holds for whole numbers.
+        """
+
     def names_out(self, feature_names: Sequence[str]) -> list[str]:
         """A name for each encoded column."""
 

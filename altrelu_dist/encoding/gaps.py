@@ -63,6 +63,15 @@ class GapColumns:
         out /= self.scale
         return out
 
+    def of_columns(self, chosen: NDArray[np.bool_]) -> GapColumns:
+        """Those of some raw columns."""
+        own = chosen[self.columns]
+        return GapColumns(self.columns[own], self.share[own])
+
+    def linear_between(self) -> dict[int, Floats]:
+        """Any two knots: what is not missing is all the same."""
+        return {column: np.array([0.0, 1.0]) for column in self.columns.tolist()}
+
     def names_out(self, feature_names: Sequence[str]) -> list[str]:
         """The column, as in ``"age missing"``."""
         return [f"{feature_names[column]} missing" for column in self.columns]

@@ -103,6 +103,17 @@ class LevelColumns:
         out /= self.scale
         return out
 
+    def of_columns(self, chosen: NDArray[np.bool_]) -> LevelColumns:
+        """Those of some raw columns."""
+        own = chosen[self.columns]
+        center = self.center[chosen[self.sources]]
+        return LevelColumns(self.columns[own], self.n_levels[own], center)
+
+    def linear_between(self) -> dict[int, Floats]:
+        """The places of levels, and one at either end that is none."""
+        counts = zip(self.columns.tolist(), self.n_levels.tolist(), strict=True)
+        return {column: np.arange(-1.0, n + 1) for column, n in counts}
+
     def names_out(self, feature_names: Sequence[str], raw: RawColumns | None = None) -> list[str]:
         """The column and the level, as in ``"colour = red"``; its place, where it has no name."""
         names = []

@@ -148,6 +148,22 @@ class PieceColumns:
         out *= self.factor
         return out
 
+    def of_columns(self, chosen: NDArray[np.bool_]) -> PieceColumns:
+        """Those of some raw columns."""
+        own = chosen[self.columns]
+        return PieceColumns(
+            self.columns[own],
+            self.n_knots[own],
+            self.knots[np.repeat(own, self.n_knots)],
+            self.center[chosen[self.sources]],
+            self.factor,
+        )
+
+    def linear_between(self) -> dict[int, Floats]:
+        """The knots of each raw column."""
+        own = np.split(self.knots, np.cumsum(self.n_knots))[:-1]
+        return dict(zip(self.columns.tolist(), own, strict=True))
+
     def hats(self) -> csr_array:
         """What the encoded columns are multiplied by to become hats, standardised.
 

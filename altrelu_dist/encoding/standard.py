@@ -57,6 +57,17 @@ class StandardColumns:
         out /= self.scale
         return np.clip(out, -CLIP, CLIP, out=out)
 
+    def of_columns(self, chosen: NDArray[np.bool_]) -> StandardColumns:
+        """Those of some raw columns."""
+        own = chosen[self.columns]
+        return StandardColumns(self.columns[own], self.center[own], self.scale[own])
+
+    def linear_between(self) -> dict[int, Floats]:
+        """The numbers between which each column begins to be clipped."""
+        ends = self.center[:, None] + CLIP * self.scale[:, None] * [-1, 1]
+        both = np.concatenate([np.nextafter(ends, -np.inf), ends, np.nextafter(ends, np.inf)], 1)
+        return dict(zip(self.columns.tolist(), np.sort(both), strict=True))
+
     def variance(self, sketch: ColumnSketch) -> float:
         """Variance of the encoded columns, summed."""
         total = 0.0

@@ -81,6 +81,15 @@ class TimeColumns:
         out /= self.scale
         return out
 
+    def of_columns(self, chosen: NDArray[np.bool_]) -> TimeColumns:
+        """Those of some raw columns."""
+        own = chosen[self.columns]
+        of_waves = self.period, self.phase, self.center, self.scale
+        return TimeColumns(self.columns[own], *(values[own] for values in of_waves))
+
+    def linear_between(self) -> None:
+        """Nowhere."""
+
     def names_out(self, feature_names: Sequence[str]) -> list[str]:
         """The column and the wave, as in ``"at sine of 1/2 week"``."""
         names = []

@@ -93,7 +93,8 @@ class Watch(threading.Thread):
 
 features, targets = da.from_zarr(store / "X"), da.from_zarr(store / "y")
 with Watch() as watch:
-    model = AltReLURegressor(16, random_state=0, max_time=30 * ROWS / 1e6).fit(features, targets)
+    model = AltReLURegressor(16, random_state=0, max_time=max(6, 30 * ROWS / 1e6))
+    model.fit(features, targets)
 
 last = model.history_[-1]
 print(f"training loss {last['loss']:.4f} (the noise: {NOISE**2:.4f}) in {last['seconds']:.0f} s")

@@ -136,9 +136,10 @@ def test_members_side_by_side_are_members_apart():
 
 @pytest.fixture
 def little_memory(monkeypatch):
-    """Committees that hold 128 rows of four columns; those that were made."""
+    """Committees of few neurons that hold 128 rows of four columns; those that were made."""
     monkeypatch.setattr(schedule, "ROWS", replace(schedule.ROWS, held_bytes=4096))
-    settings = replace(COMMITTEE, judged_rows=128, looked_rows=64, compared_rows=64)
+    few = {"judged_rows": 128, "looked_rows": 64, "compared_rows": 64, "n_hidden": 16}
+    settings = replace(COMMITTEE, **few)
     seen = []
 
     class Watched(Committee):

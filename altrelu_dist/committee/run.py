@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from altrelu_dist.checkpoints.fingerprint import data_fingerprint, digest
-from altrelu_dist.committee.focus import factors
+from altrelu_dist.committee.gram import hidden_gram
+from altrelu_dist.committee.kind_rows import KindRows, learnt
 from altrelu_dist.committee.line import (
     by_line,
     line_predictions,
@@ -32,12 +33,12 @@ from altrelu_dist.committee.members import (
 from altrelu_dist.committee.pool import Candidate, Pool
 from altrelu_dist.committee.settings import COMMITTEE, CommitteeSettings, Kind
 from altrelu_dist.committee.side_by_side import Here, Place, SideBySide, released
-from altrelu_dist.committee.tiles import EncodedTiles, Encoding, whitening, with_hats
-from altrelu_dist.encoding import ColumnSketch, Encoder, RawColumns, numeric, sketch_columns
+from altrelu_dist.committee.tiles import EncodedTiles
+from altrelu_dist.encoding import ColumnSketch, RawColumns, sketch_columns
 from altrelu_dist.engine import Engine, OutOfTimeError
 from altrelu_dist.losses import loss_of, positive, working
 from altrelu_dist.moments.refusals import check_summary, check_validation
-from altrelu_dist.moments.rows import Array, Block, Both, Floats, Rows, Together, Weights
+from altrelu_dist.moments.rows import Block, Both, Floats, Rows, Together, Weights
 from altrelu_dist.moments.sample import Sampler
 from altrelu_dist.moments.summary import Summary, summarise
 from altrelu_dist.network import Network
@@ -48,11 +49,9 @@ from altrelu_dist.training.driver import run
 from altrelu_dist.training.monitor import Monitor
 from altrelu_dist.training.trainer import Parameters
 
-__all__ = ["GRAM_ROWS", "Committee"]
+__all__ = ["Committee"]
 
 _OF_TIME = 0.9  # that is left: the rest is for what comes after the steps of a round
-_GRAM_TILE = 2048
-GRAM_ROWS = 16_384  # whose hidden features stand for all rows where further ones are folded in
 
 
 @dataclass
@@ -100,14 +99,8 @@ class Committee:
         self.part = 0  # which of them is in memory
         self.pool: Pool | None = None  # once there are rows
         self.loss = loss_of(parameters.loss, parameters.levels)
-        self._whitenings: dict[tuple[int, ...], Array] = {}  # by blocks of the encoder
-        # By what kinds take, and the number of rows: all in memory, or those that judge.
-        self._encoded: dict[tuple[str, int], EncodedTiles] = {}
-        self._encodings: dict[Kind, Encoding] = {}  # of members
         self._pace = 0.0  # seconds of a step for each encoded column, once known
         self._shortened = False  # whether a round had less than all its kinds and steps
-        self._factors: Array | None = None  # of focused columns, once there are members
-        self._sparse = True  # whether members may take rows as hats
         self._values = False  # whether the ridge line gained from the values of repeated columns
 
     def fit(
@@ -145,7 +138,7 @@ class Committee:
             self.summary, self.scaler = summary, summary.scaler(np.dtype(np.float64))
             if self.loss is not None:
                 self.loss.check_least(summary.targets.low)
-            self.encoder, self._pieces = _learnt(sketch, summary.weighted, self.settings, raw)
+            self.encoder, self._pieces = learnt(sketch, summary.weighted, self.settings, raw)
             check_validation(self.validation, self.encoder, feature_names)
             self.monitor.counts.unit = self.scaler.target_scale**2 / summary.targets.mean.size
             varies = bool((summary.targets.variance > 0).any())
@@ -240,6 +233,9 @@ class Committee:
             return
         few = self.n_rows <= settings.judged_rows
         self.judged = self.rows if few else self.rows.part(0, settings.judged_rows)
+        self.encoded = KindRows(
+            self.encoder, self.scaler, settings, self.monitor.clock.paced, self.rows, self.judged
+        )
         pool = self.pool = self._begin_pool(self._folds)
         self._weigh("line", 0)
         if not folds:
@@ -250,7 +246,7 @@ class Committee:
         leaving = journal.step("leaving", lambda: not journal.replaying, required=False)
         self._values = self._values and leaving
         # Those of before there were hats have the weights of dense columns.
-        self._sparse = journal.step("hats", lambda: not journal.replaying, required=False)
+        self.encoded.sparse = journal.step("hats", lambda: not journal.replaying, required=False)
         rounds = settings.racing
         if self.parameters.max_iter is not None:
             rounds = rounds[: self.parameters.max_iter]
@@ -288,7 +284,7 @@ class Committee:
         n_tiles = max(1, round(self.n_rows / settings.rows_of_tile(self.n_rows)))
         wanted = settings.steps(number, n_tiles)
         order = [*going[:1], *begun, *going[1:]]
-        columns = np.cumsum([self._of_members(racer.kind).width for racer in order])
+        columns = np.cumsum([self.encoded.width(racer.kind) for racer in order])
 
         def affordable() -> tuple[int, float]:
             if not (self._pace and order):
@@ -304,29 +300,6 @@ class Committee:
         chosen = {racer.number for racer in order[:kinds]}
         return [racer for racer in going + begun if racer.number in chosen], steps
 
-    def _blocks(self, kind: Kind) -> tuple[int, ...]:
-        """Those of the encoder that members of a kind take."""
-        if kind.values:
-            return self.encoder.with_pieces(kind.pieces, self.encoder.n_pieces)
-        return self.encoder.with_pieces(kind.pieces)
-
-    def _columns_of(self, kind: Kind) -> int:
-        """Encoded columns that members of a kind take."""
-        return self.encoder.take(self._blocks(kind)).n_columns
-
-    def _encoding(self, kind: Kind) -> Encoding:
-        """The encoded columns that members of a kind take, neither whitened nor focused."""
-        encoder = self.encoder.take(self._blocks(kind))
-        return Encoding(encoder, self.scaler, with_hats(encoder) if kind.values else None)
-
-    def _of_members(self, kind: Kind) -> Encoding:
-        """The encoding of a kind, as hats where that takes less time."""
-        if kind not in self._encodings:
-            encoding = self._encoding(kind)
-            dense = kind.mixed or not self._sparse
-            self._encodings[kind] = encoding if dense else encoding.sparse()
-        return self._encodings[kind]
-
     def _followers(self, racers: list[_Racer]) -> list[_Racer]:
         """The kinds that begin after the first round."""
         pieces = min(1, self._pieces)
@@ -334,21 +307,11 @@ class Committee:
         best = min(coarse, key=lambda racer: racer.loss, default=None)
         if best is None or best.group is None:
             return []
-        self._factors = self._focus(best.kind, best.group)
+        self.encoded.focus(best.kind, best.group, self.parameters.negative_slope)
         kinds = self.settings.followers(
             best.kind if pieces else None, self._pieces, values=self._values
         )
         return [_Racer(kind, len(racers) + more) for more, kind in enumerate(kinds)]
-
-    def _focus(self, kind: Kind, group: Group) -> Array:
-        """What each encoded column is multiplied by, from members of a kind."""
-        settings = self.settings
-        encoding = self._tiles(kind, self.judged).encoding
-        few = self.judged.part(0, min(settings.compared_rows, len(self.judged.X)))
-        x = self._encoding(kind)(few).x
-        seen = group._replace(W=encoding.hidden_weights(group.W).astype(np.float32))
-        sources = np.concatenate([block.sources for block in encoding.encoder.blocks])
-        return factors(x, seen, sources, self.parameters.negative_slope, settings.focus_floor)
 
     def _train(self, going: list[_Racer], number: int, most: float, pool: Pool) -> list[Trained]:
         """Train the members of some kinds, all of them side by side."""
@@ -363,13 +326,13 @@ class Committee:
         settings, parameters = self.settings, self.parameters
         h, folds = self._member, pool.n_folds
         parts = settings.parts(folds, h)
-        self._forget_tiles(going)
+        self.encoded.forget_others(racer.kind for racer in going)
         descents: list[GroupDescent] = []
         groups: list[Group] = []
         by_name: dict[str, list[Block]] = {}
         for racer in going:
-            tiles = self._tiles(racer.kind, self.rows)
-            judged = self._tiles(racer.kind, self.judged)
+            tiles = self.encoded.tiles(racer.kind)
+            judged = self.encoded.tiles(racer.kind, judged=True)
             if judged.name not in by_name:
                 leading = list(judged.leading(settings.looked_rows))
                 by_name[judged.name] = by_fold(leading, folds)
@@ -398,7 +361,7 @@ class Committee:
         states = run(SideBySide(descents, self._place), groups, self).states
         each = len(parts)
         taken = sum(
-            state.taken * self._of_members(racer.kind).width
+            state.taken * self.encoded.width(racer.kind)
             for racer, state in zip(going, states[::each], strict=True)
         )
         self._pace = (self.monitor.clock.seconds - begun) / max(1, taken)
@@ -415,15 +378,16 @@ class Committee:
         """Take another part of the rows, if memory does not hold all; the judged ones stay."""
         if number and not self.whole:
             self.judged = self.rows = self.judged.copied()  # the others go, to make room
-            self._encoded.clear()
+            self.encoded.hold(self.rows, self.judged, self.part)
             self._place.release()
             self.rows = self._drawn(number)
+            self.encoded.hold(self.rows, self.judged, self.part)
 
     def _judge(self, racer: _Racer, number: int, trained: Trained, pool: Pool) -> None:
         """Take what a kind became into the pool."""
         settings, kind, slope = self.settings, racer.kind, self.parameters.negative_slope
-        tiles = self._tiles(kind, self.judged)
-        blocks, judged = self._blocks(kind), list(tiles.all())
+        tiles = self.encoded.tiles(kind, judged=True)
+        blocks, judged = self.encoded.blocks(kind), list(tiles.all())
         compared = _leading(judged, settings.compared_rows)
         losses = []
         for name, group in (("last", trained.last), ("best", trained.best)):
@@ -465,53 +429,16 @@ class Committee:
             self.loss = self.loss.with_residuals(y - said / positive(root), weight)
         return by_loss(again, folds, self.loss, start, paced)
 
-    def _forget_tiles(self, going: list[_Racer]) -> None:
-        """Make room for the tiles of the kinds that go on."""
-        names = {_name(racer.kind, self._of_members(racer.kind)) for racer in going}
-        self._encoded = {
-            key: tiles
-            for key, tiles in self._encoded.items()
-            if key[0] in names and tiles.kept_bytes
-        }
-
-    def _tiles(self, kind: Kind, rows: Rows, *, dense: bool = False) -> EncodedTiles:
-        """All rows in memory, or those that judge, as a kind takes them; in every round the same.
-
-        They are kept encoded as long as there is room.
-        """
-        encoding = self._encoding(kind) if dense else self._of_members(kind)
-        name = _name(kind, encoding)
-        key = name, len(rows.X)
-        if key in self._encoded:
-            return self._encoded[key]
-        settings, blocks = self.settings, self._blocks(kind)
-        size = settings.rows_of_tile(self.n_rows)
-        paced = self.monitor.clock.paced
-        assert encoding.form is None or not kind.mixed
-        if kind.whitened:
-            if blocks not in self._whitenings:  # the same in every round
-                plain = EncodedTiles(self.judged, encoding, size, 0, paced=paced)
-                self._whitenings[blocks] = whitening(plain.all(), settings.floor)
-            turned = self._whitenings[blocks]
-            mixing = turned if encoding.mixing is None else encoding.mixing @ turned
-            encoding = replace(encoding, mixing=mixing)
-        if kind.focused:
-            encoding = replace(encoding, factors=self._factors)
-        left = settings.encoded_bytes - sum(tiles.kept_bytes for tiles in self._encoded.values())
-        made = EncodedTiles(rows, encoding, size, left, f"{self.part}-{name}", paced)
-        self._encoded[key] = made
-        return made
-
     def _begin_pool(self, folds: int) -> Pool:
         """The ridge lines: of the standardised columns, with coarse pieces, and with values too."""
         settings, slope = self.settings, self.parameters.negative_slope
         pool: Pool | None = None
         losses: list[float] = []
         has_values = self.encoder.n_pieces > self._pieces
-        for kind in settings.lines(self._pieces, self._columns_of, values=has_values):
-            tiles = self._tiles(kind, self.rows, dense=True)
+        for kind in settings.lines(self._pieces, self.encoded.n_columns, values=has_values):
+            tiles = self.encoded.dense_tiles(kind)
             lines = self._lines(tiles, folds)
-            judged = list(self._tiles(kind, self.judged, dense=True).all())
+            judged = list(self.encoded.dense_tiles(kind, judged=True).all())
             if pool is None:
                 y = np.concatenate([block.y for _, block in judged]).astype(np.float64)
                 root = np.concatenate([x[:, -1] for _, (x, _) in judged]).astype(np.float64)
@@ -520,7 +447,7 @@ class Committee:
                 self.pool = pool
             said = line_predictions(judged, lines)
             each = by_line(_leading(judged, settings.compared_rows), lines)
-            blocks = self._blocks(kind)
+            blocks = self.encoded.blocks(kind)
             loss = pool.add(Candidate(kind.name, tiles.encoding, blocks, lines, said, each))
             self._values = kind.values and loss < (1 - settings.worth_of_values) * min(losses)
             losses.append(loss)
@@ -543,63 +470,11 @@ class Committee:
         return min(kept, groups) if groups > 0 else kept
 
     def hidden_gram(self, network: Network) -> Floats:
-        """Gram matrix of the hidden features and a one: of some rows, scaled to all of them.
-
-        With a ridge: there are often more neurons than rows, and few further rows would otherwise
-        move the output layer far in directions that these rows do not determine.
-        """
-        assert network.encoder is not None
-        encoding = Encoding(network.encoder, self.scaler)
-        rows = self.judged.part(0, min(GRAM_ROWS, len(self.judged.X)))
-        W = np.vstack([network.hidden_weights, network.hidden_bias]).astype(np.float32)
-        slope = np.float32(self.parameters.negative_slope)
-        gram = np.zeros((W.shape[1] + 1,) * 2)
-        weight = 0.0
-        with one_blas_thread():
-            for start in range(0, len(rows.X), _GRAM_TILE):
-                x = encoding(rows.part(start, min(start + _GRAM_TILE, len(rows.X)))).x
-                hidden = x @ W
-                features = np.hstack([np.maximum(hidden, slope * hidden), x[:, -1:]])
-                gram += features.T @ features
-                weight += float(np.vdot(x[:, -1], x[:, -1]))
-        inner = np.einsum("ii->i", gram)[:-1]
-        inner += self.settings.output_ridge * inner.mean()
-        return gram * (self.summary.features.weight / weight)
-
-
-def _name(kind: Kind, encoding: Encoding) -> str:
-    """Of the columns that a kind takes, and of how."""
-    how = {"whitened": kind.whitened, "focused": kind.focused, "values": kind.values}
-    how["hats"] = encoding.form is not None
-    return "-".join([str(kind.pieces), *(name for name, is_so in how.items() if is_so)])
+        """See `gram`: of the rows that judge, scaled to all of them."""
+        weight, ridge = self.summary.features.weight, self.settings.output_ridge
+        return hidden_gram(network, self.judged, self.scaler, weight, ridge)
 
 
 def _leading(tiles: Sequence[tuple[int, Block]], rows: int) -> list[tuple[int, Block]]:
     """The tiles of about the first so many rows."""
     return [(start, block) for start, block in tiles if start < rows]
-
-
-def _learnt(
-    sketch: ColumnSketch, n_rows: int, settings: CommitteeSettings, raw: RawColumns | None
-) -> tuple[Encoder, int]:
-    """Standardised columns, pieces as fine as the number of columns allows, and repeated values.
-
-    And how many blocks of pieces there are, but for that of the values.
-    """
-    distinct = np.where(sketch.exact, sketch.counts, np.iinfo(np.intp).max)
-    cut = (distinct > 2) & (sketch.deviation > 0) & (True if raw is None else numeric(raw))
-
-    def count(intervals: int) -> int:
-        return int(np.minimum(distinct - 1, intervals)[cut].sum())
-
-    intervals = settings.intervals(count)
-    seen = n_rows * sketch.total / np.maximum(sketch.total + sketch.missing, 1e-300)
-    repeated = cut & (distinct > settings.coarse + 1) & (distinct <= seen / settings.rows_a_value)
-    encoder = Encoder.learn(
-        sketch,
-        intervals,
-        raw,
-        repeated=np.flatnonzero(repeated).tolist() if intervals else (),
-        most_values=settings.value_columns,
-    )
-    return encoder, len(intervals)

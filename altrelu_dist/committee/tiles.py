@@ -14,7 +14,10 @@ from altrelu_dist.encoding.hats import HatBlock, HatForm
 from altrelu_dist.encoding.pieces import PieceColumns
 from altrelu_dist.moments.rows import Array, Block, Floats, Rows, Scaler
 
-__all__ = ["EncodedTiles", "Encoding", "whitening", "with_hats"]
+__all__ = ["EncodedTiles", "Encoding", "Pace", "whitening", "with_hats"]
+
+# What goes through the tiles one by one, and may raise where there is no time for another.
+Pace = Callable[[Iterable[tuple[int, int]]], Iterator[tuple[int, int]]]
 
 
 @dataclass(frozen=True)
@@ -118,8 +121,7 @@ class EncodedTiles:
         Kept once they are encoded, if all need no more.
     name : str
         The same for tiles of the same rows and encoding.
-    paced : callable
-        What goes through the tiles one by one, and may raise where there is no time for another.
+    pace : Pace
     """
 
     def __init__(
@@ -129,12 +131,12 @@ class EncodedTiles:
         tile_rows: int,
         most_bytes: int,
         name: str = "",
-        paced: Callable[[Iterable[tuple[int, int]]], Iterator[tuple[int, int]]] = iter,
+        pace: Pace = iter,
     ) -> None:
         n = len(rows.X)
         self.rows, self.encoding, self.tile_rows, self.name = rows, encoding, tile_rows, name
         self.starts = np.linspace(0, n, max(1, round(n / tile_rows)) + 1).astype(int).tolist()
-        self._paced = paced
+        self._pace = pace
         needed = n * encoding.row_bytes
         self.kept_bytes = needed if needed <= most_bytes else 0
         self._kept: dict[int, Block] = {}
@@ -158,7 +160,7 @@ class EncodedTiles:
     def leading(self, n_rows: int) -> Iterator[tuple[int, Block]]:
         """The tiles of about the first so many rows, each with the number of its first row."""
         ends = takewhile(lambda each: each[0] < n_rows, self._ends())
-        for number, (start, _) in enumerate(self._paced(ends)):
+        for number, (start, _) in enumerate(self._pace(ends)):
             yield start, self[number]
 
     def _ends(self) -> Iterator[tuple[int, int]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from altrelu_dist.committee import COMMITTEE, Kind, line, run
+from altrelu_dist.committee import COMMITTEE, Kind, line
+from altrelu_dist.committee.gram import GRAM_ROWS
 from altrelu_dist.encoding.hats import row_bytes_of, width_of, worthwhile
 from altrelu_dist.planning.calls import Call, Range, Shape, Stage
 from altrelu_dist.training import schedule
@@ -232,7 +233,7 @@ def _round(
 
 def _folding(sizes: Sizes, groups: int) -> list[Call]:
     """The Gram matrix of the hidden features, for further rows."""
-    rows, p = min(sizes.judged, run.GRAM_ROWS), sizes.columns[-1]
+    rows, p = min(sizes.judged, GRAM_ROWS), sizes.columns[-1]
     return [
         Call("encode", rows, 0, _ONCE, columns=p),
         Call("fold", rows, groups * sizes.neurons, _ONCE, columns=p),

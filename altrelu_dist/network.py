@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
@@ -23,6 +23,7 @@ from altrelu_dist.exports import ExportMethods
 from altrelu_dist.intervals import ResidualQuantiles
 from altrelu_dist.links import check_regular
 from altrelu_dist.outputs import recovered, write_beside
+from altrelu_dist.threads import in_threads
 
 __all__ = ["Network"]
 
@@ -50,7 +51,7 @@ _ENCODED_ROWS_AT_ONCE = 1024  # each is some hundred columns wide, and stays in 
 
 @dataclass(frozen=True, eq=False)  # arrays have no plain equality
 class Network(ExportMethods):
-    """A two-layer ReLU network on raw (not standardised) inputs.
+    """A two-layer ReLU network on raw (not standardised) inputs; its arrays are not to be changed.
 
     ``f(x) = output_weights.T @ sigma(hidden_weights.T @ e(x) + hidden_bias) + output_bias`` with
     ``sigma(z) = max(z, negative_slope * z)``, and ``e(x) = x`` or what an encoder makes of it.
@@ -193,7 +194,7 @@ class Network(ExportMethods):
         ----------
         X : array-like of shape (n_rows, n_features)
             Numbers, or a table of the columns that it was trained on; computed in float64, a few
-            thousand rows at a time.
+            thousand rows at a time on each of the threads that BLAS may use.
 
         Returns
         -------
@@ -206,14 +207,14 @@ class Network(ExportMethods):
             If the number of columns is not ``n_features``, or a table has other ones.
         """
         rows = X if isinstance(X, np.ndarray) else np.asarray(self._taken(X))
-        if rows.ndim != 2 or rows.shape[1] != self.n_features:
-            raise DataError(
-                f"the network takes {self.n_features} features, found an array of shape "
-                f"{rows.shape}"
-            )
+        self._check_shape(rows)
         out = np.empty((rows.shape[0], self.n_targets))
-        for part in self._parts(rows.shape[0]):
+        _ = self._lookup  # made once, before several threads ask for it
+
+        def predict_part(part: slice) -> None:
             out[part] = self._activations(rows[part]) @ self.output_weights + self.output_bias
+
+        in_threads(predict_part, self._parts(rows.shape[0]))
         if self.target_range is not None:
             np.clip(out, *self.target_range, out=out)
         return out
@@ -238,7 +239,13 @@ class Network(ExportMethods):
         Returns
         -------
         ndarray of shape (n_rows, n_hidden)
+
+        Raises
+        ------
+        DataError
+            If the number of columns is not ``n_features``.
         """
+        self._check_shape(X)
         if self.encoder is None:
             return self._activations(X)
         out = np.empty((X.shape[0], self.n_hidden))
@@ -246,11 +253,17 @@ class Network(ExportMethods):
             out[part] = self._activations(X[part])
         return out
 
-    def _parts(self, n_rows: int) -> Iterator[slice]:
+    def _check_shape(self, rows: NDArray[Any]) -> None:
+        if rows.ndim != 2 or rows.shape[1] != self.n_features:
+            raise DataError(
+                f"the network takes {self.n_features} features, found an array of shape "
+                f"{rows.shape}"
+            )
+
+    def _parts(self, n_rows: int) -> list[slice]:
         """Rows to compute at once."""
         size = _ROWS_AT_ONCE if self.encoder is None else _ENCODED_ROWS_AT_ONCE
-        for start in range(0, n_rows, size):
-            yield slice(start, start + size)
+        return [slice(start, start + size) for start in range(0, n_rows, size)]
 
     def _activations(self, X: NDArray[Any]) -> Floats:
         """What the hidden neurons make of few rows."""
@@ -273,7 +286,9 @@ class Network(ExportMethods):
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the tables, which are made anew."""
-        return {name: value for name, value in self.__dict__.items() if name != "_lookup"}
+        state = self.__dict__.copy()
+        state.pop("_lookup", None)
+        return state
 
     def __repr__(self) -> str:
         encoded = "" if self.encoder is None else f" encoded as {self.encoder.n_columns} columns"

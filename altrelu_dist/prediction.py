@@ -150,9 +150,14 @@ def predict_blocks(network: Network, X: da.Array) -> da.Array:
     -------
     dask.array.Array of shape (n_rows, n_targets)
     """
+    from dask import delayed
+
+    # Without the Gram matrix, which is large. As a task of its own it comes to a worker once, and
+    # so do the tables that it makes there.
+    there = delayed(replace(network, hidden_gram=None), pure=True, traverse=False)
     predicted: da.Array = X.map_blocks(
         _predict_block,
-        network=replace(network, hidden_gram=None),  # which is large, and goes to the workers
+        network=there,
         dtype=np.float64,
         chunks=(X.chunks[0], (network.n_targets,)),
         meta=np.empty((0, 0)),

@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
-__all__ = ["n_threads", "one_blas_thread"]
+__all__ = ["in_threads", "n_threads", "one_blas_thread"]
+
+T = TypeVar("T")
 
 _lock = threading.Lock()
 _users = 0
@@ -74,6 +78,30 @@ def n_threads() -> int:
     with _lock:
         allowed = _allowed if _users else _allowed_now()
     return max(allowed, _of_worker())
+
+
+def in_threads(work: Callable[[T], None], items: Sequence[T]) -> None:
+    """Do some work for each item, on as many threads as BLAS would use now.
+
+    Where BLAS is limited to one thread already, others work beside this one, and it is done here.
+
+    Parameters
+    ----------
+    work : callable
+        Of one item.
+    items : sequence
+    """
+    with _lock:
+        limited = _users > 0
+    threads = 1 if limited or len(items) < 2 else min(_allowed_now(), len(items))
+    if threads == 1:
+        for item in items:
+            work(item)
+        return
+    with one_blas_thread(), ThreadPoolExecutor(threads) as pool:
+        done = [pool.submit(copy_context().run, work, item) for item in items]
+        for each in done:
+            each.result()
 
 
 def _of_worker() -> int:

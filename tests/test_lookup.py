@@ -2,22 +2,28 @@
 
 import copy
 import pickle
+import threading
+from contextlib import nullcontext
 from dataclasses import replace
 
 import dask.array as da
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from encoded_tables import odd_tables
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from altrelu_dist import threads
 from altrelu_dist.encoding import Encoder, RawColumn, sketch_columns
 from altrelu_dist.encoding.gaps import GapColumns
 from altrelu_dist.encoding.lookup import LookupLayer
 from altrelu_dist.encoding.standard import StandardColumns
 from altrelu_dist.encoding.times import TimeColumns
+from altrelu_dist.errors import DataError
 from altrelu_dist.moments.rows import Rows
 from altrelu_dist.network import Network
+from altrelu_dist.prediction import predict_blocks
 
 LEVELS = RawColumn("levels", tuple(f"level {k}" for k in range(40)))
 RAW = (RawColumn(), RawColumn(), RawColumn(), LEVELS)
@@ -99,24 +105,24 @@ def test_what_is_missing_or_infinite_is_as_in_encoded_columns(times):
 
 
 @given(
-    X=hnp.arrays(
-        np.float64,
-        st.tuples(st.integers(3, 60), st.just(3)),
-        elements=st.one_of(st.integers(-3, 3), st.floats(-1e3, 1e3), st.just(np.nan)),
-    ),
+    X=odd_tables(columns=3),
     far=st.sampled_from([0.0, 1e3, -1e9, 1e15]),
+    gaps=st.sampled_from([0.0, 0.1]),
     dtype=st.sampled_from([np.float64, np.float32]),
 )
 @settings(max_examples=150, deadline=None)
-def test_any_rows(X, far, dtype):
+def test_any_rows(X, far, gaps, dtype):
     X = (X + far).astype(dtype)
+    X[np.random.default_rng(0).random(X.shape) < gaps] = np.nan
     sketch = sketch_columns(Rows(0, X.astype(float), np.zeros((len(X), 1)), None))
-    layer, expected = layer_of(Encoder.learn(sketch, (64, 64, 64)))
-    new = np.concatenate([X, X[::-1] * 2, np.full((1, 3), 1e300)])[:, :3].astype(np.float64)
-    if layer is not None:
-        found, right = layer.apply(new), expected(new)
-        np.testing.assert_array_equal(np.isnan(found), np.isnan(right))
-        np.testing.assert_allclose(found, right, rtol=1e-9, atol=1e-8)
+    layer, expected = layer_of(Encoder.learn(sketch, (64, 64)))
+    assume(layer is not None)
+    beside = [np.nextafter(X, dtype(end)) for end in (-np.inf, np.inf)]
+    new = np.concatenate([X, X[::-1] * 2, *beside, np.full((1, 3), 1e30, dtype)])
+    assert new.dtype == dtype
+    found, right = layer.apply(new), expected(new)
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(right))
+    np.testing.assert_allclose(found, right, rtol=1e-11, atol=1e-9)
 
 
 def test_few_encoded_columns_are_multiplied():
@@ -137,10 +143,54 @@ def test_rows_are_predicted_alike_alone_and_with_others():
     # The sum of a row's lines does not depend on other rows.
     hidden = network.hidden_features(X)
     alone = np.concatenate([network.hidden_features(X[k : k + 1]) for k in range(0, 3_000, 97)])
-    np.testing.assert_array_equal(alone, hidden[::97])
+    np.testing.assert_allclose(alone, hidden[::97], rtol=1e-12, atol=1e-12)
+    for other in (X[:, :3], np.hstack([X, X]), X[0]):
+        with pytest.raises(DataError, match="takes 4 features"):
+            network.hidden_features(other)
     assert network.predict(X[:0]).shape == (0, 1)
     blocks = network.predict(X[:1000]), network.predict(X[1000:])
     np.testing.assert_allclose(np.concatenate(blocks), found, rtol=1e-12, atol=1e-12)
+
+
+def test_the_lines_of_a_row_do_not_depend_on_other_rows():
+    X = table(3_000)[:, :2]
+    layer, _ = layer_of(
+        Encoder.learn(sketch_columns(Rows(0, X, np.zeros((3_000, 1)), None)), (96,))
+    )
+    assert not layer.rest.blocks
+    alone = np.concatenate([layer.apply(X[k : k + 1]) for k in range(0, 3_000, 97)])
+    np.testing.assert_array_equal(alone, layer.apply(X)[::97])
+    assert layer.apply(X[:0]).shape == (0, 5)
+
+
+@pytest.mark.parametrize("encoded", [True, False], ids=["encoded", "plain"])
+def test_threads_change_no_bit(encoded, monkeypatch):
+    X = table(9_000)
+    network = network_of(X)
+    if not encoded:
+        X = network.encoder.transform(X)
+        network = replace(network, encoder=None)
+    found = []
+    for allowed in (1, 3):
+        monkeypatch.setattr(threads, "_allowed_now", lambda allowed=allowed: allowed)
+        with threads.one_blas_thread() if allowed == 1 else nullcontext():
+            found.append(network.predict(X))
+    np.testing.assert_array_equal(*found)
+
+
+def test_work_in_threads_has_the_callers_settings_and_raises_its_errors(monkeypatch):
+    monkeypatch.setattr(threads, "_allowed_now", lambda: 3)
+    done = {}
+
+    def work(item):
+        done[item] = threading.get_ident(), np.ones(1) / np.zeros(1)
+        if item == 7:
+            raise ValueError("the seventh")
+
+    with np.errstate(divide="ignore"), pytest.raises(ValueError, match="the seventh"):
+        threads.in_threads(work, range(20))  # without a warning
+    assert sorted(done) == list(range(20))
+    assert threading.get_ident() not in {thread for thread, _ in done.values()}
 
 
 def test_tables_stay_where_they_were_made():
@@ -169,3 +219,42 @@ def test_blocks_of_some_raw_columns_are_those_columns_of_the_blocks(chosen, gaps
         mine = chosen[block.sources]
         np.testing.assert_array_equal(some.encode(X), block.encode(X)[:, mine])
         np.testing.assert_array_equal(some.sources, block.sources[mine])
+
+
+@pytest.mark.parametrize("times", [False, True], ids=["numbers", "times"])
+def test_blocks_are_linear_between_the_knots_that_they_name(times):
+    X = table(400, gaps=0.1, times=times)
+    found = 0
+    for block in encoder_of(X, times=times).blocks:
+        knots_of = block.linear_between()
+        if knots_of is None:
+            assert isinstance(block, TimeColumns)
+            continue
+        assert sorted(knots_of) == sorted({*block.sources.tolist()})
+        for column, knots in knots_of.items():
+            whole = RAW[column].kind == "levels"
+            values = np.linspace(knots[0] - 9, knots[-1] + 9, 997)
+            values = np.unique(np.floor(values)) if whole else values
+            mine = block.sources == column
+
+            def encode(x, column=column, block=block, mine=mine):
+                rows = np.zeros((len(x), 4))
+                rows[:, column] = x
+                return block.encode(rows)[:, mine]
+
+            at_knots = encode(knots)
+            for k in range(at_knots.shape[1]):
+                expected = np.interp(values, knots, at_knots[:, k])
+                np.testing.assert_allclose(encode(values)[:, k], expected, rtol=1e-9, atol=1e-9)
+                found += 1
+    assert found > 100
+
+
+def test_a_worker_makes_its_tables_once():
+    X = table(600)
+    network = network_of(X)
+    predicted = predict_blocks(network, da.from_array(X, chunks=(30, -1)))
+    assert predicted.name == predict_blocks(network, da.from_array(X, chunks=(30, -1))).name
+    of_network = [key for key in dict(predicted.__dask_graph__()) if "Network" in str(key)]
+    assert len(of_network) == 1  # a task of its own, which comes to a worker once
+    np.testing.assert_allclose(predicted.compute(), network.predict(X), rtol=1e-12, atol=1e-12)

@@ -181,8 +181,10 @@ def connect(
         return
     import distributed.config  # noqa: F401 - its import sets the level that is set here
 
-    if not _debugging():  # Dask logs a traceback, as information, where a closing end had to send
-        logging.getLogger("distributed").setLevel(logging.WARNING)
+    # Dask logs a traceback, as information, where a connection that closes had something to send.
+    told = logging.getLogger("distributed")
+    if told.level == logging.INFO and not _debugging():  # its default
+        told.setLevel(logging.WARNING)
     from altrelu_dist.cli.profiles import tell_workers
     from altrelu_dist.cluster_errors import explained
 

@@ -153,7 +153,7 @@ class GroupDescent:
         n = len(x)
         mask = _mask(self.tiles.starts[number], n, self.n_folds, self.first, members)
         features = x @ W
-        slopes = (features > 0).astype(np.float32)
+        slopes = (features > 0).astype(np.float32, order="C")  # so that views of it change it
         if self.slope:
             np.maximum(slopes, np.float32(self.slope), out=slopes)
         if self.dropout:

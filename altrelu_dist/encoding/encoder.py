@@ -148,6 +148,10 @@ class Encoder:
         """The encoder of some blocks alone, by their numbers."""
         return Encoder(self.n_features, tuple(self.blocks[block] for block in blocks))
 
+    def of_columns(self, chosen: NDArray[np.bool_]) -> Encoder:
+        """The encoder of some raw columns alone, of a mask (n_features,)."""
+        return Encoder(self.n_features, tuple(block.of_columns(chosen) for block in self.blocks))
+
     def transform(self, X: ArrayLike, dtype: DTypeLike = np.float64) -> NDArray[np.floating]:
         """Encode raw rows.
 

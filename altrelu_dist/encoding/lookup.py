@@ -7,6 +7,7 @@ lines of it for each raw column, however many encoded columns there are.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -22,7 +23,10 @@ from altrelu_dist.moments.rows import Floats
 
 __all__ = ["LookupLayer"]
 
-_FEWEST = 24  # encoded columns of a raw one whose products take longer than two lines
+# Encoded columns of a raw one whose products take longer than two lines, on one thread.
+_FEWEST = 24
+
+_Linear = Sequence[dict[int, Floats] | None]  # knots by block, see `ColumnBlock.linear_between`
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,25 +70,29 @@ class LookupLayer:
         -------
         LookupLayer or None
         """
-        columns = _worth_looking_up(encoder)
+        linear = [block.linear_between() for block in encoder.blocks]
+        columns = _worth_looking_up(encoder, linear)
         if not len(columns):
             return None
-        rest, looked_up = _apart(encoder, columns)
-        knots_of = [block.linear_between() or {} for block in encoder.blocks]
         knots = tuple(
-            np.unique(np.concatenate([found[c] for found in knots_of if c in found]))
+            np.unique(np.concatenate([found[c] for found in linear if found and c in found]))
             for c in columns.tolist()
         )
         # An encoded column is of one raw column: each row has a knot of every one.
         asked = np.full((max(map(len, knots)) + 1, encoder.n_features), np.nan)
         for column, own in zip(columns, knots, strict=True):
             asked[: len(own), column] = own
-        encoded = encoder.transform(asked)
+        chosen = np.zeros(encoder.n_features, dtype=bool)
+        chosen[columns] = True
+        encoded = encoder.of_columns(chosen).transform(asked)
+
+        rest, looked_up = _apart(encoder, chosen, linear)
         source = np.concatenate([block.sources for block in encoder.blocks])
+        of_encoded = np.flatnonzero(chosen[source])
         lines = []
         for column, own in zip(columns, knots, strict=True):
-            mine = looked_up & (source == column)
-            lines.append(encoded[: len(own) + 1, mine] @ weights[mine])
+            mine = looked_up[of_encoded] & (source[of_encoded] == column)
+            lines.append(encoded[: len(own) + 1, mine] @ weights[of_encoded[mine]])
         lines[0] += bias
         levels = [b.columns for b in encoder.blocks if isinstance(b, LevelColumns)]
         whole = np.isin(columns, np.concatenate([np.zeros(0, np.intp), *levels]))
@@ -103,7 +111,7 @@ class LookupLayer:
 
     def _lines_of(self, X: NDArray[Any]) -> tuple[NDArray[np.int32], Floats]:
         """The lines that each row takes, (n, 2 d), and the share of each."""
-        x = np.array(X.T[self.columns], dtype=np.float64)
+        x = X.T[self.columns].astype(np.float64)
         x[self.whole] = np.floor(x[self.whole])
         begin, length = self._intervals
         lines = np.empty((len(X), len(x), 2), np.int32)
@@ -121,7 +129,8 @@ class LookupLayer:
             column, row = np.nonzero(missing)
             lines[row, column] = self._missing[column, None]
             shares[row, column] = 1.0, 0.0
-        return lines.reshape(len(X), -1), shares.reshape(len(X), -1)
+        shape = len(X), 2 * len(x)
+        return lines.reshape(shape), shares.reshape(shape)
 
     @cached_property
     def _starts(self) -> NDArray[np.intp]:
@@ -143,28 +152,27 @@ class LookupLayer:
         return begin, length
 
 
-def _worth_looking_up(encoder: Encoder) -> NDArray[np.intp]:
+def _worth_looking_up(encoder: Encoder, linear: _Linear) -> NDArray[np.intp]:
     """The raw columns with many encoded ones that are linear between knots."""
     counts = np.zeros(encoder.n_features, dtype=np.intp)
-    for block in encoder.blocks:
-        if block.linear_between() is not None:
+    for block, knots in zip(encoder.blocks, linear, strict=True):
+        if knots is not None:
             counts += np.bincount(block.sources, minlength=encoder.n_features)
     return np.flatnonzero(counts >= _FEWEST)
 
 
-def _apart(encoder: Encoder, columns: NDArray[np.intp]) -> tuple[Encoder, NDArray[np.bool_]]:
+def _apart(
+    encoder: Encoder, chosen: NDArray[np.bool_], linear: _Linear
+) -> tuple[Encoder, NDArray[np.bool_]]:
     """The encoder of what is not looked up, and which encoded columns are."""
-    waves = [block for block in encoder.blocks if block.linear_between() is None]
-    others = np.ones(encoder.n_features, dtype=bool)
-    others[columns] = False
-    with_waves = others.copy()
-    for block in waves:
-        with_waves[block.sources] = True
+    with_waves = ~chosen
+    for block, knots in zip(encoder.blocks, linear, strict=True):
+        if knots is None:
+            with_waves[block.sources] = True
     blocks, looked_up = [], []
-    for block in encoder.blocks:
+    for block, knots in zip(encoder.blocks, linear, strict=True):
         # Indicators of gaps say in the rest, too, where times may be missing.
-        whole = block in waves or isinstance(block, GapColumns)
-        kept = with_waves if whole else others
+        kept = with_waves if knots is None or isinstance(block, GapColumns) else ~chosen
         blocks.append(block.of_columns(kept))
         looked_up.append(~kept[block.sources])
     rest = tuple(block for block in blocks if block.n_columns)

@@ -64,7 +64,7 @@ LONG = (
     "test_fuzz.py",
     "test_faults.py",
     "test_many_at_once.py",
-    "test_committee.py",
+    "test_committee_runs.py",
     "test_faults_client.py",
     "test_members.py",
     "test_soak.py",

@@ -100,8 +100,11 @@ def in_threads(work: Callable[[T], None], items: Sequence[T]) -> None:
         return
     with one_blas_thread(), ThreadPoolExecutor(threads) as pool:
         done = [pool.submit(copy_context().run, work, item) for item in items]
-        for each in done:
-            each.result()
+        try:
+            for each in done:
+                each.result()
+        finally:  # what has not begun is not waited for
+            pool.shutdown(cancel_futures=True)
 
 
 def _of_worker() -> int:

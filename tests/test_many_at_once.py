@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +22,7 @@ from processes import start, wait_for
 from test_same_bits import CASES, digest, expected, in_chunks, model_and_rows, rows
 
 import altrelu_dist
-from altrelu_dist import AltReLURegressor
+from altrelu_dist import AltReLURegressor, estimators
 from altrelu_dist.engine import DaskEngine
 from altrelu_dist.network import Network
 
@@ -277,3 +280,58 @@ def test_of_four_that_begin_in_the_same_folder_one_gets_it(here):
     for code, words in zip(codes, said, strict=True):
         assert code == 0 or "run: is in use by another run" in words.splitlines()[-1]
     assert len(list(here.glob("m*.zarr"))) == 1
+
+
+# Modules of a package that each take a moment to import, by threads that all begin about now.
+IMPORTS = """
+import random, sys, threading, time
+from importlib.machinery import PathFinder
+
+import altrelu_dist.estimators.base
+
+class Slow:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is None or not name.startswith("altrelu_dist.planning"):
+            return spec
+        run = spec.loader.exec_module
+        spec.loader.exec_module = lambda module: (time.sleep(0.002), run(module))
+        return spec
+
+def one(delay):
+    time.sleep(delay)
+    try:
+        exec(sys.argv[1])
+    except ImportError as error:
+        errors.append(error)
+
+sys.meta_path.insert(0, Slow)
+sys.setswitchinterval(1e-5)
+delays, errors = random.Random(0), []
+for _ in range(60):
+    for name in [name for name in sys.modules if name.startswith("altrelu_dist.planning")]:
+        del sys.modules[name]
+    vars(altrelu_dist).pop("planning", None)
+    threads = [threading.Thread(target=one, args=(0.003 * k * delays.random(),)) for k in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+assert "altrelu_dist.planning.refusals" in sys.modules
+assert not errors, errors
+"""
+
+
+def test_threads_of_a_new_process_import_side_by_side():
+    """Jobs that begin at once in a worker do: what they import late is as base.py imports it."""
+    source = Path(estimators.base.__file__).read_text()
+    statements = re.findall(r"^ +(from altrelu_dist\.planning\S* import .+)$", source, re.M)
+    assert statements
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTS, "\n".join(statements)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr

@@ -252,7 +252,7 @@ def _debugging() -> bool:
 
 def _check_room(workers: int) -> None:
     """Refuse more workers than this machine can hold: it would hang in starting them."""
-    from altrelu_dist.planning.problem import machine_memory
+    from altrelu_dist.planning import machine_memory
 
     memory = machine_memory()
     most = max(1, memory // _LEAST_MEMORY)

@@ -208,8 +208,7 @@ class NetworkEstimator(ExportMethods, TakesData):
                 self.network_, self.n_features_in_, n_targets, float(self.negative_slope), names
             )
 
-        from altrelu_dist.planning.calls import Shape
-        from altrelu_dist.planning.refusals import check_run
+        from altrelu_dist.planning import Shape, check_run
 
         sizes = Shape(engine.n_rows, self.n_features_in_, n_targets, parameters.n_hidden, dtype)
         check_run(engine, sizes, parameters.method)

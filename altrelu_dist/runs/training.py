@@ -343,8 +343,7 @@ class Prepared:
         """Whether workers are of no use: this process keeps all rows in its own memory."""
         from altrelu_dist.inputs import SMALL
         from altrelu_dist.parameters import resolved
-        from altrelu_dist.planning.calls import Shape
-        from altrelu_dist.planning.work import held_whole
+        from altrelu_dist.planning import Shape, held_whole
 
         data = self.parts["train"]
         assert data.y is not None

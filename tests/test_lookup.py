@@ -1,6 +1,7 @@
 """A layer that is looked up makes of any rows what the encoded columns times the weights are."""
 
 import copy
+import importlib
 import pickle
 import threading
 import time
@@ -141,7 +142,6 @@ def test_rows_are_predicted_alike_alone_and_with_others():
     expected = replace(network, encoder=None).predict(network.encoder.transform(X))
     found = network.predict(X)
     np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-9)
-    # The sum of a row's lines does not depend on other rows.
     hidden = network.hidden_features(X)
     alone = np.concatenate([network.hidden_features(X[k : k + 1]) for k in range(0, 3_000, 97)])
     np.testing.assert_allclose(alone, hidden[::97], rtol=1e-12, atol=1e-12)
@@ -256,7 +256,27 @@ def test_blocks_are_linear_between_the_knots_that_they_name(times):
     assert found > 100
 
 
-def test_a_worker_makes_its_tables_once():
+@pytest.mark.cluster
+def test_a_worker_process_makes_its_tables_once(process_client):
+    def count():
+        layer = importlib.import_module("altrelu_dist.encoding.lookup").LookupLayer
+        of, layer.made = layer.of, []
+        layer.of = lambda *args: layer.made.append(1) or of(*args)
+
+    def counted():
+        layer = importlib.import_module("altrelu_dist.encoding.lookup").LookupLayer
+        return len(layer.made)
+
+    X = table(600)
+    network = network_of(X)
+    process_client.run(count)
+    found = predict_blocks(network, da.from_array(X, chunks=(20, -1))).compute()
+    made = process_client.run(counted)
+    assert max(made.values()) == 1
+    np.testing.assert_allclose(found, network.predict(X), rtol=1e-12, atol=1e-12)
+
+
+def test_the_network_is_one_task_of_its_predictions():
     X = table(600)
     network = network_of(X)
     predicted = predict_blocks(network, da.from_array(X, chunks=(30, -1)))

@@ -182,9 +182,9 @@ def connect(
     import distributed.config  # noqa: F401 - its import sets the level that is set here
 
     # Dask logs a traceback, as information, where a connection that closes had something to send.
-    told = logging.getLogger("distributed")
-    if told.level == logging.INFO and not _debugging():  # its default
-        told.setLevel(logging.WARNING)
+    logger = logging.getLogger("distributed")
+    if logger.level == logging.INFO and not _debugging():  # its default
+        logger.setLevel(logging.WARNING)
     from altrelu_dist.cli.profiles import tell_workers
     from altrelu_dist.cluster_errors import explained
 

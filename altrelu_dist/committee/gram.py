@@ -1,4 +1,4 @@
-"""What the rows of a committee have to say where further rows are folded into its network."""
+"""The Gram matrix of a committee's hidden features, for folding in further rows."""
 
 from __future__ import annotations
 

@@ -28,8 +28,7 @@ class KindRows:
         Of the columns of all kinds.
     scaler : Scaler
     settings : CommitteeSettings
-    pace : callable
-        See `EncodedTiles`.
+    pace : Pace
     rows : Rows
         Those in memory.
     judged : Rows

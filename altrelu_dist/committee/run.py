@@ -470,7 +470,7 @@ class Committee:
         return min(kept, groups) if groups > 0 else kept
 
     def hidden_gram(self, network: Network) -> Floats:
-        """See `gram`: of the rows that judge, scaled to all of them."""
+        """Gram matrix of the hidden features over the rows that judge, scaled to all rows."""
         weight, ridge = self.summary.features.weight, self.settings.output_ridge
         return hidden_gram(network, self.judged, self.scaler, weight, ridge)
 

@@ -33,9 +33,9 @@ def main() -> None:
     # dask-jobqueue, imported, lets Ctrl-C end the process at once; the trainer is to stop softly.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # Dask logs a traceback, as information, where a connection that closes had something to send.
-    told = logging.getLogger("distributed")
-    if told.level == logging.INFO:  # its default
-        told.setLevel(logging.WARNING)
+    logger = logging.getLogger("distributed")
+    if logger.level == logging.INFO:  # its default
+        logger.setLevel(logging.WARNING)
     run = (options.run or options.out.with_name(f"{options.out.stem}-run")).absolute()
     checkpoint = run / "checkpoint"
     begun = any(checkpoint.glob("checkpoint-*"))

@@ -388,6 +388,25 @@ def test_what_dask_logs_as_information_is_not_shown(here):
 
 
 @pytest.mark.cluster
+def test_a_wide_network_goes_to_the_workers_without_a_warning(here):
+    code = (
+        "import sys, warnings, dask, numpy as np\n"
+        "from altrelu_dist.cli.cluster import ClusterChoice, connect\n"
+        "from altrelu_dist.runs.output import Output\n"
+        "weights = np.zeros((2050, 738))\n"
+        "with connect(ClusterChoice(sys.argv[1]), Output()):\n"
+        "    warnings.simplefilter('error', UserWarning)\n"
+        "    print(dask.delayed(np.shape)(dask.delayed(weights)).compute())\n"
+    )
+    with dask_cluster(here) as address:
+        done = subprocess.run(
+            [sys.executable, "-c", code, address],
+            capture_output=True, text=True, env=environment(),
+        )  # fmt: skip
+    assert done.stdout == "(2050, 738)\n", done.stderr
+
+
+@pytest.mark.cluster
 def test_a_scheduler_with_tls_lets_in_who_has_its_authoritys_certificate(here):
     ours, others = certificates(here, "ours"), certificates(here, "others")
     (here / "one").mkdir()

@@ -29,6 +29,8 @@ _CLOSE_SECONDS = 2.0
 _SILENT_SECONDS = 60.0  # without a sign of life, after which others do what a worker was to do
 _LEAST_MEMORY = 256 << 20  # what a worker holds before it has read a row
 
+_LARGE_GRAPH = "100MB"  # a wide network, which goes to the workers as it is, has up to about 40
+
 # Ctrl-C in a terminal, and a batch system's SIGTERM, reach every process of the group: the workers
 # are to go on, because it is the trainer that decides when to stop.
 _DEAF = "import signal; [signal.signal(s, signal.SIG_IGN) for s in (signal.SIGINT, signal.SIGTERM)]"
@@ -179,6 +181,7 @@ def connect(
     if address is None and (in_process or choice.workers == 0):
         yield None
         return
+    import dask
     import distributed.config  # noqa: F401 - its import sets the level that is set here
 
     # Dask logs a traceback, as information, where a connection that closes had something to send.
@@ -189,7 +192,8 @@ def connect(
     from altrelu_dist.cluster_errors import explained
 
     opened = _local(choice, output) if address is None else _remote(address, choice.tls, output)
-    with explained(), opened as client:
+    quiet = {"distributed.admin.large-graph-warning-threshold": _LARGE_GRAPH}
+    with explained(), dask.config.set(quiet), opened as client:
         if to_work:
             if address is not None:
                 _check_workers(client, address)

@@ -38,7 +38,7 @@ from altrelu_dist.solvers import (
     solve_hidden,
     solve_output,
 )
-from altrelu_dist.solvers.linalg import Factor
+from altrelu_dist.solvers.linalg import Factor, damped_inverse
 from altrelu_dist.training.neurons import (
     CandidateMoments,
     CandidateProducts,
@@ -103,6 +103,33 @@ def test_factor_gives_zero_where_rows_are_zero():
 def test_factor_finds_a_solution_whatever_rounding_made_of_the_matrix():
     A = np.array([[1e-20, 1.0, 0.0], [1.0, 4.0, 3.0], [0.0, 3.0, 2.0]])  # not semidefinite
     assert np.isfinite(Factor(A).solve(np.ones(3))).all()
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 2)])
+def test_factor_solves_the_empty_system(shape):
+    assert Factor(np.zeros((0, 0))).solve(np.zeros(shape)).shape == shape
+
+
+@given(seed=st.integers(0, 50), n=st.integers(1, 12), damping=st.sampled_from([0.01, 0.1, 1.0]))
+def test_the_damped_inverse_is_that_of_the_dense_sum(seed, n, damping):
+    rng = np.random.default_rng(seed)
+    A = rng.standard_normal((rng.integers(1, 2 * n + 1), n)) * 10.0 ** rng.uniform(-3, 3)
+    gram = A.T @ A
+    before = gram.copy()
+    found = damped_inverse(gram, damping)
+    expected = np.linalg.inv(gram + damping * np.trace(gram) / n * np.eye(n))
+    assert found.dtype == np.float32
+    assert np.array_equal(found, found.T)
+    assert np.array_equal(gram, before)
+    assert found == pytest.approx(expected, rel=1e-5, abs=1e-6 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("places", [[0, 0], [1, 1], [2, 1]])
+def test_the_damped_inverse_of_what_is_not_finite_is_no_number(bad, places):
+    gram = np.eye(3)
+    gram[places[0], places[1]] = gram[places[1], places[0]] = bad
+    assert np.isnan(damped_inverse(gram, 0.1)).any()
 
 
 def test_factor_reads_one_triangle_and_leaves_the_matrix():

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from altrelu_dist.committee.settings import CommitteeSettings
 from altrelu_dist.losses import Loss, positive
 from altrelu_dist.moments.rows import Array, Block, Floats
-from altrelu_dist.solvers.linalg import Factor
+from altrelu_dist.solvers.linalg import Factor, damped_inverse
+from altrelu_dist.training.tile_order import tile_of_step
 
 __all__ = [
     "PATTERNS", "Group", "GroupDescent", "GroupState", "Tiles", "by_fold", "by_member", "hinges",
@@ -151,7 +152,8 @@ class GroupDescent:
         tile = self.tiles[number]
         (x, y), root = tile, tile.root
         n = len(x)
-        mask = _mask(self.tiles.starts[number], n, self.n_folds, self.first, members)
+        fold = self.tiles.starts[number] % self.n_folds
+        share = _shares(fold, n, self.n_folds, self.first, members)
         features = x @ W
         slopes = (features > 0).astype(np.float32, order="C")  # so that views of it change it
         if self.slope:
@@ -167,7 +169,6 @@ class GroupDescent:
             residual = output - y
         else:
             residual, curvature = _derivatives(self.loss, output, root, y)
-        share = mask.T[:, :, None] / mask.sum(axis=0)[:, None, None]
         residual *= share
         if state.inverses is None or state.taken % settings.renewal_of(h) == 0:
             state = self._renewed(state, slopes, hidden, root, curvature)
@@ -192,7 +193,8 @@ class GroupDescent:
             np.matmul(g_W[:, own], inverse, out=D_W[:, own])
         D_O = output_inverse @ g_O
         # g'D is the mean square by which the whole step would change a member's outputs.
-        change = np.einsum("pj,pj->j", g_W, D_W).reshape(members, h).sum(axis=1)
+        g_W *= D_W
+        change = g_W.sum(axis=0).reshape(members, h).sum(axis=1)
         change += np.einsum("kjq,kjq->k", g_O, D_O)
         if curvature is not None:
             change /= np.maximum((curvature * share).sum(axis=1).mean(axis=1), _TINY)
@@ -231,10 +233,8 @@ class GroupDescent:
         return state._replace(inverses=self._inverses(*state.curvature))
 
     def _tile(self, taken: int) -> int:
-        """All tiles once in random order, then all of them again in another one."""
-        n_tiles = len(self.tiles.starts) - 1
-        turn, place = divmod(taken, n_tiles)
-        return int(_order(self.seed, turn, n_tiles)[place])
+        """The tile of a step."""
+        return tile_of_step(self.seed, taken, len(self.tiles.starts) - 1)
 
     def _kept(self, n: int, members: int, h: int, taken: int) -> Array:
         """What the features of some rows are multiplied by: 0, or what keeps their mean."""
@@ -392,27 +392,20 @@ def _derivatives(loss: Loss, output: Array, root: Array, y: Array) -> tuple[Arra
     return gradient * root, curvature
 
 
-def _damped_inverses(gram: Array, damping: float) -> Array:
-    """``(gram + damping * mean(diag(gram)) I)^-1`` of each member, in float32."""
-    size = gram.shape[-1]
-    added = damping * np.einsum("kii->k", gram) / size + np.finfo(np.float32).tiny
-    damped = gram + added[:, None, None] * np.eye(size)
-    if not np.isfinite(damped).all():
-        return np.full(gram.shape, np.nan, np.float32)
-    inverses: Array = np.linalg.inv(damped).astype(np.float32)
-    return inverses
+def _damped_inverses(grams: Array, damping: float) -> Array:
+    """Of each member, in float32."""
+    return np.stack([damped_inverse(gram, damping) for gram in grams])
 
 
-def _mask(start: int, n: int, folds: int, first: int, members: int) -> Array:
-    """Which rows train which member, (n, K)."""
-    fold = np.arange(start, start + n) % folds
-    mask: Array = (fold[:, None] != np.arange(first, first + members)).astype(np.float32)
-    return mask
+@lru_cache(maxsize=64)
+def _shares(fold: int, n: int, folds: int, first: int, members: int) -> Array:
+    """The part of each row in the mean over those that train a member, (K, n, 1).
 
-
-@lru_cache(maxsize=4)
-def _order(seed: int, turn: int, n_tiles: int) -> NDArray[np.intp]:
-    return np.random.default_rng([seed, turn]).permutation(n_tiles)
+    ``fold`` is that of the first row.
+    """
+    own = np.arange(fold, fold + n) % folds == np.arange(first, first + members)[:, None]
+    shares: Array = (~own / (~own).sum(axis=1, keepdims=True)).astype(np.float32)[:, :, None]
+    return shares
 
 
 @lru_cache(maxsize=2)

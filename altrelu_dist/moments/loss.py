@@ -132,7 +132,7 @@ def backward(
     if weights.V.shape[1] == 1:
         # Both gradients follow from the rows, each times its residual, under the pattern.
         back = (x * residual).T @ slopes
-        into_V = np.einsum("pj,pj->j", back, weights.W)[:, None]
+        into_V = (back * weights.W).sum(axis=0)[:, None]
         return Weights(back * weights.V.T, into_V, into_c)
     into_V = features.T @ residual
     slopes *= residual @ weights.V.T

@@ -143,7 +143,7 @@ class Weights:
     @property
     def output(self) -> Floats:
         """Output layer with its bias as the last row, (h + 1, q)."""
-        return np.vstack([self.V, self.c])
+        return np.concatenate([self.V, self.c[None]])
 
     def with_output(self, output: Floats) -> Weights:
         """The same hidden layer under another output layer, (h + 1, q)."""

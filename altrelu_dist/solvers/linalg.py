@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg import cho_solve, cholesky
-from scipy.linalg.lapack import dpotri
+from scipy.linalg.lapack import dpotrf, dpotri, dpotrs
 
-from altrelu_dist.moments.rows import Floats
+from altrelu_dist.moments.rows import Array, Floats
 
-__all__ = ["Factor"]
+__all__ = ["Factor", "damped_inverse"]
 
 _FIRST_JITTER = 1e-13
 
@@ -35,22 +34,23 @@ class Factor:
         jitter = _FIRST_JITTER
         while True:
             np.fill_diagonal(scaled, 1 + jitter)
-            try:
-                self._factor = cholesky(scaled, lower=True, check_finite=False), True
-            except np.linalg.LinAlgError:
-                # What is left of a column after cancellation need not obey Cauchy and Schwarz.
-                np.clip(scaled, -1, 1, out=scaled)
-                jitter *= 10
-                if not jitter < 1e6:
-                    raise
-                continue
-            break
+            self._factor, failed = dpotrf(scaled, lower=1)
+            if not failed:
+                break
+            # What is left of a column after cancellation need not obey Cauchy and Schwarz.
+            np.clip(scaled, -1, 1, out=scaled)
+            jitter *= 10
+            if not jitter < 1e6:
+                raise np.linalg.LinAlgError("the matrix is not definite, whatever is added")
 
     def solve(self, b: Floats) -> Floats:
         """Solve ``A x = b``; ``b`` of shape (n,) or (n, m)."""
+        if not b.size:
+            return np.zeros_like(b)
         scale = self._scale if b.ndim == 1 else self._scale[:, None]
-        x: Floats = scale * cho_solve(self._factor, scale * b, check_finite=False)
-        return x
+        x, _ = dpotrs(self._factor, scale * b, lower=1)
+        x *= scale
+        return np.asarray(x)
 
     def inverse(self) -> Floats:
         """``A^-1``, with zeros in the rows and columns that are zero in A.
@@ -58,7 +58,7 @@ class Factor:
         As the product of the factor's inverse with itself it is, unlike solutions column by column,
         the inverse of one matrix near A: parts of it can be eliminated where A is nearly singular.
         """
-        lower, _ = dpotri(self._factor[0], lower=1)  # the other triangle is zero, as the factor's
+        lower, _ = dpotri(self._factor, lower=1)  # the other triangle is zero, as the factor's
         inverse: Floats = lower + lower.T
         np.einsum("ii->i", inverse)[:] /= 2
         inverse *= self._scale
@@ -70,6 +70,33 @@ class Factor:
         from scipy.linalg import solve_triangular
 
         w: Floats = solve_triangular(
-            self._factor[0], self._scale[:, None] * b, lower=True, check_finite=False
+            self._factor, self._scale[:, None] * b, lower=True, check_finite=False
         )
         return w
+
+
+def damped_inverse(gram: Floats, damping: float) -> Array:
+    """``(gram + damping * mean(diag(gram)) I)^-1`` of a positive semidefinite matrix, in float32.
+
+    Parameters
+    ----------
+    gram : ndarray of shape (n, n)
+    damping : float
+        So large that the sum is definite to rounding.
+
+    Returns
+    -------
+    ndarray of shape (n, n)
+        NaN if the matrix has values that are not finite.
+    """
+    size, mean = len(gram), gram.diagonal().mean()
+    damped = gram.copy()
+    damped.ravel()[:: size + 1] += damping * mean + np.finfo(np.float32).tiny
+    factor, failed = dpotrf(damped.T, lower=1, overwrite_a=1)
+    if failed or not np.isfinite(mean):
+        return np.full(gram.shape, np.nan, np.float32)
+    lower, _ = dpotri(factor, lower=1, overwrite_c=1)
+    inverse: Array = lower.astype(np.float32, order="C")
+    inverse += inverse.T  # the other triangle was zero
+    inverse.ravel()[:: size + 1] /= 2
+    return inverse

@@ -14,19 +14,19 @@ This is K-FAC (Martens and Grosse, ICML 2015) for a two-layer ReLU network and t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from altrelu_dist.moments.curvature import kronecker_factors
 from altrelu_dist.moments.loss import backward, forward, parts_of
 from altrelu_dist.moments.rows import Array, Block, Floats, Weights
-from altrelu_dist.solvers.linalg import Factor
+from altrelu_dist.solvers.linalg import damped_inverse
 from altrelu_dist.training.driver import Report
+from altrelu_dist.training.tile_order import tile_of_step
 
 __all__ = ["LOOK", "SETTINGS", "Descent", "KroneckerSettings", "State"]
 
@@ -170,8 +170,10 @@ class Descent:
         return State(begin, still, None, None, 0)
 
     def done(self, state: State) -> bool:
-        """Whether all steps are made, or the weights are no longer numbers."""
-        return state.taken >= self.steps or not np.isfinite(state.weights.c).all()
+        """Whether all steps are made, or the weights, when looked at, are no longer numbers."""
+        if state.taken >= self.steps:
+            return True
+        return state.taken % LOOK == 0 and not np.isfinite(state.weights.c).all()
 
     def step(self, state: State) -> State:
         """Take the step of the next tile."""
@@ -191,8 +193,8 @@ class Descent:
         D_O = output_inverse @ g_O
         # g'D is the mean square by which the whole step would change the outputs.
         change = max(float(np.vdot(g_W, D_W)) + float(np.vdot(g_O, D_O)), 1e-30)
-        fading = 0.5 * (1 + np.cos(np.pi * state.taken / self.steps))
-        rate = np.float32(min(settings.rate * fading, self.length / np.sqrt(change)))
+        fading = 0.5 * (1 + math.cos(math.pi * state.taken / self.steps))
+        rate = np.float32(min(settings.rate * fading, self.length / math.sqrt(change)))
         momentum = np.float32(settings.momentum)
         move = Weights(
             momentum * move.W - rate * D_W,
@@ -223,9 +225,8 @@ class Descent:
         return state._replace(inverses=self._inverses(*state.curvature))
 
     def _tile(self, taken: int) -> Block:
-        """All tiles once in random order, then all of them again in another one."""
-        turn, place = divmod(taken, len(self.tiles))
-        return self.tiles[int(_order(self.seed, turn, len(self.tiles))[place])]
+        """The tile of a step."""
+        return self.tiles[tile_of_step(self.seed, taken, len(self.tiles))]
 
     def _gradient(self, tile: Block, weights: Weights) -> Weights:
         """Of half the sum of squares over a tile."""
@@ -252,18 +253,4 @@ class Descent:
 
     def _inverses(self, hidden: Floats, output: Floats) -> tuple[Array, Array]:
         damping = self.settings.damping_of(len(hidden))
-        return _damped_inverse(hidden, damping), _damped_inverse(output, damping)
-
-
-def _damped_inverse(gram: Floats, damping: float) -> Array:
-    """``(gram + damping * mean(diag(gram)) I)^-1``, in float32."""
-    if not np.isfinite(gram).all():
-        return np.full(gram.shape, np.nan, np.float32)
-    damped = gram.copy()
-    np.einsum("jj->j", damped)[:] += damping * np.trace(gram) / len(gram)
-    return Factor(damped).inverse().astype(np.float32)
-
-
-@lru_cache(maxsize=4)
-def _order(seed: int, turn: int, n_tiles: int) -> NDArray[np.intp]:
-    return np.random.default_rng([seed, turn]).permutation(n_tiles)
+        return damped_inverse(hidden, damping), damped_inverse(output, damping)

@@ -427,6 +427,43 @@ def test_a_journal_of_nothing_makes_every_step():
     assert not journal.replaying
 
 
+def test_a_journal_knows_steps_and_parts_of_them(tmp_path):
+    store = CheckpointStore(tmp_path)
+    journal = Journal(store, 0.0)
+    assert not journal.knows("a")
+
+    def long():
+        journal.step("part", lambda: 2)
+        journal.save_point(lambda: 3)
+        raise CutError
+
+    journal.step("a", lambda: 1)
+    journal.step("a", lambda: 1)
+    with pytest.raises(CutError):
+        journal.step("long", long)
+    resumed = Journal(store)
+    resumed.resume(store.load())
+    for _ in range(2):
+        assert resumed.knows("a")
+        assert resumed.knows("long")
+        assert not resumed.knows("lon")
+        resumed.step("a", lambda: pytest.fail("it is known"))
+    assert not resumed.knows("a")
+
+
+def test_a_journal_knows_a_step_that_is_at_a_save_point(tmp_path):
+    store = CheckpointStore(tmp_path)
+    journal = Journal(store, 0.0)
+    journal.step("a", lambda: journal.save_point(lambda: 1))
+    journal.step("b", lambda: journal.save_point(lambda: 1) or journal.save())
+    with pytest.raises(CutError):
+        journal.step("c", lambda: journal.save_point(lambda: 1) or cut_after(0)(None))
+    resumed = Journal(store)
+    resumed.resume(store.load())
+    assert resumed.knows("c")
+    assert not resumed.knows("d")
+
+
 def test_steps_of_another_run_do_not_fit(tmp_path):
     store = CheckpointStore(tmp_path)
     journal = Journal(store, 0.0)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import pickle
+from contextlib import suppress
+from dataclasses import replace
 
 import dask.array as da
 import numpy as np
@@ -181,20 +182,66 @@ def test_values_that_say_no_more_than_the_line_are_not_trained_on(committees):
     assert not any(name.startswith("values") for name in names)
 
 
-@pytest.mark.parametrize("linear", [False, True])
-def test_the_race_ends_sooner_where_lines_alone_have_a_weight(linear, monkeypatch):
-    few = dataclasses.replace(COMMITTEE, n_hidden=4, n_folds=2, few_steps=16, first_steps=16)
-    enough = dataclasses.replace(few, worth=-1.0, worth_of_all=1.0)
+SMALL = {"n_hidden": 4, "n_folds": 2, "few_steps": 16, "first_steps": 16}
+OFTEN, SELDOM = 1000, 32  # times that each row is seen before the race may end
+
+
+def ending(monkeypatch, least_turns):
+    """Committees of small members whose rounds are never worth another one."""
+    enough = replace(COMMITTEE, least_turns=least_turns, worth=-1.0, worth_of_all=1.0, **SMALL)
 
     class Enough(Committee):
         def __init__(self, *args, **more):
             super().__init__(*args, enough, **more)
 
     monkeypatch.setattr(fitting, "Committee", Enough)
+
+
+def rounds_of(model):
+    return {entry["round"] for entry in model.history_ if "round" in entry}
+
+
+@pytest.mark.parametrize(
+    ("least_turns", "linear", "rounds"), [(OFTEN, False, 4), (OFTEN, True, 2), (SELDOM, False, 2)]
+)
+def test_the_race_ends_sooner_where_lines_are_enough_or_rows_were_seen_often(
+    least_turns, linear, rounds, monkeypatch
+):
+    ending(monkeypatch, least_turns)
     monkeypatch.setattr(Pool, "is_linear", linear)
     model = AltReLURegressor(random_state=0).fit(*made(100))
-    rounds = {entry["round"] for entry in model.history_ if "round" in entry}
-    assert rounds == set(range(few.least_linear if linear else few.least_rounds))
+    assert rounds_of(model) == set(range(rounds))
+
+
+@pytest.mark.parametrize(
+    ("n_tiles", "rounds"), [(1, 2), (4, 2), (6, 2), (7, 3), (14, 3), (15, 4), (1000, 4)]
+)
+def test_few_rounds_are_enough_where_each_sees_all_rows_often(n_tiles, rounds):
+    assert COMMITTEE.least(n_tiles, linear=False) == rounds
+    assert COMMITTEE.least(n_tiles, linear=True) == 2
+
+
+@pytest.mark.parametrize("rounds", [2, 3, 4])
+def test_a_run_that_was_begun_with_more_rounds_goes_on_with_them(rounds, tmp_path, monkeypatch):
+    """As versions made them whose races ended later."""
+    train = Committee._train
+
+    def cut_off(self, going, number, most, pool):
+        if number == rounds:
+            raise KeyboardInterrupt
+        return train(self, going, number, most, pool)
+
+    kept = {"checkpoint": tmp_path / "run", "checkpoint_interval": 0}
+    ending(monkeypatch, OFTEN)
+    expected = AltReLURegressor(random_state=0).fit(*made(100))
+    with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+        patch.setattr(Committee, "_train", cut_off)
+        AltReLURegressor(random_state=0, **kept).fit(*made(100))
+    ending(monkeypatch, SELDOM)
+    model = AltReLURegressor(random_state=0, **kept, resume=True).fit(*made(100))
+    assert rounds_of(model) == set(range(rounds))
+    if rounds == 4:
+        same_network(model.network_, expected.network_)
 
 
 def test_a_pool_is_linear_where_lines_alone_have_a_weight(committees):
@@ -206,7 +253,7 @@ def test_a_pool_is_linear_where_lines_alone_have_a_weight(committees):
 
 
 def test_the_race_ends_where_no_kind_gains(monkeypatch):
-    resting = dataclasses.replace(COMMITTEE, worth=1.1, racing=(4, 2, 2, 1))
+    resting = replace(COMMITTEE, worth=1.1, racing=(4, 2, 2, 1))
 
     class Resting(Committee):
         def __init__(self, *args, **more):

@@ -171,6 +171,13 @@ class Journal:
             self._saved_stage = stage
         return made
 
+    def knows(self, name: str) -> bool:
+        """Whether the next step of a name, or a part of it, is known from the journal."""
+        with self._entered(name) as path:
+            known = [*self._records, *([] if self._point is None else [self._point[0]])]
+        self._counts[-1][name] -= 1
+        return any(f"{each}/".startswith(f"{path}/") for each in known)
+
     def save_point(self, state: Callable[[], Any], *, stopping: bool = False) -> None:
         """Save where the loop of this step is, if it is time to, or the run is ``stopping``.
 

@@ -266,8 +266,9 @@ class Committee:
             for racer, trained in zip(going, found, strict=False):
                 self._judge(racer, number, trained, pool)
             enough = pool.loss > (1 - settings.worth_of_all) * before
-            least = settings.least_linear if pool.is_linear else settings.least_rounds
-            if enough and number + 1 >= least:
+            least = settings.least(settings.n_tiles(self.n_rows), linear=pool.is_linear)
+            # Journals of when more rounds were made go on as they were begun.
+            if enough and number + 1 >= least and not journal.knows(f"round-{number + 1}"):
                 return
         if len(rounds) < len(settings.racing) and not self.monitor.stopped:
             self.monitor.stopping.request("max_iter")
@@ -281,8 +282,7 @@ class Committee:
         best goes first, then those that begin.
         """
         settings, clock, journal = self.settings, self.monitor.clock, self.monitor.journal
-        n_tiles = max(1, round(self.n_rows / settings.rows_of_tile(self.n_rows)))
-        wanted = settings.steps(number, n_tiles)
+        wanted = settings.steps(number, settings.n_tiles(self.n_rows))
         order = [*going[:1], *begun, *going[1:]]
         columns = np.cumsum([self.encoded.width(racer.kind) for racer in order])
 

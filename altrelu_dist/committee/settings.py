@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 __all__ = ["COMMITTEE", "CommitteeSettings", "Kind"]
 
@@ -84,8 +85,11 @@ class CommitteeSettings:
     racing : tuple of int
         How many kinds take part in each round, beside those that begin in it. Those that do not are
         out of the race.
-    least_rounds, least_linear : int
-        Rounds after which the race may end; and where lines alone have a weight.
+    least_rounds, soonest : int
+        Rounds after which the race may end; and where lines alone have a weight, or members have
+        seen their rows often enough.
+    least_turns : int
+        How often that is.
     worth : float
         The part of its out-of-fold loss that a round has to take off for the kind to go on.
     worth_of_all : float
@@ -144,12 +148,13 @@ class CommitteeSettings:
     rows_a_value: int = 3
     value_columns: int = 512
     worth_of_values: float = 0.01
-    few_steps: int = 200
+    few_steps: int = 100
     few_tiles: int = 4
     first_steps: int = 64
     racing: tuple[int, ...] = (4, 2, 2, 1, 1, 1)
     least_rounds: int = 4
-    least_linear: int = 2
+    soonest: int = 2
+    least_turns: int = 32
     worth: float = 0.01
     worth_of_all: float = 0.005
     looks: int = 10
@@ -260,11 +265,23 @@ class CommitteeSettings:
         """Rows of a step."""
         return min(self.most_tile_rows, max(self.tile_rows, n_rows // self.tiles))
 
+    def n_tiles(self, n_rows: int) -> int:
+        """Tiles that so many rows are cut into."""
+        return max(1, round(n_rows / self.rows_of_tile(n_rows)))
+
     def steps(self, number: int, n_tiles: int) -> int:
         """Steps of a round; the last ones see every row at least once."""
         few = self.few_steps * self.few_tiles // max(self.few_tiles, n_tiles)
         steps: int = max(self.first_steps, few) * 2**number
         return max(steps, n_tiles) if number >= 2 else steps
+
+    def least(self, n_tiles: int, *, linear: bool) -> int:
+        """Rounds after which a race may end, where lines alone have a weight or not."""
+        if linear:
+            return self.soonest
+        steps = accumulate(self.steps(number, n_tiles) for number in range(self.least_rounds))
+        few = sum(taken < self.least_turns * n_tiles for taken in steps)
+        return min(self.least_rounds, max(self.soonest, few + 1))
 
     def first_rows(self, n_hidden: int) -> int:
         """Rows that members of so many neurons get their first output layers from."""

@@ -126,7 +126,7 @@ def stages(shape: Shape, looks: tuple[Stage, Stage], *, by_loss: bool) -> tuple[
         "members",
         sizes.held,
         (size, groups * size),
-        Range(1, (COMMITTEE.least_rounds + rounds) / 2, rounds),
+        Range(1, (_least_rounds(sizes) + rounds) / 2, rounds),
         (*_race(sizes), *_folding(sizes, groups), *_renewals(sizes, shape, rounds)),
     )
     return summary, sample, members
@@ -176,7 +176,7 @@ def _race(sizes: Sizes) -> list[Call]:
         # The best may be whitened or not.
         begin += tuple(replace(kind, whitened=not kind.whitened) for kind in _fine(begin))
         left = going / sum(chances.values())
-        takes_place = 1.0 if number < COMMITTEE.least_rounds else 0.5
+        takes_place = 1.0 if number < _least_rounds(sizes) else 0.5
         for place, kind in enumerate(sorted(racers, key=lambda each: _cost(sizes, each))):
             chances[kind] = chances.get(kind, 0.0) * left
             share = math.floor(_PARTS * takes_place * chances[kind]) / _PARTS
@@ -189,6 +189,11 @@ def _race(sizes: Sizes) -> list[Call]:
             calls += [call.times(once) for call in made]
         racers += begin
     return calls
+
+
+def _least_rounds(sizes: Sizes) -> int:
+    """After which the race may end, unless lines alone have a weight."""
+    return COMMITTEE.least(COMMITTEE.n_tiles(sizes.held), linear=False)
 
 
 def _fine(kinds: tuple[Kind, ...]) -> tuple[Kind, ...]:
@@ -207,7 +212,7 @@ def _round(
     """Members of a kind, for one round, in which so many kinds take part."""
     beside = kinds * len(COMMITTEE.parts(sizes.folds, sizes.h))
     held, p, width, h = sizes.held, sizes.of(kind), sizes.width(kind), sizes.h
-    n_tiles = max(1, round(held / COMMITTEE.rows_of_tile(held)))
+    n_tiles = COMMITTEE.n_tiles(held)
     steps = COMMITTEE.steps(number, n_tiles)
     passes = steps / n_tiles
     looked = min(held, COMMITTEE.looked_rows)

@@ -28,19 +28,16 @@ def store(request, tmp_path, rng):
 
 
 @pytest.mark.parametrize("key", ["shape", "data_type", "dtype", "chunk_grid", "codecs", "chunks"])
-@pytest.mark.parametrize("value", ["nonsense", None, 3, [[]], {}])
-def test_several_damaged_arrays_are_one_line(store, key, value, caplog):
-    changed = 0
-    for name in ("zarr.json", ".zarray"):
-        for file in store.glob(f"*/{name}"):
-            told = json.loads(file.read_text())
-            changed += key in told
-            file.write_text(json.dumps(told | {key: value} if key in told else told))
-    if not changed:
-        return
-    with caplog.at_level(logging.DEBUG), pytest.raises(DataError, match=r"data\.zarr"):
-        open_dataset(store)
-    gc.collect()
+def test_several_damaged_arrays_are_one_line(store, key, caplog):
+    files = [file for name in ("zarr.json", ".zarray") for file in store.glob(f"*/{name}")]
+    told = {file: json.loads(file.read_text()) for file in files}
+    told = {file: metadata for file, metadata in told.items() if key in metadata}
+    for value in ("nonsense", None, 3, [[]], {}) if told else ():
+        for file, metadata in told.items():
+            file.write_text(json.dumps(metadata | {key: value}))
+        with caplog.at_level(logging.DEBUG), pytest.raises(DataError, match=r"data\.zarr"):
+            open_dataset(store)
+    gc.collect()  # whose end tells of errors that nobody looked at
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 

@@ -233,7 +233,7 @@ def test_threads_change_no_bit(monkeypatch):
 def test_members_on_workers_are_those_of_this_process(killed, monkeypatch):
     from clusters import local_cluster
 
-    X, y = made(3000, 4)
+    X, y = made(5000, 4)  # so many that a third round follows
     here = quick(max_iter=3).fit(X, y).network_
     monkeypatch.setattr(on_workers, "n_threads", lambda: 0)  # fewer than any worker has
     passes = []
@@ -247,7 +247,7 @@ def test_members_on_workers_are_those_of_this_process(killed, monkeypatch):
 
     monkeypatch.setattr(on_workers.OnWorkers, "_advanced", advanced)
     with local_cluster(2) as client:
-        rows = da.from_array(X, chunks=(1000, 4)), da.from_array(y, chunks=1000)
+        rows = da.from_array(X, chunks=(2000, 4)), da.from_array(y, chunks=2000)
         there = quick(max_iter=3, client=client).fit(*rows).network_
     assert len(passes) > 2
     for name in ARRAYS:

@@ -182,7 +182,7 @@ def lazy_array(data: Any, what: str, *, lengths: bool = True) -> da.Array:
     import dask.array as da
 
     if _is_zarr(data):
-        from altrelu_dist.data.zarr_store import handed_rows
+        from altrelu_dist.data.zarr_rows import handed_rows
 
         data = da.from_array(handed_rows(data, what), chunks=_read_chunks(data), fancy=False)
     elif is_dask_frame(data):

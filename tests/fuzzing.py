@@ -179,15 +179,15 @@ def read_data(name: str, *, target: str | None = None) -> Callable[[Path], objec
 
 def write_own(folder: Path) -> None:
     import altrelu_dist
-    from altrelu_dist.data import zarr_store
+    from altrelu_dist.data import zarr_writer
 
     X, y = rows()
     np.savez(folder / "data.npz", X=X, y=y)
-    step, zarr_store._STEP_ROWS = zarr_store._STEP_ROWS, 16
+    step, zarr_writer._STEP_ROWS = zarr_writer._STEP_ROWS, 16
     try:
         altrelu_dist.convert(folder / "data.npz", folder / "data.zarr", chunk_bytes=512)
     finally:
-        zarr_store._STEP_ROWS = step
+        zarr_writer._STEP_ROWS = step
     (folder / "data.npz").unlink()
 
 

@@ -142,12 +142,12 @@ def slow_reads(folder):
     (slow / "sitecustomize.py").write_text(
         "import time\n"
         "def patch():\n"
-        "    from altrelu_dist.data import zarr_store\n"
-        "    read = zarr_store.ZarrRows.read\n"
+        "    from altrelu_dist.data import zarr_rows\n"
+        "    read = zarr_rows.ZarrRows.read\n"
         "    def late(self, *a):\n"
         "        time.sleep(0.1)\n"
         "        return read(self, *a)\n"
-        "    zarr_store.ZarrRows.read = late\n"
+        "    zarr_rows.ZarrRows.read = late\n"
         "import threading\n"
         "threading.Timer(0.0, patch).start()\n"
     )

@@ -186,7 +186,7 @@ def test_a_command_without_a_step_to_end_clears_up_and_ends_with_143(tmp_path, m
     def terminated(*_, **__):
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr("altrelu_dist.data.zarr_store.StoreWriter.append", terminated)
+    monkeypatch.setattr("altrelu_dist.data.zarr_writer.StoreWriter.append", terminated)
     before = signal.getsignal(signal.SIGTERM)
     done = CliRunner().invoke(app, ["convert", "data.npz", "new.zarr"])
     assert done.exit_code == 143

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from altrelu_dist import Network, convert, describe, open_dataset
-from altrelu_dist.data import zarr_store
+from altrelu_dist.data.zarr_format import metadata_checksum
 from altrelu_dist.errors import DataError, ParameterError
 from altrelu_dist.network import _checksum
 from altrelu_dist.runs.columns import in_order_of, open_for, targets_of
@@ -74,7 +74,7 @@ def aged(path):
         kept = ("hidden_weights", "hidden_bias", "output_weights", "output_bias")
         told["checksum"] = _checksum(told, {name: getattr(stored, name) for name in kept})
     else:
-        told["metadata_checksum"] = zarr_store._metadata_checksum(str(path), told, ["X", "y"])
+        told["metadata_checksum"] = metadata_checksum(str(path), told, ["X", "y"])
     (path / "zarr.json").write_text(json.dumps(meta))
     return path
 

@@ -18,7 +18,7 @@ from altrelu_dist import AltReLURegressor
 from altrelu_dist.data import convert, open_dataset
 from altrelu_dist.data.missing import Cleaner, column_means
 from altrelu_dist.data.source import Block
-from altrelu_dist.data.zarr_store import StoreWriter, rows_per_chunk
+from altrelu_dist.data.zarr_writer import StoreWriter, rows_per_chunk
 from altrelu_dist.errors import DataError, ExistsError, ParameterError
 
 NAN, INF = np.nan, np.inf

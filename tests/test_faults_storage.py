@@ -18,7 +18,7 @@ from oracles import same
 
 import altrelu_dist
 from altrelu_dist import AltReLURegressor, inputs, open_dataset
-from altrelu_dist.data import retrying, zarr_store
+from altrelu_dist.data import retrying, zarr_rows
 from altrelu_dist.errors import DataError
 from altrelu_dist.moments import Rows
 
@@ -48,7 +48,7 @@ def fitted(store, **options):
 
 def failing(monkeypatch, times, error):
     """Let reading the first rows fail so often; the attempts that were made."""
-    read, attempts = zarr_store.read_rows, []
+    read, attempts = zarr_rows.read_rows, []
     lock = threading.Lock()
 
     def fails(array, start, stop):
@@ -59,7 +59,7 @@ def failing(monkeypatch, times, error):
                     raise error
         return read(array, start, stop)
 
-    monkeypatch.setattr(zarr_store, "read_rows", fails)
+    monkeypatch.setattr(zarr_rows, "read_rows", fails)
     return attempts
 
 
@@ -112,13 +112,13 @@ def test_what_will_not_pass_is_not_tried_again(error, store, monkeypatch):
 @pytest.mark.usefixtures("small_samples")
 def test_slow_storage_changes_no_bit(store, monkeypatch):
     expected = fitted(store)
-    read = zarr_store.read_rows
+    read = zarr_rows.read_rows
 
     def late(array, start, stop):
         time.sleep(0.02 * (start // 4096 % 3))
         return read(array, start, stop)
 
-    monkeypatch.setattr(zarr_store, "read_rows", late)
+    monkeypatch.setattr(zarr_rows, "read_rows", late)
     model = fitted(store)
     assert same(model.network_.hidden_weights, expected.network_.hidden_weights)
 

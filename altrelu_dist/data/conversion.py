@@ -18,7 +18,8 @@ from altrelu_dist.data.source import (
     float_dtype,
     rows_in,
 )
-from altrelu_dist.data.zarr_store import FORMAT, StoreWriter, rows_per_chunk
+from altrelu_dist.data.zarr_format import FORMAT
+from altrelu_dist.data.zarr_writer import StoreWriter, rows_per_chunk
 from altrelu_dist.errors import DataError, ParameterError
 from altrelu_dist.outputs import check_output, write_beside
 

@@ -102,6 +102,48 @@ def find_sources(
     The parameters are those of `open_dataset`.
     """
     check_choice("categories", categories, ("learn", "error"))
+    uses = _uses(target, weight, features, categorical, drop, only)
+    known = None if classes is None or isinstance(classes, bool) else tuple(classes)
+    if classes and len(uses.targets) > 1:
+        raise ParameterError(
+            f"is for one target; found {listed(uses.targets)}", parameter="classes"
+        )
+    wanted = replace(
+        uses,
+        require_target=require_target,
+        classes=known is not None or cast("bool | None", classes),
+        text_allowed=categories == "learn" or columns is not None,
+        known=columns is not None,
+    )
+    text = os.fspath(address)
+    sources = _opened_or_recovered(text, wanted)
+    _check_alike(sources)
+    selected = _selected(text, sources[0], wanted)
+    sources, counted = _of_classes(sources, known)
+    ids: tuple[str, ...] = ()
+    if columns is not None:
+        opened = _of_known_columns(text, sources, columns, wanted.features, counted)
+    elif (learnt := learn_columns(sources, categorical, text, counted)) is None:
+        opened = sources
+    else:
+        learnt_columns, ids = learnt
+        opened = [source.with_columns(learnt_columns) for source in sources]
+    found = Sources(opened, ids, selected)
+    made = classes_in(opened, counted, wanted.classes if known is None else known, text)
+    if made is None:
+        return found
+    return found._replace(sources=[with_classes(one, made) for one in opened], classes=made)
+
+
+def _uses(
+    target: str | Sequence[str] | None,
+    weight: str | None,
+    features: Sequence[str] | None,
+    categorical: Sequence[str],
+    drop: Sequence[str],
+    only: Sequence[str] | None,
+) -> Wanted:
+    """What each named column is used as; refuse one that is named for two uses."""
     targets = (target,) if isinstance(target, str) else tuple(target or ())
     used = [*targets, *([weight] if weight is not None else [])]
     if len(set(used)) < len(used):
@@ -112,53 +154,34 @@ def find_sources(
         raise ParameterError(f"named as target or weight, and a feature: {listed(both)}")
     if both := [name for name in drop if name in (*used, *asked)]:
         raise ParameterError(f"to be left out, and used: {listed(both)}")
-    wanted = Wanted(
+    return Wanted(
         targets,
         weight,
-        require_target,
-        inputs,
+        features=inputs,
         drop=tuple(drop),
         only=None if only is None else tuple(only),
         categorical=tuple(categorical),
-        text_allowed=categories == "learn" or columns is not None,
-        known=columns is not None,
     )
-    known = None if classes is None or isinstance(classes, bool) else tuple(classes)
-    if classes and len(targets) > 1:
-        raise ParameterError(f"is for one target; found {listed(targets)}", parameter="classes")
-    wanted = replace(wanted, classes=known is not None or cast("bool | None", classes))
-    text = os.fspath(address)
+
+
+def _opened_or_recovered(address: str, wanted: Wanted) -> list[Source]:
+    """Every part at an address, or where its output is found if the writer was killed."""
     try:
-        sources = _opened(text, wanted)
+        return _opened(address, wanted)
     except DataError:
-        other = recovered(text)
+        other = recovered(address)
         if other is None:
             raise
-        sources = _opened(other, wanted)
-    _check_alike(sources)
-    selected = _selected(text, sources[0], wanted)
-    sources, counted = _of_classes(sources, known)
-    first = sources[0]
-    if columns is not None:
-        names = first.feature_names if inputs is None or not first.named else inputs
-        if inputs is not None and len(inputs) != len(names):
-            raise other_count(text, names, inputs)
-        if len(names) != len(columns):
-            raise DataError(f"{text}: has {len(names)} feature columns; expected {len(columns)}")
-        by_name = dict(zip(names, columns, strict=True))
-        found = Sources([source.with_columns(by_name) for source in sources], (), selected)
-        for table in sources:
-            if counted is not None and isinstance(table, TableSource):
-                count_levels(table, {table.target_names[0]: counted})
-    elif (learnt := learn_columns(sources, categorical, text, counted)) is None:
-        found = Sources(sources, (), selected)
-    else:
-        learnt_columns, ids = learnt
-        found = Sources([one.with_columns(learnt_columns) for one in sources], ids, selected)
-    made = classes_in(found.sources, counted, wanted.classes if known is None else known, text)
-    if made is None:
-        return found
-    return found._replace(sources=[with_classes(one, made) for one in found.sources], classes=made)
+        return _opened(other, wanted)
+
+
+def _opened(address: str, wanted: Wanted) -> list[Source]:
+    with reading(address):
+        places = parts_at(address)
+    return [
+        OPENERS[place.format](place.address, replace(wanted, partition=place.partition))
+        for place in places
+    ]
 
 
 def _check_alike(sources: Sequence[Source]) -> None:
@@ -210,20 +233,33 @@ def _selected(address: str, first: Source, wanted: Wanted) -> tuple[str, ...] | 
     return chosen
 
 
+def _of_known_columns(
+    address: str,
+    sources: Sequence[Source],
+    columns: RawColumns,
+    inputs: tuple[str, ...] | None,
+    counted: LevelCounts | None,
+) -> list[Source]:
+    """The sources with columns that are known; the levels of a target are counted all the same."""
+    first = sources[0]
+    names = first.feature_names if inputs is None or not first.named else inputs
+    if inputs is not None and len(inputs) != len(names):
+        raise other_count(address, names, inputs)
+    if len(names) != len(columns):
+        raise DataError(f"{address}: has {len(names)} feature columns; expected {len(columns)}")
+    by_name = dict(zip(names, columns, strict=True))
+    found = [source.with_columns(by_name) for source in sources]
+    for table in sources:
+        if counted is not None and isinstance(table, TableSource):
+            count_levels(table, {table.target_names[0]: counted})
+    return found
+
+
 def check_choice(parameter: str, value: object, choices: Sequence[str]) -> None:
     """Refuse a value that is none of some."""
     if value not in choices:
         expected = " or ".join(map(repr, choices))
         raise ParameterError(f"is {value!r}; expected {expected}", parameter=parameter)
-
-
-def _opened(address: str, wanted: Wanted) -> list[Source]:
-    with reading(address):
-        places = parts_at(address)
-    return [
-        OPENERS[place.format](place.address, replace(wanted, partition=place.partition))
-        for place in places
-    ]
 
 
 def other_count(address: str, names: Sequence[str], features: Sequence[str]) -> DataError:

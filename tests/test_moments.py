@@ -1,15 +1,11 @@
-"""What a block contributes, against the definitions: Gram matrices, gradients, kinks, samples."""
+"""What a block contributes, against the definitions: Gram matrices, gradients, kinks."""
 
 from __future__ import annotations
 
-from fractions import Fraction
-
-import dask.array as da
 import numpy as np
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from oracles import (
     design,
     engine_over,
@@ -23,7 +19,7 @@ from oracles import (
     squares,
 )
 
-from altrelu_dist.engine import TILE, DaskEngine, LocalEngine
+from altrelu_dist.engine import TILE
 from altrelu_dist.moments import (
     Block,
     HiddenMoments,
@@ -31,12 +27,8 @@ from altrelu_dist.moments import (
     LossAndGradient,
     PatternDelta,
     PatternMoments,
-    Rows,
-    Sampler,
     Weights,
-    distinct,
     packed_size,
-    summarise,
 )
 from altrelu_dist.moments.loss import SquaredLoss, backward, forward, parts_of
 from altrelu_dist.moments.pattern import WIDE
@@ -334,239 +326,6 @@ def test_dead_neurons_contribute_nothing_and_warn_of_nothing(rng):
         ((block.x[:, -1:] * none.c - block.y) ** 2).sum(axis=0)
     )
     assert HiddenMoments(none.W)(block).gram.shape == (1, 1)
-
-
-# The summary
-
-
-def in_tiles(rows, size):
-    """The merged summaries of parts of some size, in order."""
-    total = None
-    for start in range(rows.start, rows.stop, size):
-        part = summarise(rows.part(start, min(start + size, rows.stop)))
-        total = part if total is None else total.merge(part)
-    return total
-
-
-@given(
-    n=st.integers(1, 80),
-    size=st.integers(1, 90),
-    dtype=st.sampled_from(["float64", "float32", "float16", "int32", "uint8", "bool"]),
-    weighted=st.booleans(),
-    offset=st.sampled_from([0.0, 1e3, -1e8]),
-)
-def test_summary_is_numpys(n, size, dtype, weighted, offset):
-    rng = np.random.default_rng(n)
-    X = (4 * rng.standard_normal((n, 3))).astype(dtype)
-    y = rng.standard_normal((n, 2)) + offset
-    weight = rng.uniform(0, 2, n) * (rng.random(n) < 0.7) if weighted else None
-    assume(weight is None or weight.any())
-    total = in_tiles(Rows(0, X, y, weight), size)
-    assert total.rows == n
-    for columns, values in ((total.features, X.astype(float)), (total.targets, y)):
-        mean = np.average(values, axis=0, weights=weight)
-        spread = np.average((values - mean) ** 2, axis=0, weights=weight)
-        scale = np.abs(values).max()
-        assert columns.weight == pytest.approx(n if weight is None else weight.sum())
-        assert columns.mean == pytest.approx(mean, abs=1e-14 * scale)
-        assert columns.variance == pytest.approx(spread, rel=1e-6, abs=1e-13)
-        seen = values if weight is None else values[weight > 0]
-        assert same(columns.low, seen.min(axis=0))
-        assert same(columns.high, seen.max(axis=0))
-        assert not columns.bad.any()
-        assert np.isinf(columns.first_bad).all()
-    assert total.bad_weights == 0
-    assert total.low_weight == (1 if weight is None else weight.min())
-
-
-def test_variance_keeps_its_digits_beside_an_offset(rng):
-    values = (1e8 + rng.standard_normal(3000)).astype(float)
-    total = in_tiles(Rows(0, values[:, None], values[:, None]), 256)
-    exact = [Fraction(v) for v in values.tolist()]
-    mean = sum(exact) / len(exact)
-    variance = float(sum((v - mean) ** 2 for v in exact) / len(exact))
-    assert total.features.variance[0] == pytest.approx(variance, rel=1e-9)
-
-
-@given(
-    constant=st.floats(allow_nan=False, allow_infinity=False, min_value=-1e100, max_value=1e100),
-    n=st.integers(1, 60),
-    size=st.integers(1, 60),
-    dtype=st.sampled_from(["float64", "float32"]),
-    weighted=st.booleans(),
-)
-@example(constant=1e8 + 0.1, n=60, size=7, dtype="float64", weighted=True)
-@example(constant=0.1, n=59, size=1, dtype="float64", weighted=True)
-@example(constant=1e-300, n=5, size=2, dtype="float64", weighted=False)
-def test_constant_columns_have_no_variance_at_all(constant, n, size, dtype, weighted):
-    if dtype == "float32":
-        assume(abs(constant) < 1e38)
-    rng = np.random.default_rng(n)
-    X = np.full((n, 1), constant, dtype=dtype)
-    weight = rng.uniform(0.1, 1, n) if weighted else None
-    total = in_tiles(Rows(0, X, X, weight), size)
-    assert total.features.variance[0] == 0
-    scaler = total.scaler(np.dtype(float))
-    assert scaler.target_scale == 1
-    # Not even rounding is left of it: a network could make weights of that.
-    assert not scaler(Rows(0, X, X, weight)).x[:, 0].any()
-    weights = random_weights(rng, 2, 3)
-    assert not scaler.to_raw(weights)[0].any()
-
-
-@pytest.mark.parametrize("offset", [0.0, 1.0, 1e8, -1e12])
-def test_a_column_that_varies_a_little_is_not_constant(rng, offset):
-    values = offset + (rng.random(500) < 0.5) * max(1e-6, 1e-12 * abs(offset))
-    total = in_tiles(Rows(0, values[:, None], values[:, None]), 64)
-    assert total.features.variance[0] > 0
-
-
-@given(
-    values=hnp.arrays(
-        float,
-        st.tuples(st.integers(1, 40), st.integers(1, 4)),
-        elements=st.sampled_from([0.0, 1.0, 2.0, np.nan, np.inf, -np.inf]),
-    ),
-    size=st.integers(1, 40),
-    start=st.integers(0, 9),
-)
-def test_values_that_are_not_finite_are_counted_and_found(values, size, start):
-    y = np.zeros((values.shape[0], 1))
-    total = in_tiles(Rows(start, values, y), size)
-    bad = ~np.isfinite(values)
-    assert total.features.bad.tolist() == bad.sum(axis=0).tolist()
-    first = [start + int(c.argmax()) if c.any() else np.inf for c in bad.T]
-    assert total.features.first_bad.tolist() == first
-    assert np.isfinite(total.features.mean).all()
-    assert not total.targets.bad.any()
-
-
-def test_weights_that_are_not_finite_or_negative_are_noted():
-    ones = np.ones((4, 1))
-    total = in_tiles(Rows(0, ones, ones, np.array([1.0, np.nan, np.inf, -2.0])), 2)
-    assert total.bad_weights == 2
-    assert total.low_weight == -2
-
-
-def test_rows_without_weight_say_nothing():
-    X = np.array([[1.0], [5.0], [1.0], [7.0]])
-    total = in_tiles(Rows(0, X, X, np.array([1.0, 0, 2, 0])), 1)
-    assert total.features.mean[0] == 1
-    assert total.features.variance[0] == 0
-    assert total.features.weight == 3
-    nothing = in_tiles(Rows(0, X, X, np.zeros(4)), 1)
-    assert nothing.features.weight == 0
-    assert nothing.features.variance.tolist() == [0.0]
-
-
-# Samples
-
-
-def sample_of(n, chunk, probability, seed, dtype="float64"):
-    X = np.arange(n, dtype=dtype)[:, None]
-    weight = X[:, :1] + 1
-    if chunk is None:
-        engine = LocalEngine.of(Rows(0, X, -X, weight[:, 0]))
-    else:
-        engine = DaskEngine(*(da.from_array(a, chunks=(chunk, -1)) for a in (X, -X, weight)))
-    return engine.reduce(Sampler(probability, seed), "sample")
-
-
-@pytest.mark.parametrize("chunk", [20_000, TILE, 1111])
-def test_the_sample_is_the_same_over_any_chunks(chunk):
-    alone, there = sample_of(20_000, None, 0.1, 3), sample_of(20_000, chunk, 0.1, 3)
-    assert all(same(*parts) for parts in zip(alone.drawn(), there.drawn(), strict=True))
-    assert same(alone.shuffled().X, there.shuffled().X)
-
-
-@pytest.mark.parametrize("probability", [0.01, 0.3, 1.0])
-def test_the_sample_has_about_the_right_size_everywhere(probability):
-    n = 40_000
-    rows = sample_of(n, None, probability, 1).shuffled()
-    numbers = rows.X[:, 0].astype(int)
-    spread = np.sqrt(n * probability * (1 - probability))
-    assert abs(numbers.size - n * probability) <= 5 * spread
-    assert np.unique(numbers).size == numbers.size
-    for part in np.histogram(numbers, bins=8, range=(0, n))[0]:
-        assert abs(part - n / 8 * probability) <= 5 * spread / np.sqrt(8)
-    # Each drawn row keeps its target and its weight.
-    assert same(rows.y, -rows.X)
-    assert same(rows.weight, rows.X[:, 0] + 1)
-
-
-def test_every_leading_part_of_a_sample_is_a_random_sample():
-    rows = sample_of(40_000, None, 0.5, 1).shuffled()
-    first = rows.X[:1000, 0]
-    # Its mean is within five standard errors of that of all rows.
-    assert abs(first.mean() - 20_000) < 5 * 40_000 / np.sqrt(12 * 1000)
-    assert np.any(np.diff(first) < 0)
-    smaller = sample_of(40_000, None, 0.2, 1).shuffled()
-    assert same(smaller.X, rows.X[: len(smaller.X)])
-
-
-def test_seeds_draw_different_rows():
-    a, b = (sample_of(10_000, None, 0.1, seed).drawn().X for seed in (1, 2))
-    assert np.intersect1d(a, b).size < 0.2 * a.size
-
-
-def test_rows_without_weight_are_not_drawn():
-    n = 10_000
-    X = np.arange(n, dtype=float)[:, None]
-    weight = (X[:, 0] % 4 == 0).astype(float)
-    drawn = LocalEngine.of(Rows(0, X, X, weight)).reduce(Sampler(0.5, 0), "sample").drawn()
-    assert drawn.weight.min() > 0
-    assert abs(len(drawn.X) - 1250) < 5 * np.sqrt(625)
-
-
-few_values = st.integers(-1, 1).map(float)
-
-
-@given(
-    table=hnp.arrays(float, st.tuples(st.integers(1, 30), st.just(3)), elements=few_values),
-    weights=st.lists(st.integers(0, 3), min_size=30, max_size=30),
-    dtype=st.sampled_from(["float64", "float32", "int64"]),
-    seed=st.integers(0, 9),
-)
-def test_distinct_depends_on_the_set_of_rows_alone(table, weights, dtype, seed):
-    weight = np.array(weights[: len(table)], dtype=float)
-    assume(weight.any())
-    X, y = table[:, :2].astype(dtype), table[:, 2:]
-    base = distinct(Rows(0, X, y, weight), seed)
-    order = np.random.default_rng(seed).permutation(len(X))
-    times = weight.astype(int)
-    for other in (
-        Rows(0, X[order], y[order], weight[order]),
-        Rows(0, np.repeat(X, times, axis=0), np.repeat(y, times, axis=0)),
-        Rows(0, X[weight > 0], y[weight > 0], weight[weight > 0]),
-        Rows(0, np.asfortranarray(X), y, weight),
-    ):
-        assert all(same(a, b) for a, b in zip(base, distinct(other, seed), strict=True))
-    kept = {(*a, *b) for a, b in zip(base.X.tolist(), base.y.tolist(), strict=True)}
-    used = weight > 0
-    there = {(*a, *b) for a, b in zip(X[used].tolist(), y[used].tolist(), strict=True)}
-    assert kept == there
-    assert len(base.X) == len(kept)
-    total = len(base.X) if base.weight is None else base.weight.sum()
-    assert total == weight.sum()
-
-
-def test_distinct_knows_one_zero_and_all_the_targets():
-    X = np.array([[0.0], [-0.0], [0.0]])
-    y = np.array([[1.0], [1.0], [2.0]])
-    rows = distinct(Rows(0, X, y), 0)
-    assert sorted(zip(rows.y[:, 0].tolist(), rows.weight.tolist(), strict=True)) == [
-        (1.0, 2.0),
-        (2.0, 1.0),
-    ]
-
-
-def test_distinct_shuffles():
-    X = np.arange(1000.0)[:, None]
-    rows = distinct(Rows(0, X, X), 0)
-    assert rows.weight is None
-    assert abs(np.corrcoef(rows.X[:, 0], np.arange(1000))[0, 1]) < 0.2
-    assert not same(rows.X, distinct(Rows(0, X, X), 1).X)
-    assert sorted(rows.X[:, 0]) == X[:, 0].tolist()
 
 
 def test_tiles_add_up_to_the_whole(rng):

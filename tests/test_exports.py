@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import same
-from test_encoding import mixed, sketch_of
+from sketched_rows import mixed, sketch_of
 
 from altrelu_dist import Encoder, Network
 from altrelu_dist.exports import TARGETS, made

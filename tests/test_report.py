@@ -25,6 +25,7 @@ from sklearn.metrics import confusion_matrix, r2_score
 
 from altrelu_dist import AltReLURegressor, Network, diagnose, evaluate, plots
 from altrelu_dist.cli import page as pages
+from altrelu_dist.cli.page.blocks import number
 from altrelu_dist.dependence import importance_of, partial_dependence
 from altrelu_dist.diagnosis import _Draw
 from altrelu_dist.inputs import engine_of
@@ -514,7 +515,7 @@ def test_the_page_of_another_loss_shows_its_own_scores(words, shown, here):
     assert record["loss"] == words[1]
     for heading, name in shown.items():
         assert record[name] == scored[name]
-        assert f"<dt>{heading}</dt><dd>{pages._number(scored[name])}</dd>" in text
+        assert f"<dt>{heading}</dt><dd>{number(scored[name])}</dd>" in text
     assert "D2 lost when the values of a column are permuted" in text
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     Scores = list[TargetScore] | ClassScore
 
 __all__ = [
+    "CLASS_SCORES",
     "EXPECTED",
     "LOSS_WORDS",
     "between_text",

@@ -27,7 +27,7 @@ from altrelu_dist import AltReLURegressor, Network, diagnose, evaluate, plots
 from altrelu_dist.cli import page as pages
 from altrelu_dist.cli.page.blocks import number
 from altrelu_dist.dependence import importance_of, partial_dependence
-from altrelu_dist.diagnosis import _Draw
+from altrelu_dist.diagnosis.sample import Draw
 from altrelu_dist.inputs import engine_of
 from altrelu_dist.moments.rows import Rows
 from altrelu_dist.runs.columns import open_for, targets_of
@@ -219,7 +219,7 @@ def test_the_sample_is_random_and_bounded_and_leaves_out_rows_without_weight():
     n = 20_000
     X, weight = np.arange(n, dtype=float)[:, None], np.ones(n)
     weight[:5000] = 0
-    found = engine_of(X, X, weight).reduce(_Draw(1000, 0, None), "sample")
+    found = engine_of(X, X, weight).reduce(Draw(1000, 0, None), "sample")
     drawn = found.sample.drawn().X[:, 0]
     assert len(drawn) == len(set(drawn)) == 1000
     assert drawn.min() >= 5000

@@ -24,12 +24,12 @@ from altrelu_dist.solvers.linalg import Factor, damped_inverse
 from altrelu_dist.training.tile_order import tile_of_step
 
 __all__ = [
-    "PATTERNS", "Group", "GroupDescent", "GroupState", "Tiles", "by_fold", "by_member", "hinges",
-    "out_of_fold",
+    "AT_ONCE", "PATTERNS", "Group", "GroupDescent", "GroupState", "Tiles", "by_fold", "by_member",
+    "hinges", "out_of_fold",
 ]  # fmt: skip
 
 _TINY = np.float32(1e-30)
-_AT_ONCE = 8  # tiles that are predicted at once
+AT_ONCE = 8  # tiles that are predicted at once
 PATTERNS = 2048  # rows of the dropout patterns that steps begin at
 
 
@@ -366,8 +366,8 @@ def by_member(tiles: Sequence[tuple[int, Block]], group: Group, slope: float) ->
 
 def _together(tiles: Sequence[tuple[int, Block]]) -> Iterator[Sequence[tuple[int, Block]]]:
     """A few tiles at once: larger products take less time."""
-    for first in range(0, len(tiles), _AT_ONCE):
-        yield tiles[first : first + _AT_ONCE]
+    for first in range(0, len(tiles), AT_ONCE):
+        yield tiles[first : first + AT_ONCE]
 
 
 def _folds(start: int, n_folds: int) -> list[slice]:

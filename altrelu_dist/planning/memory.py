@@ -202,6 +202,7 @@ def _committee_bytes(shape: Shape, blocks: Blocks) -> int:
     tile = COMMITTEE.rows_of_tile(sizes.held)
     step = 4 * 5 * (tile + members.PATTERNS) * sizes.neurons
     step += 6 * group * COMMITTEE.racing[0]
+    judging = 4 * members.AT_ONCE * tile * (columns + sizes.h)
     coarse = sizes.columns[min(1, len(sizes.columns) - 1)] + sizes.values
     widest = max(sizes.columns[0], min(COMMITTEE.line_columns + 1, coarse))
     lines = 8 * widest**2 * (2 * sizes.folds + 6)
@@ -211,7 +212,7 @@ def _committee_bytes(shape: Shape, blocks: Blocks) -> int:
     # Encoded once more for the small network that follows the committee, and its tiles.
     rows = max(distilling.ROWS, sizes.held) if shape.h < sizes.neurons else 0
     distilled = 3 * 4 * rows * all_blocks
-    work = max(encoded + step, encoded + lines, encoded + turned, folding, distilled)
+    work = max(encoded + max(step, judging, lines), encoded + turned, folding, distilled)
     return max(arriving, standing + predicted + candidates * group + work)
 
 

@@ -178,19 +178,19 @@ def report(results: list[Cell]) -> str:
     """The table: a row a set, a column a method; and what it sums up to, group by group."""
     sets = by_set(results)
     methods = [m for m in METHODS if any(m in found for found in sets.values())]
-    columns = ["set", "n x d, q", "splits", *(TITLES[m] for m in methods)]
+    columns = ["set", "n x d, q", "splits"]
     columns += ["ours less the best boosting"] * ("ours" in methods)
+    columns += [TITLES[m] for m in methods]
     rows = []
     for name in sorted(sets, key=order):
         found = sets[name]
         one = next(iter(next(iter(found.values())).values()))
         splits = max(len(cells) for cells in found.values())
         row = [name, f"{one['n']} x {one['d']}, {one['q']}", str(splits)]
-        row += [entry(found.get(m, {})) for m in methods]
         if "ours" in methods:
             less = margin(found, BOOSTING)
             row.append("" if less is None else f"{less:+.4f}")
-        rows.append(row)
+        rows.append(row + [entry(found.get(m, {})) for m in methods])
     text = table(columns, rows)
     for title, names in SETS.items():
         text += summary(title, {name: sets[name] for name in names if name in sets})

@@ -221,25 +221,36 @@ def test_few_rounds_are_enough_where_each_sees_all_rows_often(n_tiles, rounds):
     assert COMMITTEE.least(n_tiles, linear=True) == 2
 
 
+@pytest.mark.parametrize("limit", [None, 1000])
 @pytest.mark.parametrize("rounds", [2, 3, 4])
-def test_a_run_that_was_begun_with_more_rounds_goes_on_with_them(rounds, tmp_path, monkeypatch):
+def test_a_run_that_was_begun_with_more_rounds_goes_on_with_them(
+    rounds, limit, tmp_path, monkeypatch
+):
     """As versions made them whose races ended later."""
-    train = Committee._train
+    train, journals = Committee._train, []
 
     def cut_off(self, going, number, most, pool):
         if number == rounds:
             raise KeyboardInterrupt
         return train(self, going, number, most, pool)
 
+    def noting(self, going, number, most, pool):
+        journals.append(self.monitor.journal)
+        return train(self, going, number, most, pool)
+
+    options = {"random_state": 0, "max_time": limit}
     kept = {"checkpoint": tmp_path / "run", "checkpoint_interval": 0}
     ending(monkeypatch, OFTEN)
-    expected = AltReLURegressor(random_state=0).fit(*made(100))
+    expected = AltReLURegressor(**options).fit(*made(100))
     with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
         patch.setattr(Committee, "_train", cut_off)
-        AltReLURegressor(random_state=0, **kept).fit(*made(100))
+        AltReLURegressor(**options, **kept).fit(*made(100))
     ending(monkeypatch, SELDOM)
-    model = AltReLURegressor(random_state=0, **kept, resume=True).fit(*made(100))
-    assert rounds_of(model) == set(range(rounds))
+    monkeypatch.setattr(Committee, "_train", noting)
+    model = AltReLURegressor(**options, **kept, resume=True).fit(*made(100))
+    assert not journals[-1].replaying
+    begun = rounds < 4 and limit is not None  # which kinds the round has was known already
+    assert rounds_of(model) == set(range(rounds + begun))
     if rounds == 4:
         same_network(model.network_, expected.network_)
 

@@ -108,6 +108,7 @@ def test_factor_finds_a_solution_whatever_rounding_made_of_the_matrix():
 @pytest.mark.parametrize("shape", [(0,), (0, 2)])
 def test_factor_solves_the_empty_system(shape):
     assert Factor(np.zeros((0, 0))).solve(np.zeros(shape)).shape == shape
+    assert Factor(np.zeros((0, 0))).inverse().shape == (0, 0)
 
 
 @given(seed=st.integers(0, 50), n=st.integers(1, 12), damping=st.sampled_from([0.01, 0.1, 1.0]))
@@ -129,7 +130,15 @@ def test_the_damped_inverse_is_that_of_the_dense_sum(seed, n, damping):
 def test_the_damped_inverse_of_what_is_not_finite_is_no_number(bad, places):
     gram = np.eye(3)
     gram[places[0], places[1]] = gram[places[1], places[0]] = bad
-    assert np.isnan(damped_inverse(gram, 0.1)).any()
+    assert np.isnan(damped_inverse(gram, 0.1)).all()
+
+
+def test_the_damped_inverse_of_what_is_not_semidefinite_is_no_number():
+    assert np.isnan(damped_inverse(np.array([[1.0, 5.0], [5.0, 1.0]]), 0.1)).all()
+
+
+def test_the_damped_inverse_of_nothing_known_takes_no_step():
+    assert not damped_inverse(np.zeros((3, 3)), 0.1).any()
 
 
 def test_factor_reads_one_triangle_and_leaves_the_matrix():

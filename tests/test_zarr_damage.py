@@ -32,12 +32,14 @@ def test_several_damaged_arrays_are_one_line(store, key, caplog):
     files = [file for name in ("zarr.json", ".zarray") for file in store.glob(f"*/{name}")]
     told = {file: json.loads(file.read_text()) for file in files}
     told = {file: metadata for file, metadata in told.items() if key in metadata}
-    for value in ("nonsense", None, 3, [[]], {}) if told else ():
+    if not told:
+        pytest.skip("no file of this format has it")
+    for value in ("nonsense", None, 3, [[]], {}):
         for file, metadata in told.items():
             file.write_text(json.dumps(metadata | {key: value}))
         with caplog.at_level(logging.DEBUG), pytest.raises(DataError, match=r"data\.zarr"):
             open_dataset(store)
-    gc.collect()  # whose end tells of errors that nobody looked at
+    gc.collect()  # asyncio logs the errors of tasks that nobody looked at when it collects them
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 

@@ -393,7 +393,7 @@ def _derivatives(loss: Loss, output: Array, root: Array, y: Array) -> tuple[Arra
 
 
 def _damped_inverses(grams: Array, damping: float) -> Array:
-    """Of each member, in float32."""
+    """The damped inverse of each member, in float32."""
     return np.stack([damped_inverse(gram, damping) for gram in grams])
 
 

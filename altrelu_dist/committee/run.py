@@ -267,8 +267,9 @@ class Committee:
                 self._judge(racer, number, trained, pool)
             enough = pool.loss > (1 - settings.worth_of_all) * before
             least = settings.least(settings.n_tiles(self.n_rows), linear=pool.is_linear)
-            # Journals of when more rounds were made go on as they were begun.
-            if enough and number + 1 >= least and not journal.knows(f"round-{number + 1}"):
+            # Journals of older versions, which made more rounds, go on as they began.
+            known = journal.knows("kinds") or journal.knows(f"round-{number + 1}")
+            if enough and number + 1 >= least and not known:
                 return
         if len(rounds) < len(settings.racing) and not self.monitor.stopped:
             self.monitor.stopping.request("max_iter")

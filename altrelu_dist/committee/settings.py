@@ -85,11 +85,11 @@ class CommitteeSettings:
     racing : tuple of int
         How many kinds take part in each round, beside those that begin in it. Those that do not are
         out of the race.
-    least_rounds, soonest : int
-        Rounds after which the race may end; and where lines alone have a weight, or members have
-        seen their rows often enough.
-    least_turns : int
-        How often that is.
+    least_rounds : int
+        Rounds after which the race may end.
+    soonest, least_turns : int
+        The least rounds where lines alone have a weight, or members of the first round have seen
+        each row so many times.
     worth : float
         The part of its out-of-fold loss that a round has to take off for the kind to go on.
     worth_of_all : float

@@ -202,7 +202,7 @@ def _committee_bytes(shape: Shape, blocks: Blocks) -> int:
     tile = COMMITTEE.rows_of_tile(sizes.held)
     step = 4 * 5 * (tile + members.PATTERNS) * sizes.neurons
     step += 6 * group * COMMITTEE.racing[0]
-    judging = 4 * members.AT_ONCE * tile * (columns + sizes.h)
+    judging = 4 * min(members.AT_ONCE * tile, sizes.judged) * (columns + sizes.h)
     coarse = sizes.columns[min(1, len(sizes.columns) - 1)] + sizes.values
     widest = max(sizes.columns[0], min(COMMITTEE.line_columns + 1, coarse))
     lines = 8 * widest**2 * (2 * sizes.folds + 6)

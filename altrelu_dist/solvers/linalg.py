@@ -58,6 +58,8 @@ class Factor:
         As the product of the factor's inverse with itself it is, unlike solutions column by column,
         the inverse of one matrix near A: parts of it can be eliminated where A is nearly singular.
         """
+        if not self._scale.size:
+            return np.zeros((0, 0))
         lower, _ = dpotri(self._factor, lower=1)  # the other triangle is zero, as the factor's
         inverse: Floats = lower + lower.T
         np.einsum("ii->i", inverse)[:] /= 2
@@ -87,11 +89,14 @@ def damped_inverse(gram: Floats, damping: float) -> Array:
     Returns
     -------
     ndarray of shape (n, n)
-        NaN if the matrix has values that are not finite.
+        Zeros if the matrix is zero: nothing is known, and no step is to be taken. NaN if the matrix
+        has values that are not finite.
     """
     size, mean = len(gram), gram.diagonal().mean()
+    if mean <= np.finfo(np.float32).tiny:
+        return np.zeros(gram.shape, np.float32)
     damped = gram.copy()
-    damped.ravel()[:: size + 1] += damping * mean + np.finfo(np.float32).tiny
+    damped.ravel()[:: size + 1] += damping * mean
     factor, failed = dpotrf(damped.T, lower=1, overwrite_a=1)
     if failed or not np.isfinite(mean):
         return np.full(gram.shape, np.nan, np.float32)

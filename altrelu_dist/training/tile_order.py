@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 __all__ = ["tile_of_step"]
 
-_AT_ONCE = 256  # tiles whose order is drawn at once: a generator takes as long as a small step
+_AT_ONCE = (
+    256  # tiles whose order is drawn at once: to make a generator takes as long as a small step
+)
 
 
 def tile_of_step(seed: int, step: int, n_tiles: int) -> int:
@@ -23,6 +25,6 @@ def tile_of_step(seed: int, step: int, n_tiles: int) -> int:
 
 @lru_cache(maxsize=16)
 def _orders(seed: int, draw: int, turns: int, n_tiles: int) -> NDArray[np.intp]:
-    """Of some turns over all tiles, one after the other."""
+    """The orders of some turns over all tiles, one after the other."""
     numbers = np.broadcast_to(np.arange(n_tiles), (turns, n_tiles))
     return np.random.default_rng([seed, draw]).permuted(numbers, axis=1).ravel()

@@ -133,8 +133,8 @@ def test_best_setting_by_validation_and_margin_on_common_splits() -> None:
     assert new_rows.entry(methods["adam"]) == "0.6000 (1 s; all 2: 4 s)"
     row = new_rows.report(cells).splitlines()[2]
     assert row == (
-        "| concrete | 90 x 2, 1 | 3 | 0.8500 (3 s) | 0.8600 (1 s) | 0.9500 (8 s) "
-        "| 0.6000 (1 s; all 2: 4 s) | -0.0500 |"
+        "| concrete | 90 x 2, 1 | 3 | -0.0500 | 0.8500 (3 s) | 0.8600 (1 s) | 0.9500 (8 s) "
+        "| 0.6000 (1 s; all 2: 4 s) |"
     )
 
 

@@ -148,7 +148,7 @@ class CommitteeSettings:
     rows_a_value: int = 3
     value_columns: int = 512
     worth_of_values: float = 0.01
-    few_steps: int = 100
+    few_steps: int = 200
     few_tiles: int = 4
     first_steps: int = 64
     racing: tuple[int, ...] = (4, 2, 2, 1, 1, 1)

@@ -173,9 +173,8 @@ class Journal:
 
     def knows(self, name: str) -> bool:
         """Whether the next step of a name, or a part of it, is known from the journal."""
-        with self._entered(name) as path:
-            known = [*self._records, *([] if self._point is None else [self._point[0]])]
-        self._counts[-1][name] -= 1
+        path = "/".join([*self._path, f"{name}-{self._counts[-1].get(name, 0) + 1}"])
+        known = [*self._records, *([] if self._point is None else [self._point[0]])]
         return any(f"{each}/".startswith(f"{path}/") for each in known)
 
     def save_point(self, state: Callable[[], Any], *, stopping: bool = False) -> None:

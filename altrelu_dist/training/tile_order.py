@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 
 __all__ = ["tile_of_step"]
 
-_AT_ONCE = (
-    256  # tiles whose order is drawn at once: to make a generator takes as long as a small step
-)
+# Tiles whose order is drawn at once: making a generator takes as long as a small step.
+_AT_ONCE = 256
 
 
 def tile_of_step(seed: int, step: int, n_tiles: int) -> int:
